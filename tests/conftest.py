@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def datasets():
-    """`datasets("coco_small")` is the folder of a real photo set; the test skips when it is not here."""
+    """`datasets("coco_small")` is the folder of a real photo set; the test skips without it."""
     base = Path(os.environ.get("TRAINER_DATASETS", ROOT.parent / "shared" / "datasets"))
 
     def find(name):

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 
 FOLDER = Path(__file__).parent / "parity" / "golden"
 
@@ -22,7 +21,7 @@ def load_golden(name):
 
 
 def calm(state_dict):
-    """detfill, scaled key by key so that deep residual stacks stay small (yolact_README, 'Calm rule')."""
+    """detfill, scaled key by key so that deep residual stacks stay small ("calm rule")."""
     filled = detfill(state_dict)
     tenth = ("bbox_layer.weight", "conf_layer.weight", "mask_layer.weight",
              "semantic_seg_conv.weight", "proto_net.10.weight")
