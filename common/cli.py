@@ -1,0 +1,287 @@
+"""The command line that all scripts share: common options, and the way from errors to exit status.
+
+Light on purpose: `--help` and a misspelt flag are answered before torch is imported.
+"""
+
+import math
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from common.errors import InputError, SaveError, did_you_mean, nearest
+from common.signals import Stopped
+
+ADDITIONS = "Additions"  # the help panel of what the original scripts do not have
+# Newer Typer carries its own click, older Typer imports the package; this is its class in both.
+UsageError = typer.BadParameter.__base__
+
+TRUE_TEXTS = ("yes", "true", "t", "1")
+
+
+def bool_text(text: str) -> bool:
+    """True for yes, true, t and 1 in any case, False for anything else."""
+    return text.lower() in TRUE_TEXTS
+
+
+def bool_option(*names: str, help: str):
+    """An option whose value is a truth in words, `--cuda=False`; the script receives a bool.
+
+    The parameter is annotated `str` and its default is text, because Typer makes a switch without
+    value of every bool.
+    """
+    return typer.Option(*names, metavar="BOOL", callback=bool_text, help=help)
+
+
+def _addition(*names: str, **settings):
+    return typer.Option(*names, rich_help_panel=ADDITIONS, **settings)
+
+
+def one_of(*choices: str) -> Callable[[str | None], str | None]:
+    """An option callback that accepts only these texts (or nothing)."""
+
+    def check(value: str | None) -> str | None:
+        if value is None or value in choices:
+            return value
+        wanted = ", ".join(choices)
+        raise typer.BadParameter(f"{value!r} is not one of {wanted}.{did_you_mean(value, choices)}")
+
+    return check
+
+
+def between(low: float, high: float) -> Callable[[float | None], float | None]:
+    """An option callback that accepts numbers with low < number < high (or nothing)."""
+
+    def check(value: float | None) -> float | None:
+        if value is None or low < value < high:  # false for nan
+            return value
+        limit = f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+        raise typer.BadParameter(f"{value} is not {limit}")
+
+    return check
+
+
+def _check_device(value: str | None) -> str | None:
+    if value is None or re.fullmatch(r"cpu|cuda(:\d+)?", value):
+        return value
+    raise typer.BadParameter(f"{value!r} is not cpu, cuda or cuda:N")
+
+
+def _check_seed(value: int) -> int:
+    if 0 <= value < 2**32:  # what numpy's generators take
+        return value
+    raise typer.BadParameter(f"{value} is not between 0 and {2**32 - 1}")
+
+
+Device = Annotated[
+    str | None,
+    _addition(
+        "--device",
+        metavar="cpu|cuda|cuda:N",
+        callback=_check_device,
+        help="Where to compute; cuda when there is one, else cpu.",
+    ),
+]
+Amp = Annotated[
+    str,
+    _addition(
+        "--amp",
+        metavar="off|bf16|fp16",
+        callback=one_of("off", "bf16", "fp16"),
+        help="Mixed precision.",
+    ),
+]
+Compile = Annotated[bool, _addition("--compile", help="Run the network through torch.compile.")]
+ChannelsLast = Annotated[
+    bool,
+    _addition("--channels-last/--no-channels-last", help="Memory layout of images and features."),
+]
+Accumulate = Annotated[
+    int, _addition("--accumulate", min=1, help="Batches whose gradients make one update.")
+]
+ClipGrad = Annotated[
+    float | None,
+    _addition("--clip-grad", callback=between(0, math.inf), help="Largest gradient norm."),
+]
+Ema = Annotated[
+    float | None,
+    _addition(
+        "--ema",
+        metavar="DECAY",
+        callback=between(0, 1),
+        help="Keep a moving average of the weights with this decay.",
+    ),
+]
+Seed = Annotated[
+    int, _addition("--seed", callback=_check_seed, help="All randomness comes from this number.")
+]
+Workers = Annotated[
+    int, _addition("--workers", min=0, help="Processes that prepare samples; 0: this one.")
+]
+MaxIters = Annotated[
+    int | None,
+    _addition("--max-iters", min=1, help="End after this many updates in all; schedules stay."),
+]
+LogEvery = Annotated[int | None, _addition("--log-every", min=1, help="Updates between log lines.")]
+SaveEvery = Annotated[
+    int | None, _addition("--save-every", min=1, help="Updates between checkpoints.")
+]
+ForceResume = Annotated[
+    bool,
+    _addition("--force-resume", help="Resume although the config or data differ from the file's."),
+]
+EvalOnly = Annotated[
+    bool,
+    _addition("--eval-only", help="Evaluate what --resume names, else the best, else the newest."),
+]
+Export = Annotated[
+    Path | None, _addition("--export", metavar="PATH", help="Write the trained network there.")
+]
+DryRun = Annotated[bool, _addition("--dry-run", help="Check everything, train 2 updates, stop.")]
+CheckData = Annotated[
+    bool, _addition("--check-data", help="Check annotations and images, report all faults, stop.")
+]
+BadImages = Annotated[
+    str,
+    _addition(
+        "--bad-images",
+        metavar="stop|skip",
+        callback=one_of("stop", "skip"),
+        help="What an unreadable image does.",
+    ),
+]
+Nan = Annotated[
+    str,
+    _addition(
+        "--nan",
+        metavar="stop|skip",
+        callback=one_of("stop", "skip"),
+        help="What a loss that is not finite does.",
+    ),
+]
+CfgOptions = Annotated[
+    list[str] | None,
+    _addition("--cfg-options", metavar="KEY=VALUE", help="Override a config key; repeatable."),
+]
+Tensorboard = Annotated[bool, _addition("--tensorboard", help="Write TensorBoard events too.")]
+Pretrained = Annotated[
+    str | None, _addition("--pretrained", metavar="FILE", help="Weights to start from.")
+]
+Debug = Annotated[bool, _addition("--debug", help="Show the traceback of input errors too.")]
+
+
+def run_command(
+    main: Callable[..., None], script_name: str, argv: Sequence[str] | None = None
+) -> NoReturn:
+    """Parse the command line for `main`, run it, and leave with the project's exit status.
+
+    0 done, 2 bad input, 3 could not write, 75 or 130 stopped by a signal, 1 anything else. Long
+    flags are accepted with `-` and `_`; a bare `--resume` means `--resume latest`; several
+    KEY=VALUE may follow one `--cfg-options`.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    status = 1
+    try:
+        _parse_and_run(main, script_name, words)
+        status = 0
+    except typer.Exit as stop:  # --help
+        status = stop.exit_code
+    except KeyboardInterrupt:  # before the stop signals were taken over
+        status = 130
+    except InputError as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        _let_rank_zero_speak()
+        _say(script_name, error.faults)
+        status = 2
+    except SaveError as error:
+        _say(script_name, [str(error)])
+        status = 3
+    except Stopped as stop:
+        status = stop.status
+    except Exception as error:
+        traceback.print_exc()
+        if "RANK" in os.environ:  # the launcher prints much; the last line names rank and cause
+            _say(script_name, [" ".join(f"{type(error).__name__}: {error}".split())])
+    sys.exit(status)
+
+
+def _parse_and_run(main: Callable[..., None], script_name: str, words: list[str]) -> None:
+    settings = {
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": _dashed,
+    }
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    app.command(context_settings=settings)(main)
+    command = typer.main.get_command(app)
+    flags = [name for parameter in command.params for name in parameter.opts]
+    try:
+        context = command.make_context(f"{script_name}.py", _spread(words, flags))
+    except UsageError as error:
+        raise InputError(_usage_fault(error, words, flags)) from error
+    # Not command.main: it would turn an EOFError of the training itself into "aborted".
+    with context:
+        command.invoke(context)
+
+
+def _usage_fault(error: Exception, words: list[str], flags: list[str]) -> str:
+    """What is wrong with the command line, in one line."""
+    if type(error).__name__ == "NoSuchOption":
+        by_spelling = {_dashed(flag): flag for flag in flags if flag.startswith("--")}
+        typed = (word.partition("=")[0] for word in words if _dashed(word).startswith("-"))
+        wrong = next((word for word in typed if _dashed(word) == error.option_name), None)
+        near = nearest(error.option_name, by_spelling)
+        hint = f" Did you mean {by_spelling[near]}?" if near else " --help lists them."
+        return f"no such option {wrong or error.option_name}.{hint}"
+    if isinstance(error, typer.BadParameter) and error.param is not None and error.message:
+        return f"{error.param.opts[0]}: {error.message}"
+    return " ".join(error.format_message().split())
+
+
+def _dashed(flag: str) -> str:
+    return flag.replace("_", "-")
+
+
+def _spread(words: list[str], flags: list[str]) -> list[str]:
+    """The words with optional values filled in and lists of values given one flag each."""
+    known = {_dashed(flag) for flag in flags}
+    spread: list[str] = []
+    in_options = False
+    for i, word in enumerate(words):
+        if word == "--":
+            return spread + words[i:]
+        name = _dashed(word)
+        is_last = i + 1 == len(words) or words[i + 1].startswith("--")
+        if name == "--resume" and name in known and is_last:
+            spread.append("--resume=latest")
+        elif in_options and "=" in word and not word.startswith("-"):
+            spread += ["--cfg-options", word] if spread[-1] != "--cfg-options" else [word]
+        else:
+            in_options = name == "--cfg-options" and name in known
+            spread.append("--cfg-options" if in_options else word)
+    return spread
+
+
+def _let_rank_zero_speak() -> None:
+    """Wait on the other ranks: a fault of the common input is met by all, and rank 0 says it.
+
+    The launcher ends the others as soon as rank 0 has failed; who is still alive after two seconds
+    has a fault of its own.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(2)
+
+
+def _say(script_name: str, lines: list[str]) -> None:
+    """Print one line each on stderr, with the rank under a launcher."""
+    rank = os.environ.get("RANK")
+    prefix = f"{script_name}: " if rank is None else f"{script_name}: rank {rank}: "
+    print("\n".join(prefix + line for line in lines), file=sys.stderr, flush=True)
