@@ -1,0 +1,5 @@
+"""Scores: arrays in, numbers out."""
+
+from metrics.coco import CocoEvaluator, format_table
+
+__all__ = ["CocoEvaluator", "format_table"]

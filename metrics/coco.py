@@ -1,0 +1,316 @@
+"""COCO box and mask average precision, in percent.
+
+Two ways of counting: pycocotools' (the default; by faster-coco-eval where it is installed, which
+gives the same numbers sooner) and the original YOLACT's own.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from pycocotools import mask as rle_codec
+
+from common.files import write_atomically
+from metrics.coco_ground_truth import GroundTruth
+from metrics.coco_yolact import yolact_precision
+
+THRESHOLD_NAMES = tuple(str(percent) for percent in range(50, 100, 5))
+TABLE_ROWS = {"bbox": "box", "segm": "mask"}  # the original's words for the two IoU types
+
+# pycocotools' twelve: name, what is averaged, index into its thresholds (None: all ten), area
+# ranges (all, small, medium, large) and numbers of detections an image (1, 10, 100).
+SUMMARY = (
+    ("AP", "precision", None, 0, 2),
+    ("AP50", "precision", 0, 0, 2),
+    ("AP75", "precision", 5, 0, 2),
+    ("APs", "precision", None, 1, 2),
+    ("APm", "precision", None, 2, 2),
+    ("APl", "precision", None, 3, 2),
+    ("AR1", "recall", None, 0, 0),
+    ("AR10", "recall", None, 0, 1),
+    ("AR100", "recall", None, 0, 2),
+    ("ARs", "recall", None, 1, 2),
+    ("ARm", "recall", None, 2, 2),
+    ("ARl", "recall", None, 3, 2),
+)
+
+
+class CocoEvaluator:
+    """Collects detections image by image; `compute()` gives box and mask AP in percent.
+
+    ground_truth: a COCO dict, the path of a COCO JSON file, or a pycocotools COCO object.
+    iou_types: which of "bbox" and "segm" to score.
+    protocol: "coco" counts as pycocotools does, "yolact" as the original YOLACT does
+        (specs/yolact.md section 11). Only `compute` reads it.
+    Raises InputError for ground truth that cannot be read or has objects without shape.
+
+    Each image counts once: of detections given twice (samplers pad, processes overlap) the first
+    stay. Masks are kept as run-length codes, some hundred bytes each.
+    """
+
+    def __init__(
+        self,
+        ground_truth: Mapping | str | Path | object,
+        iou_types: Iterable[str] = ("bbox", "segm"),
+        protocol: str = "coco",
+    ):
+        self.iou_types = tuple(iou_types)
+        if not self.iou_types or set(self.iou_types) - set(TABLE_ROWS):
+            raise ValueError(f'iou_types is {self.iou_types}; it holds "bbox", "segm" or both')
+        self.protocol = _checked_protocol(protocol)
+        self.ground_truth = GroundTruth(ground_truth, self.iou_types)
+        self._found = {}    # image id -> {boxes, scores, labels, mask_scores, rles}
+
+    @property
+    def image_ids(self) -> list[int]:
+        """Ids of the images that were given so far, those without any detection included."""
+        return list(self._found)
+
+    def reset(self) -> None:
+        """Forget all detections and keep the ground truth: the start of the next validation."""
+        self._found = {}
+
+    def update(self, detections: Mapping[int, Mapping]) -> None:
+        """Add what was found on some images: {image id: fields}; numpy arrays or torch tensors.
+
+        boxes:       [n, 4] x1 y1 x2 y2 in pixels of the original image
+        scores:      [n] float, larger is surer
+        labels:      [n] integer category ids, as in the ground truth
+        masks:       [n, H, W] bool at the original image's size (only for "segm"); other dtypes
+                     count where they are above one half
+        mask_scores: [n] float, optional: ranks the masks instead of `scores`
+        n may be 0, which says that the image was looked at and nothing was found.
+        Raises ValueError for an image that the ground truth lacks and for shapes that disagree.
+        """
+        for image_id, fields in detections.items():
+            image_id = int(image_id)
+            if image_id not in self.ground_truth.objects:
+                raise ValueError(f"image {image_id} is not in the ground truth")
+            if image_id not in self._found:
+                self._found[image_id] = self._compact(image_id, fields)
+
+    def results(self) -> dict:
+        """What `update` collected, small and picklable: `merge` of another process takes it."""
+        return self._found
+
+    def merge(self, other: "CocoEvaluator | Mapping") -> None:
+        """Add what another evaluator (or its `results()`) has collected over the same images."""
+        found = other.results() if isinstance(other, CocoEvaluator) else other
+        for image_id, fields in found.items():
+            self._found.setdefault(image_id, fields)
+
+    def compute(
+        self, image_ids: Iterable[int] | None = None, protocol: str | None = None
+    ) -> dict[str, float]:
+        """Scores in percent over `image_ids`, or over all images of the ground truth.
+
+        Objects of images that were never given count as missed; pass the evaluator's own
+        `image_ids` to leave such images out, or the ids of a subset to score only that.
+
+        Keys, `box` for "bbox" and `mask` for "segm": `box/all` (mean over ten IoU thresholds),
+        `box/50`, `box/55` ... `box/95`. Protocol "coco" adds pycocotools' twelve numbers under
+        `bbox/` or `segm/`: AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl (thresholds; area
+        small, medium, large; detections an image). Every key is always there; where pycocotools
+        has -1, because no object could be found, the value is NaN.
+        """
+        protocol = _checked_protocol(protocol or self.protocol)
+        chosen = self.ground_truth.sizes if image_ids is None else image_ids
+        chosen = sorted({int(image_id) for image_id in chosen})
+        unknown = [image_id for image_id in chosen if image_id not in self.ground_truth.sizes]
+        if unknown:
+            raise ValueError(f"images not in the ground truth: {unknown[:5]}")
+        metrics = {}
+        for iou_type in self.iou_types:
+            if protocol == "yolact":
+                detections = {i: self._detections(i, iou_type) for i in chosen if i in self._found}
+                precision = yolact_precision(
+                    self.ground_truth, detections, chosen, iou_type == "segm")
+                metrics |= _row(iou_type, 100 * precision.mean(), 100 * precision)
+            else:
+                metrics |= self._coco_numbers(chosen, iou_type)
+        return metrics
+
+    def write_detections(
+        self, path_bbox: str | Path | None = None, path_mask: str | Path | None = None
+    ) -> None:
+        """Write COCO result files, as the original's --output_coco_json does.
+
+        Boxes are x, y, w, h rounded to 0.1 pixel; masks are RLEs with text counts, scored by the
+        mask score; detections whose box has no area are left out of both.
+        Raises SaveError naming the file that could not be written.
+        """
+        wanted = {"bbox": path_bbox, "segm": path_mask}
+        for iou_type, path in wanted.items():
+            if path is None:
+                continue
+            lines = [
+                json.dumps(_written(one, iou_type))
+                for image_id, found in self._found.items()
+                for one, box in zip(self._detections(image_id, iou_type), found["boxes"],
+                                    strict=True)
+                if (box[2] - box[0]) * (box[3] - box[1]) > 0
+            ]
+            text = "[" + ",\n".join(lines) + "]\n"
+            write_atomically(path, lambda file, text=text: file.write(text.encode()))
+
+    def _compact(self, image_id, fields):
+        scores = _array(fields["scores"]).astype(np.float64).reshape(-1)
+        n = len(scores)
+        mask_scores = fields.get("mask_scores")
+        found = {
+            "boxes": _array(fields["boxes"]).astype(np.float64).reshape(-1, 4),
+            "scores": scores,
+            "labels": _array(fields["labels"]).astype(np.int64).reshape(-1),
+            "mask_scores": scores if mask_scores is None
+            else _array(mask_scores).astype(np.float64).reshape(-1),
+            "rles": [None] * n,
+        }
+        if "segm" in self.iou_types and n:
+            found["rles"] = _encode(fields["masks"], self.ground_truth.sizes[image_id], image_id)
+        lengths = {name: len(values) for name, values in found.items()}
+        if set(lengths.values()) != {n}:
+            raise ValueError(f"image {image_id}: numbers of detections disagree: {lengths}")
+        if not (np.isfinite(scores).all() and np.isfinite(found["mask_scores"]).all()):
+            raise ValueError(f"image {image_id}: scores that are not finite numbers")
+        return found
+
+    def _detections(self, image_id, iou_type):
+        """The image's detections in COCO's form, scored and measured as the IoU type wants."""
+        found = self._found[image_id]
+        boxes = found["boxes"].copy()
+        boxes[:, 2:] -= boxes[:, :2]
+        if iou_type == "segm":
+            scores = found["mask_scores"]
+            areas = rle_codec.area(found["rles"]) if found["rles"] else []
+        else:
+            scores = found["scores"]
+            areas = boxes[:, 2] * boxes[:, 3]
+        columns = zip(boxes.tolist(), scores.tolist(), found["labels"].tolist(), areas,
+                      found["rles"], strict=True)
+        detections = []
+        for box, score, label, area, rle in columns:
+            one = {"image_id": image_id, "category_id": label, "bbox": box, "score": score,
+                   "area": float(area), "iscrowd": 0}
+            detections.append(one if iou_type == "bbox" else one | {"segmentation": rle})
+        return detections
+
+    def _coco_numbers(self, image_ids, iou_type):
+        """The table's row and the twelve numbers of one IoU type."""
+        objects = self.ground_truth.annotations(image_ids, segm=iou_type == "segm")
+        found = [one for image_id in image_ids if image_id in self._found
+                 for one in self._detections(image_id, iou_type)]
+        for number, one in enumerate(found, start=1):
+            one["id"] = number
+        sizes = {image_id: self.ground_truth.sizes[image_id] for image_id in image_ids}
+        tables = _accumulate(objects, found, sizes, self.ground_truth.category_ids, iou_type)
+        # precision [thresholds, recalls, categories, areas, detections]; recall has no recalls axis
+        at_thresholds = [_percent(table) for table in tables["precision"][..., 0, 2]]
+        metrics = _row(iou_type, _percent(tables["precision"][..., 0, 2]), at_thresholds)
+        for name, kind, threshold, area, limit in SUMMARY:
+            table = tables[kind][..., area, limit]
+            metrics[f"{iou_type}/{name}"] = _percent(
+                table if threshold is None else table[threshold])
+        return metrics
+
+
+def format_table(metrics: Mapping[str, float]) -> str:
+    """The original's table of what `CocoEvaluator.compute` gave: rows box and mask, two decimals.
+
+    Numbers that are not defined (NaN) show as `-`.
+    """
+    columns = ("all", *THRESHOLD_NAMES)
+    rows = [["", "all", *(f".{name}" for name in THRESHOLD_NAMES)]]
+    for word in TABLE_ROWS.values():
+        if f"{word}/all" in metrics:
+            values = [metrics[f"{word}/{column}"] for column in columns]
+            rows.append([word, *("-" if math.isnan(x) else f"{x:.2f}" for x in values)])
+    lines = ["|".join(f" {cell:>6} " for cell in row) for row in rows]
+    return "\n".join([lines[0], "+".join(["-" * 8] * len(rows[0])), *lines[1:]])
+
+
+def _checked_protocol(protocol):
+    if protocol not in ("coco", "yolact"):
+        raise ValueError(f'protocol is {protocol!r}; it is "coco" or "yolact"')
+    return protocol
+
+
+def _array(values):
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values  # numpy has no bf16
+        return values.numpy()
+    return np.asarray(values)
+
+
+def _encode(masks, size, image_id):
+    """Run-length codes of masks [n, H, W], one mask at a time: one column-major copy in memory."""
+    masks = _array(masks)
+    if size is not None and tuple(masks.shape[1:]) != tuple(size):
+        raise ValueError(f"image {image_id}: masks are {masks.shape[1:]}, the ground truth says "
+                         f"the image is {tuple(size)} (h, w)")
+    binary = (mask if mask.dtype == bool else mask > 0.5 for mask in masks)
+    return [rle_codec.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in binary]
+
+
+def _written(detection, iou_type):
+    common = {"image_id": detection["image_id"], "category_id": detection["category_id"]}
+    if iou_type == "bbox":
+        shape = {"bbox": [round(10 * x) / 10 for x in detection["bbox"]]}
+    else:
+        rle = detection["segmentation"]
+        shape = {"segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode()}}
+    return common | shape | {"score": detection["score"]}
+
+
+def _row(iou_type, mean, at_thresholds):
+    word = TABLE_ROWS[iou_type]
+    names = (f"{word}/{name}" for name in THRESHOLD_NAMES)
+    row = {f"{word}/all": float(mean)}
+    return row | {name: float(value) for name, value in zip(names, at_thresholds, strict=True)}
+
+
+def _percent(table):
+    """Mean of the entries that are defined (not -1), in percent; NaN where none is."""
+    defined = table[table > -1]
+    return 100 * float(defined.mean()) if defined.size else math.nan
+
+
+def _coco_api():
+    """(COCO, COCOeval) of the faster package where it is installed, else pycocotools' own."""
+    if importlib.util.find_spec("faster_coco_eval"):
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        return COCO, COCOeval_faster
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    return COCO, COCOeval
+
+
+def _accumulate(objects, found, sizes, category_ids, iou_type):
+    """{"precision", "recall"} of a COCO evaluation; -1 marks what no object defines."""
+    coco, coco_eval = _coco_api()
+    images = [{"id": image_id, "height": size[0], "width": size[1]} if size else {"id": image_id}
+              for image_id, size in sizes.items()]
+    sides = []
+    # pycocotools reports its progress with print
+    with contextlib.redirect_stdout(io.StringIO()):
+        for annotations in (objects, found):
+            side = coco()
+            side.dataset = {"images": images, "annotations": annotations,
+                            "categories": [{"id": i} for i in category_ids]}
+            side.createIndex()
+            sides.append(side)
+        evaluation = coco_eval(*sides, iouType=iou_type)
+        if not images or not category_ids:
+            shape = [10, 101, 0, 4, 3]
+            return {"precision": np.zeros(shape), "recall": np.zeros([10, 0, 4, 3])}
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return {name: np.asarray(evaluation.eval[name]) for name in ("precision", "recall")}
