@@ -1,0 +1,247 @@
+"""Batches that depend on (seed, step) only: the same with any number of workers, after any resume.
+
+One DataLoader serves the whole run, so there is no stall where an epoch ends and no restart cost:
+its sampler begins at the wanted step and computes the order of an epoch when it gets there.
+"""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from common.config import InputError
+from common.signals import die_with_parent, held_back, ignore_in_worker
+
+# First words of the seed sequences, so that orders and samples never share a stream.
+_ORDER_STREAM, _SAMPLE_STREAM = 1, 2
+
+
+class SampleKey(NamedTuple):
+    """What a training sample's randomness may depend on, besides the run's seed."""
+
+    epoch: int
+    position: int  # in the epoch's order over all ranks
+    index: int  # of the sample in the data set
+
+
+class ResumableLoader:
+    """Shuffled global batches of a map-style data set that is indexed with `SampleKey`.
+
+    batch_size: samples in a batch over all ranks; a rank gets a contiguous slice of each batch
+    shares:     samples of each rank, in rank order, when the slices are not equal
+    collate:    list of samples -> batch
+    pin_memory: copy batches to page-locked memory (only with a GPU)
+
+    What does not fill a batch at an epoch's end is left out. Raises InputError when the batch
+    does not divide over the ranks or the data set is smaller than a batch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        seed: int,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        shares: Sequence[int] | None = None,
+        collate: Callable[[list], Any],
+        shuffle: bool = True,
+        pin_memory: bool = False,
+    ):
+        if len(dataset) < batch_size:
+            raise InputError(
+                f"batch size {batch_size} needs as many training samples, there are only "
+                f"{len(dataset)}: lower the batch size or add data"
+            )
+        self._dataset = dataset
+        self._collate = collate
+        self._batch_size = batch_size
+        self._seed = seed
+        self._workers = workers
+        self._shuffle = shuffle
+        self._pin_memory = pin_memory
+        self._slice = _rank_slice(batch_size, rank, world_size, shares)
+
+    def steps_per_epoch(self, accumulate: int = 1) -> int:
+        """Updates in an epoch when each takes `accumulate` batches."""
+        steps = len(self._dataset) // (self._batch_size * accumulate)
+        if steps == 0:
+            raise InputError(
+                f"{accumulate} accumulated batches of {self._batch_size} need as many training "
+                f"samples, there are only {len(self._dataset)}: lower one of the two"
+            )
+        return steps
+
+    def steps(
+        self, start: int, stop: int, accumulate: int = 1
+    ) -> Iterator[tuple[int, int, list[Any]]]:
+        """(step, epoch, its `accumulate` batches) for the updates `start` to `stop` - 1.
+
+        `step` counts updates from 0 over the whole run. An InputError raised for a sample arrives
+        here as it was raised, also from a worker. Closing the iterator ends the workers.
+        """
+        per_epoch = self.steps_per_epoch(accumulate)
+        if start >= stop:
+            return
+        batches, workers = self._start(_KeyLists(self, start, stop, accumulate))
+        try:
+            for step in range(start, stop):
+                yield step, step // per_epoch, [_unwrap(next(batches)) for _ in range(accumulate)]
+        finally:
+            if workers:
+                # Explicitly: while an exception travels, its traceback keeps the iterator alive.
+                batches._shutdown_workers()
+            for worker in workers:
+                worker.kill()  # a hanging worker ignores SIGTERM and would block the exit
+
+    def keys(self, step: int, accumulate: int = 1) -> list[list[SampleKey]]:
+        """This rank's samples of the update `step`, one list for each accumulated batch."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch(accumulate))
+        return self._keys_of(epoch, step_in_epoch, accumulate, self._order(epoch))
+
+    def _keys_of(self, epoch, step_in_epoch, accumulate, order):
+        lists = []
+        for i_batch in range(step_in_epoch * accumulate, (step_in_epoch + 1) * accumulate):
+            first = i_batch * self._batch_size
+            positions = range(first, first + self._batch_size)[self._slice]
+            lists.append([SampleKey(epoch, p, int(order[p])) for p in positions])
+        return lists
+
+    def _order(self, epoch):
+        if not self._shuffle:
+            return np.arange(len(self._dataset))
+        sequence = np.random.SeedSequence([_ORDER_STREAM, self._seed, epoch])
+        return _random_state(sequence).permutation(len(self._dataset))
+
+    def _start(self, key_lists):
+        """(iterator over batches, its worker processes)"""
+        loader = DataLoader(
+            _BatchFetcher(self._dataset, self._collate),
+            batch_size=None,  # the sampler's items are whole batches already
+            sampler=key_lists,
+            num_workers=self._workers,
+            collate_fn=_as_is,
+            pin_memory=self._pin_memory,
+            worker_init_fn=_WorkerSetup(os.getpid()),
+            # Forked workers share the data set's memory and start in milliseconds. It is safe
+            # here although torch threads run in the parent: a worker sets every library to one
+            # thread before it computes, and never touches a GPU. Only Linux forks safely.
+            multiprocessing_context="fork" if self._workers and sys.platform == "linux" else None,
+            # torch draws the workers' base seed from it; the global generator stays untouched
+            generator=torch.Generator().manual_seed(self._seed),
+        )
+        if self._workers:
+            _raise_file_limit()
+        children = set(multiprocessing.active_children())
+        with held_back():
+            batches = iter(loader)
+        return batches, set(multiprocessing.active_children()) - children
+
+
+def sample_rng(seed: int, key: SampleKey) -> np.random.RandomState:
+    """The random numbers of one training sample, a function of the arguments alone."""
+    return _random_state(np.random.SeedSequence([_SAMPLE_STREAM, seed, *key]))
+
+
+class _KeyLists:
+    """The sampler: what to fetch, batch by batch, from one update to another."""
+
+    def __init__(self, owner, start, stop, accumulate):
+        self._owner, self._start, self._stop = owner, start, stop
+        self._accumulate = accumulate
+
+    def __iter__(self):
+        per_epoch = self._owner.steps_per_epoch(self._accumulate)
+        order_epoch, order = None, None
+        for step in range(self._start, self._stop):
+            epoch, step_in_epoch = divmod(step, per_epoch)
+            if epoch != order_epoch:
+                order_epoch, order = epoch, self._owner._order(epoch)
+            yield from self._owner._keys_of(epoch, step_in_epoch, self._accumulate, order)
+
+    def __len__(self):
+        return max(0, self._stop - self._start) * self._accumulate
+
+
+class _BatchFetcher(Dataset):
+    """Fetches and collates a whole batch; an InputError becomes the item, to survive the way back.
+
+    torch re-raises a worker's exception with the worker's traceback as its text, which is no line
+    to show a user.
+    """
+
+    def __init__(self, dataset, collate):
+        self._dataset, self._collate = dataset, collate
+
+    def __getitem__(self, keys):
+        try:
+            return self._collate([self._dataset[key] for key in keys])
+        except InputError as error:
+            return _Fault(error.faults)
+
+
+class _Fault(NamedTuple):
+    faults: list[str]
+
+
+class _WorkerSetup:
+    def __init__(self, parent_pid):
+        self._parent_pid = parent_pid
+
+    def __call__(self, worker_id):
+        import cv2
+
+        ignore_in_worker()
+        die_with_parent(signal.SIGKILL, self._parent_pid)
+        cv2.setNumThreads(0)
+        torch.set_num_threads(1)
+
+
+def _raise_file_limit():
+    # Each tensor that a worker sends holds a file descriptor until it is freed, and the usual
+    # limit of 1024 is soon reached with many masks in flight.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _unwrap(batch):
+    if isinstance(batch, _Fault):
+        raise InputError(batch.faults)
+    return batch
+
+
+def _as_is(batch):
+    return batch
+
+
+def _random_state(sequence):
+    # RandomState's streams are frozen by numpy; those of the newer Generator may change.
+    return np.random.RandomState(np.random.MT19937(sequence))
+
+
+def _rank_slice(batch_size, rank, world_size, shares):
+    if shares is None:
+        if batch_size % world_size:
+            raise InputError(
+                f"batch size {batch_size} does not divide over {world_size} processes: "
+                f"take a multiple of {world_size}"
+            )
+        shares = [batch_size // world_size] * world_size
+    if len(shares) != world_size or sum(shares) != batch_size:
+        raise InputError(
+            f"the images per process {list(shares)} must be {world_size} numbers that sum to the "
+            f"batch size {batch_size}"
+        )
+    first = sum(shares[:rank])
+    return slice(first, first + shares[rank])
