@@ -22,8 +22,14 @@ print(stop.requested, flush=True)
 {rest}
 """
 
-# holds the main thread in C code, as a hanging collective does
-HANG = "import ctypes; ctypes.CDLL(None).sleep(60)"
+# Holds the main thread in C code, as a hanging collective does: waiting for a mutex that it has
+# itself, it is not woken by signals and runs no Python handler.
+HANG = """
+import ctypes
+mutex = ctypes.create_string_buffer(256)  # zeroes are an unlocked pthread mutex
+ctypes.CDLL(None).pthread_mutex_lock(mutex)
+ctypes.CDLL(None).pthread_mutex_lock(mutex)
+"""
 
 
 def start(code, **env):
@@ -64,7 +70,7 @@ def test_an_echo_of_the_first_signal_does_not_end_the_process():
 
 
 def test_second_signal_ends_at_once_even_while_the_main_thread_hangs():
-    process = start(WAITER.format(rest="time.sleep(ECHO_S); print('late', flush=True); " + HANG))
+    process = start(WAITER.format(rest="time.sleep(ECHO_S); print('late', flush=True)" + HANG))
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "SIGINT\n"
     assert process.stdout.readline() == "late\n"
