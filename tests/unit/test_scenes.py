@@ -85,10 +85,10 @@ def test_polygons_fit_the_masks(many):
             if each.has_hole or each.is_crowd:
                 continue
             found = rasterised(each)
-            # A border is drawn within a third of a pixel, so the smallest stars lose some pixels.
+            # Along a border at 45 degrees up to half of the pixels are ties, decided either way.
             wrong = np.count_nonzero(found != each.mask)
             border = sum(cv2.arcLength(part, closed=True) for part in each.polygons)
-            assert wrong <= 0.35 * border
+            assert wrong <= 0.45 * border
             areas.append((each.area_px, np.count_nonzero(found)))
     mask_px, polygon_px = np.sum(areas, axis=0)
     # No bias: outlines half a fine cell too wide all around would be 1.5 % more.
