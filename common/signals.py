@@ -38,7 +38,9 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """`requested` is the name of the stop signal that has arrived, or None.
+    """Takes over SIGINT, SIGTERM and SIGUSR1 of the process when made; main thread only.
+
+    `requested` is the name of the stop signal that has arrived, or None.
 
     message: the line printed on stderr when the first signal arrives. Under a launcher only rank 0
              prints it; a rank that learns of the signal from others is told by `Run.any`.
@@ -52,9 +54,6 @@ class StopSignals:
         self.requested: str | None = None
         self._first_at = 0.0
         self._echo_s = LAUNCHER_ECHO_S if "WORLD_SIZE" in os.environ else ECHO_S
-
-    def install(self) -> "StopSignals":
-        """Take over SIGINT, SIGTERM and SIGUSR1; main thread only. Returns self."""
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -64,7 +63,6 @@ class StopSignals:
             target=self._watch, args=(read_end,), name="stop-signals", daemon=True
         )
         watcher.start()
-        return self
 
     def _watch(self, read_end: int) -> None:
         while True:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WAITER = """
 import sys, time
 from common.signals import ECHO_S, StopSignals
-stop = StopSignals("stopping").install()
+stop = StopSignals("stopping")
 print("ready", flush=True)
 while stop.requested is None:
     time.sleep(0.01)

@@ -1,0 +1,175 @@
+"""Where this process stands among its peers, and how it joins them: torchrun, SLURM, or alone."""
+
+import os
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from common.config import InputError
+from common.signals import die_with_parent
+
+DEFAULT_PORT = "29500"  # torchrun's, and that of MMDetection's launch scripts
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A process's place in its group, as the launcher describes it."""
+
+    launcher: str = "none"  # "none", "torchrun" or "slurm"
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    address: str = ""  # of rank 0's machine; empty when alone
+    port: int = 0
+
+
+def read_launch(env: Mapping[str, str]) -> Launch:
+    """The launch that the environment variables describe; alone when there are none.
+
+    torchrun: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
+    srun: SLURM_PROCID, SLURM_NTASKS (the step's count when there is one), SLURM_LOCALID; the
+    address is MASTER_ADDR or the first host of SLURM_NODELIST, the port MASTER_PORT or 29500.
+    Raises InputError naming the variable that is missing or malformed.
+    """
+    if "RANK" in env or "WORLD_SIZE" in env:
+        return _read_torchrun(env)
+    if "SLURM_PROCID" in env and _number(env, "SLURM_NTASKS", "1") > 1:
+        return _read_slurm(env)
+    return Launch()
+
+
+def first_host(node_list: str) -> str:
+    """The first host of SLURM's short form: "gpu[003-010,12],login" -> "gpu003"."""
+    match = re.match(r"([^\[,]+)(?:\[([^\],-]+)[^\]]*\]([^,]*))?", node_list)
+    if match is None:
+        raise InputError(f"SLURM_NODELIST: no host in {node_list!r}: set MASTER_ADDR")
+    prefix, first, suffix = match.groups(default="")
+    return prefix + first + suffix
+
+
+def pick_device(name: str | None, launch: Launch) -> torch.device:
+    """The device that `--device` names; None is this rank's GPU when there is one, else the CPU.
+
+    Raises InputError for an unknown name, a GPU that is not there, or one GPU for several ranks.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name is None and gpus == 0):
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::(\d+))?", name or "cuda")
+    if match is None:
+        raise InputError(f"--device {name}: not a device; give cpu, cuda or cuda:N")
+    if gpus == 0:
+        raise InputError(f"--device {name}: torch {torch.__version__} sees no GPU; give cpu")
+    if match[1] is not None and launch.local_world_size > 1:
+        raise InputError(
+            f"--device {name}: {launch.local_world_size} processes cannot share one GPU; give cuda"
+        )
+    # srun can show each rank only the GPU bound to it, as number 0
+    bound = launch.launcher == "slurm" and gpus == 1
+    index = int(match[1]) if match[1] is not None else 0 if bound else launch.local_rank
+    if index >= gpus:
+        raise InputError(f"--device {name or 'cuda'}: GPU {index} is wanted, there are {gpus}")
+    return torch.device("cuda", index)
+
+
+def join_group(launch: Launch, device: torch.device, timeout_s: float = 600) -> None:
+    """Join the process group of `launch`; alone, there is nothing to join.
+
+    Collectives on CPU tensors go through gloo, on CUDA tensors through nccl. A collective that
+    waits longer than `timeout_s` for a peer fails. Raises InputError when rank 0's port is taken
+    or its machine does not answer.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # before the first collective
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # a killed torchrun leaves its ranks behind; this one then saves and ends as on SIGTERM
+        die_with_parent(signal.SIGTERM, os.getppid())
+    if launch.world_size == 1:
+        return
+    if device.type == "cpu":
+        share_threads(launch)
+    # torchrun has its own store running on the port and tells env:// so
+    init = "env://" if launch.launcher == "torchrun" else f"tcp://{launch.address}:{launch.port}"
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            init_method=init,
+            rank=launch.rank,
+            world_size=launch.world_size,
+            timeout=timedelta(seconds=timeout_s),
+        )
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        raise InputError(_no_group(launch, timeout_s, str(error))) from error
+
+
+def share_threads(launch: Launch) -> None:
+    """Split the machine's cores over its ranks, unless the user or the launcher already has.
+
+    torchrun sets OMP_NUM_THREADS=1 where it is unset; srun may pin a rank to its cores.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if "OMP_NUM_THREADS" not in os.environ and cores == os.cpu_count():
+        torch.set_num_threads(max(1, cores // launch.local_world_size))
+
+
+def _read_torchrun(env):
+    world_size = _number(env, "WORLD_SIZE")
+    return Launch(
+        launcher="torchrun",
+        rank=_number(env, "RANK"),
+        world_size=world_size,
+        local_rank=_number(env, "LOCAL_RANK", "0"),
+        local_world_size=_number(env, "LOCAL_WORLD_SIZE", str(world_size)),
+        address=_text(env, "MASTER_ADDR") if world_size > 1 else "",
+        port=_number(env, "MASTER_PORT") if world_size > 1 else 0,
+    )
+
+
+def _read_slurm(env):
+    rank = _number(env, "SLURM_PROCID")
+    world_size = _number(env, "SLURM_STEP_NUM_TASKS", env["SLURM_NTASKS"])
+    # "8(x2),4": the counts of the nodes, the first one's is taken; unknown: all on one node
+    counts = env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE", "")
+    local_world_size = int(re.match(r"\d*", counts)[0] or world_size)
+    return Launch(
+        launcher="slurm",
+        rank=rank,
+        world_size=world_size,
+        local_rank=_number(env, "SLURM_LOCALID", str(rank % local_world_size)),
+        local_world_size=min(local_world_size, world_size),
+        address=env.get("MASTER_ADDR") or first_host(_text(env, "SLURM_NODELIST")),
+        port=_number(env, "MASTER_PORT", DEFAULT_PORT),
+    )
+
+
+def _text(env, name):
+    if not env.get(name):
+        raise InputError(f"{name} is not set: start several processes with torchrun or srun")
+    return env[name]
+
+
+def _number(env, name, default=None):
+    text = env.get(name, default) if default is not None else _text(env, name)
+    if not text.isdecimal():
+        raise InputError(f"{name}={text}: not a whole number")
+    return int(text)
+
+
+def _no_group(launch, timeout_s, reason):
+    at = f"{launch.address} port {launch.port}"
+    if "EADDRINUSE" in reason:
+        return (
+            f"port {launch.port} is taken by another program: set MASTER_PORT to a free one, "
+            f"or start with torchrun --standalone"
+        )
+    return (
+        f"rank {launch.rank} of {launch.world_size} met no group at {at} within {timeout_s:g} s: "
+        f"check MASTER_ADDR and MASTER_PORT, and that all {launch.world_size} processes were "
+        f"started (under SLURM: with srun)"
+    )

@@ -1,0 +1,179 @@
+"""One process, several GPUs: how the originals' two data-parallel wrappers split and gather.
+
+On a machine without a GPU both wrappers call the module itself. Several processes are the better
+way (torchrun); these keep the originals' command lines and numbers.
+"""
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.config import InputError
+
+Device = torch.device | str | int
+
+
+class CustomDataParallel(nn.DataParallel):
+    """YOLACT's wrapper: images are split over the GPUs, every loss term averaged over them.
+
+    module:      takes (images, targets, masks, num_crowds) or a dict of them; returns {term: 0-d}
+    batch_alloc: images of each GPU (`--batch_alloc`); None splits evenly
+
+    Each GPU normalises its terms by its own positives, the mean is not weighted. A term that some
+    GPUs lack (YOLACT's `I` without a usable mask) counts as 0 there.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device_ids: Sequence[int] | None = None,
+        batch_alloc: Sequence[int] | None = None,
+    ):
+        super().__init__(module, device_ids)
+        self.batch_alloc = batch_alloc
+
+    def scatter(self, inputs, kwargs, device_ids):
+        batch = inputs[0] if len(inputs) == 1 else inputs
+        pieces = scatter_batch(batch, device_ids, self.batch_alloc)
+        pieces = [(piece,) if len(inputs) == 1 else piece for piece in pieces]
+        return pieces, [kwargs] * len(pieces)
+
+    def gather(self, outputs, output_device):
+        return mean_losses(outputs, output_device)
+
+
+class UserScatteredDataParallel(nn.DataParallel):
+    """The segmentation original's wrapper: the batch is a list with one dict for each GPU.
+
+    Called with that list; the dicts may differ in size. Scalars come back as 1-d tensors with one
+    element for each GPU, in order; other tensors concatenated along dimension 0.
+    Raises ValueError when the list has another length than there are GPUs.
+    """
+
+    def forward(self, batch: Sequence[dict]) -> Any:
+        wanted = max(1, len(self.device_ids))
+        if len(batch) != wanted:
+            raise ValueError(f"{len(batch)} batches for {wanted} devices")
+        if not self.device_ids:
+            return gather_outputs([self.module(batch[0])], None)
+        pieces = [to_device(piece, gpu) for piece, gpu in zip(batch, self.device_ids, strict=True)]
+        if len(pieces) == 1:
+            outputs = [self.module(pieces[0])]
+        else:
+            replicas = self.replicate(self.module, self.device_ids)
+            inputs = [(piece,) for piece in pieces]
+            outputs = self.parallel_apply(replicas, inputs, [{}] * len(pieces))
+        return gather_outputs(outputs, self.output_device)
+
+
+def user_scattered_collate(batch: list) -> list:
+    """The samples as they are: each is a whole batch for one GPU (specs/seg.md, section 3.4)."""
+    return batch
+
+
+def scatter_batch(
+    batch: Any, devices: Sequence[Device], batch_alloc: Sequence[int] | None = None
+) -> list:
+    """`batch` cut along its images: one piece of the same structure for each device, moved there.
+
+    batch:       a tensor [B, ...], or a dict, tuple or list of tensors and lists that all have B
+                 entries, for example (images [B,3,S,S], targets, masks, num_crowds)
+    devices:     where the pieces go; integers are GPU numbers
+    batch_alloc: images of each device, at least 1, sum B; None splits evenly, the first devices
+                 taking the remainder; when images are fewer, the last devices get no piece
+
+    Raises InputError when `batch_alloc` fits neither the devices nor the batch.
+    """
+    size = _batch_size(batch)
+    if batch_alloc is None:
+        share, rest = divmod(size, len(devices))
+        batch_alloc = [share + (i < rest) for i in range(min(size, len(devices)))]
+    elif len(batch_alloc) != len(devices) or sum(batch_alloc) != size or min(batch_alloc) < 1:
+        raise InputError(
+            f"--batch_alloc {','.join(map(str, batch_alloc))}: must be {len(devices)} numbers "
+            f"above 0, one for each GPU, that sum to the batch size {size}"
+        )
+    ends = list(itertools.accumulate(batch_alloc))
+    spans = zip([0, *ends], ends, devices, strict=False)
+    return [to_device(_cut(batch, start, stop), device) for start, stop, device in spans]
+
+
+def to_device(value: Any, device: Device) -> Any:
+    """`value` with every tensor in it, also inside dicts, lists and tuples, on `device`."""
+    if isinstance(value, torch.Tensor):
+        return value.to(_torch_device(device), non_blocking=True)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(to_device(item, device) for item in value)
+    return value
+
+
+def mean_losses(outputs: Sequence[dict], device: Device) -> dict:
+    """Each term's mean over the replicas' outputs; a replica without the term counts as 0."""
+    names = dict.fromkeys(name for output in outputs for name in output)
+    target = _torch_device(device)
+    return {
+        name: sum(output[name].to(target) for output in outputs if name in output) / len(outputs)
+        for name in names
+    }
+
+
+def gather_outputs(outputs: Sequence[Any], device: Device | None) -> Any:
+    """The replicas' outputs (tensors, or tuples or dicts of them) concatenated; scalars first 1-d.
+
+    device: where they are gathered; None leaves them where they are.
+    """
+    first = outputs[0]
+    if isinstance(first, dict):
+        return {key: gather_outputs([output[key] for output in outputs], device) for key in first}
+    if isinstance(first, list | tuple):
+        return type(first)(gather_outputs(items, device) for items in zip(*outputs, strict=True))
+    if device is not None:
+        outputs = [output.to(_torch_device(device)) for output in outputs]
+    return torch.cat([output.reshape(1) if output.dim() == 0 else output for output in outputs])
+
+
+def parse_devices(text: str) -> list[int]:
+    """GPU numbers of a list such as "0-3", "gpu1,gpu4-gpu6": in order, without duplicates.
+
+    A reversed range is put in ascending order; "" and "cpu" give []. Raises InputError naming the
+    piece that is none of `N`, `gpuN`, `A-B`, `gpuA-B`, `gpuA-gpuB` (specs/seg.md, section 1).
+    """
+    text = text.strip().lower()
+    if text in ("", "cpu"):
+        return []
+    numbers = []
+    for piece in text.split(","):
+        match = re.fullmatch(r"(?:gpu)?(\d+)|(\d+)-(\d+)|gpu(\d+)-(?:gpu)?(\d+)", piece.strip())
+        if match is None:
+            raise InputError(f'Can not recognize device: "{piece.strip()}"')
+        ends = [int(group) for group in match.groups() if group is not None]
+        numbers.extend(range(min(ends), max(ends) + 1))
+    return list(dict.fromkeys(numbers))
+
+
+def _torch_device(device):
+    return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+
+
+def _batch_size(batch):
+    if isinstance(batch, torch.Tensor):
+        return len(batch)
+    fields = list(batch.values()) if isinstance(batch, dict) else list(batch)
+    sizes = {len(field) for field in fields}
+    if len(sizes) != 1:
+        raise ValueError(f"fields of one batch with different lengths: {sorted(sizes)}")
+    return sizes.pop()
+
+
+def _cut(batch, start, stop):
+    if isinstance(batch, torch.Tensor):
+        return batch[start:stop]
+    if isinstance(batch, dict):
+        return {key: field[start:stop] for key, field in batch.items()}
+    return type(batch)(field[start:stop] for field in batch)

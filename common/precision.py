@@ -1,0 +1,35 @@
+"""Mixed precision: the autocast and the loss scaler that `--amp` asks for."""
+
+import torch
+
+from common.config import InputError
+
+DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """`amp` is "off", "bf16" or "fp16"; parameters and optimizer state stay float32.
+
+    `scaler` is a disabled GradScaler unless fp16 needs it, so the loop has no second branch.
+    Raises InputError where the device cannot compute in that precision.
+    """
+
+    def __init__(self, amp: str, device: torch.device):
+        if amp not in DTYPES:
+            raise InputError(f"--amp {amp}: give one of {', '.join(DTYPES)}")
+        if amp == "fp16" and device.type == "cpu":
+            raise InputError("--amp fp16: only GPUs train in float16; give bf16 or off")
+        if amp == "bf16" and device.type == "cuda" and not _gpu_has_bf16():
+            raise InputError("--amp bf16: this GPU does not compute in bfloat16; give fp16 or off")
+        self.amp = amp
+        self._device_type = device.type
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        """A context in which the forward pass and the losses are computed."""
+        enabled = self.amp != "off"
+        return torch.autocast(self._device_type, dtype=DTYPES[self.amp], enabled=enabled)
+
+
+def _gpu_has_bf16():
+    return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,0 +1,250 @@
+"""One training run: its place among the ranks, its device, its folder and its log."""
+
+import json
+import os
+import random
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from common.distributed import Launch, join_group, pick_device, read_launch
+from common.errors import SaveError
+from common.files import write_atomically
+from common.run_files import (
+    LineFile,
+    cut_metrics,
+    describe_environment,
+    device_name,
+    json_line,
+    set_aside,
+)
+from common.run_log import RunLog
+from common.signals import StopSignals
+
+_STEP_STREAM = 3  # first word of the seed sequences of the steps' torch generators
+
+
+def start_run(
+    script: str, device: str | None = None, seed: int = 0, stop: StopSignals | None = None
+) -> "Run":
+    """Join the process group, pick the device, seed the generators, begin to log. Makes no files.
+
+    script: its name, for messages
+    device: "cpu", "cuda", "cuda:N"; None is the GPU when there is one, else the CPU
+    stop:   the signals installed at start-up; None when the caller handles them itself
+
+    Raises InputError for a device or a process group that cannot be had.
+    """
+    launch = read_launch(os.environ)
+    picked = pick_device(device, launch)
+    join_group(launch, picked)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)  # the same on every rank, so that all build the same network
+    if picked.type == "cpu":
+        _compute_repeatably()
+    return Run(script, launch, picked, seed, stop)
+
+
+class Run:
+    """What a script asks about its process and its folder. Made by `start_run`.
+
+    rank, world_size, local_rank: of this process; is_main: rank 0
+    device:         where to compute
+    folder:         of the run; None until `open_folder`
+    stop_requested: name of the stop signal that the ranks agreed on in an `any`, or None
+
+    Methods named "all ranks" are collectives: every rank calls them, in the same order.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        launch: Launch,
+        device: torch.device,
+        seed: int,
+        stop: StopSignals | None,
+    ):
+        self.rank = launch.rank
+        self.world_size = launch.world_size
+        self.local_rank = launch.local_rank
+        self.is_main = launch.rank == 0
+        self.device = device
+        self.folder: Path | None = None
+        self.stop_requested: str | None = None
+        self._script = script
+        self._launcher = launch.launcher
+        self._seed = seed
+        self._stop = stop
+        self._log = RunLog(script, launch.rank)
+        self._metrics: LineFile | None = None
+
+    def open_folder(
+        self,
+        folder: str | Path,
+        cfg_text: str,
+        resume_from: int | None = None,
+        append: bool = False,
+    ) -> None:
+        """Make the run folder with config.yaml, env.json, log.txt and metrics.jsonl (all ranks).
+
+        cfg_text:    the resolved config as YAML
+        resume_from: updates done in the checkpoint that the run goes on from; metrics beyond it
+                     are cut. None is a fresh run: metrics of an earlier one are renamed
+        append:      keep all metrics and an existing config.yaml, for an evaluation alone
+
+        Raises SaveError on every rank when rank 0 cannot write there.
+        """
+        self.folder = Path(folder)
+        devices = self.gather(device_name(self.device))
+        fault = None
+        if self.is_main:
+            try:
+                self._make_folder(cfg_text, devices, append)
+                self._open_lines(resume_from, append)
+            except OSError as error:
+                fault = f"{error.filename or folder}: could not be written: {error.strerror}"
+            except SaveError as error:
+                fault = str(error)
+        fault = self.broadcast(fault)
+        if fault:
+            raise SaveError(fault)
+
+    def log(self, text: str) -> None:
+        """One or more lines on the console and in log.txt, from rank 0."""
+        self._log.info(text)
+
+    def warn(self, text: str) -> None:
+        """Likewise as a warning; other ranks' warnings are shown with their rank."""
+        self._log.warning(text)
+
+    def record(self, event: Mapping[str, Any]) -> None:
+        """Append `event` to metrics.jsonl; nothing on other ranks and before `open_folder`.
+
+        Raises SaveError when the line cannot be written.
+        """
+        if self._metrics is not None:
+            self._metrics.write(json_line(event))
+
+    def progress(self, total: int, initial: int = 0):
+        """A tqdm bar below the log lines; it shows nothing away from a terminal."""
+        return self._log.progress(total, initial)
+
+    def wrap(
+        self, module: nn.Module, broadcast_buffers: bool = True, find_unused: bool = False
+    ) -> nn.Module:
+        """`module` in DistributedDataParallel; alone, the module itself (all ranks).
+
+        broadcast_buffers: rank 0's buffers, such as BatchNorm statistics, go to all before each
+                           forward pass
+        find_unused:       needed where some updates leave a parameter without gradient; it costs
+                           a walk over the graph
+        """
+        if self.world_size == 1:
+            return module
+        return DistributedDataParallel(
+            module,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            broadcast_buffers=broadcast_buffers,
+            find_unused_parameters=find_unused,
+            gradient_as_bucket_view=True,
+        )
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether it is set on any rank: one small all-reduce (all ranks).
+
+        The stop signal travels with it: afterwards `stop_requested` is the same on all ranks.
+        """
+        own = self._stop.requested if self._stop is not None else None
+        values = [*(int(bool(flag)) for flag in flags), signal.Signals[own].value if own else 0]
+        if self.world_size > 1:
+            tensor = torch.tensor(values, dtype=torch.int32)
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+            values = tensor.tolist()
+        *agreed, number = values
+        if number and self.stop_requested is None:
+            self.stop_requested = signal.Signals(number).name
+            if self.is_main and own is None and self._stop is not None:
+                self.log(self._stop.message)  # the signal came to another rank only
+        return tuple(map(bool, agreed))
+
+    def mean(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Means of 0-d tensors over the ranks, on their device (all ranks, with the same names).
+
+        float64 when there are several ranks; alone, the values detached.
+        """
+        detached = {name: value.detach() for name, value in values.items()}
+        if self.world_size == 1 or not detached:
+            return detached
+        total = torch.stack([value.double() for value in detached.values()])
+        dist.all_reduce(total)
+        return dict(zip(detached, total / self.world_size, strict=True))
+
+    def gather(self, item: Any) -> list | None:
+        """The ranks' items in rank order on rank 0, None elsewhere (all ranks)."""
+        if self.world_size == 1:
+            return [item]
+        items = [None] * self.world_size if self.is_main else None
+        dist.gather_object(item, items)
+        return items
+
+    def broadcast(self, item: Any) -> Any:
+        """Rank 0's item (all ranks)."""
+        if self.world_size == 1:
+            return item
+        box = [item]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here (all ranks)."""
+        self.any()
+
+    def seed_step(self, step: int) -> None:
+        """Seed torch's generators, also the GPUs', from (seed, step, rank) alone."""
+        sequence = np.random.SeedSequence([_STEP_STREAM, self._seed, step, self.rank])
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+    def close(self) -> None:
+        """Leave the process group and close the files; a second call does nothing."""
+        self._log.close()
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _make_folder(self, cfg_text, devices, append):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "config.yaml"
+        if not (append and config.exists()):
+            write_atomically(config, lambda file: file.write(cfg_text.encode()))
+        environment = describe_environment(self._script, self._launcher, self.world_size, devices)
+        text = json.dumps(environment, indent=2) + "\n"
+        write_atomically(self.folder / "env.json", lambda file: file.write(text.encode()))
+
+    def _open_lines(self, resume_from, append):
+        metrics = self.folder / "metrics.jsonl"
+        if append:
+            cut_metrics(metrics, float("inf"))
+        elif resume_from is not None:
+            cut_metrics(metrics, resume_from)
+        else:
+            set_aside(metrics)
+        self._metrics = LineFile(metrics)
+        self._log.open_file(LineFile(self.folder / "log.txt"))
+
+
+def _compute_repeatably():
+    # On several threads torch adds up the gradient of an indexing by atomics, in any order.
+    # Everything else that the trainers do on a CPU repeats its bits anyway; on a GPU the switch
+    # would cost speed and refuse operations.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # only finds bugs, costs time

@@ -1,0 +1,121 @@
+"""A run's lines: on the console as the originals print them, and the same in log.txt.
+
+The package logs through `logging.getLogger(__name__)`; here are the handlers, owned by the run and
+removed with it. The root logger is left alone.
+"""
+
+import logging
+import os
+import sys
+
+from tqdm import tqdm
+
+from common.run_files import LineFile
+
+PACKAGES = ("common", "data", "metrics", "models")  # whose loggers a run's log shows
+
+
+class RunLog:
+    """Console and log.txt of one process.
+
+    Rank 0 shows everything, information on stdout and warnings on stderr. Other ranks show only
+    warnings, which name the rank. Lines that come before `open_file` go to the file as well.
+    """
+
+    def __init__(self, script: str, rank: int):
+        self._logger = logging.getLogger(script)
+        self._level = logging.INFO if rank == 0 else logging.WARNING
+        self._console = _ConsoleHandler(self._level)
+        self._file = _FileHandler(self._level)
+        for handler in (self._console, self._file):
+            handler.setFormatter(_Formatter("" if rank == 0 else f"rank {rank}: "))
+        self._loggers = [self._logger, *map(logging.getLogger, PACKAGES)]
+        for logger in self._loggers:
+            logger.setLevel(self._level)
+            logger.addHandler(self._console)
+            logger.addHandler(self._file)
+
+    def info(self, text: str) -> None:
+        self._logger.info("%s", text)
+
+    def warning(self, text: str) -> None:
+        self._logger.warning("%s", text)
+
+    def open_file(self, file: LineFile) -> None:
+        """Write to `file` from now on, beginning with the lines so far."""
+        self._file.open(file)
+
+    def progress(self, total: int, initial: int) -> tqdm:
+        """A progress bar that stays below the lines; a silent one away from a terminal."""
+        visible = self._level == logging.INFO and sys.stderr.isatty()
+        bar = tqdm(
+            total=total, initial=initial, disable=not visible, dynamic_ncols=True, leave=False
+        )
+        self._console.bar = bar if visible else None
+        return bar
+
+    def close(self) -> None:
+        if self._console.bar is not None:
+            self._console.bar.close()
+        for logger in self._loggers:
+            logger.removeHandler(self._console)
+            logger.removeHandler(self._file)
+            logger.setLevel(logging.NOTSET)
+        self._file.close()
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, prefix):
+        super().__init__()
+        self._prefix = prefix
+
+    def format(self, record):
+        kind = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return f"{self._prefix}{kind}{super().format(record)}"
+
+
+class _ConsoleHandler(logging.Handler):
+    def __init__(self, level):
+        super().__init__(level)
+        self.bar = None
+
+    def emit(self, record):
+        stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
+        encoding = stream.encoding or "utf-8"
+        # a file name may hold bytes that the terminal cannot show; no reason to end a training
+        text = self.format(record).encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            if self.bar is not None:
+                self.bar.write(text, file=stream)
+            else:
+                stream.write(text + "\n")
+            stream.flush()
+        except BrokenPipeError:
+            # `| head` has seen enough; the run goes on and log.txt has every line. The stream is
+            # redirected because Python's own flush at exit would fail, too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _FileHandler(logging.Handler):
+    def __init__(self, level):
+        super().__init__(level)
+        self._lines = None
+        self._early = []
+
+    def open(self, lines):
+        self._lines = lines
+        for text in self._early:
+            lines.write(text)
+        self._early = []
+
+    def emit(self, record):
+        text = self.format(record)
+        if self._lines is None:
+            self._early.append(text)
+        else:
+            self._lines.write(text)  # SaveError ends the run: the disk is full or gone
+
+    def close(self):
+        if self._lines is not None:
+            self._lines.close()
+        super().close()
