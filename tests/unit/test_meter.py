@@ -1,0 +1,59 @@
+import math
+
+import pytest
+import torch
+
+from common.meter import Meter, peak_memory_mb
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves by hand."""
+    now = [100.0]
+    monkeypatch.setattr("common.meter.time.perf_counter", lambda: now[0])
+
+    def advance(seconds):
+        now[0] += seconds
+
+    return advance
+
+
+def test_speed_and_data_wait_are_means_since_the_last_event(clock):
+    meter = Meter(CPU, images_per_update=8, window=100, warn=print)
+    for wait, work in ((1.0, 1.0), (0.0, 2.0)):
+        clock(wait)
+        meter.data_ready()
+        clock(work)
+        meter.updated({"B": 1.0})
+    event = meter.train_event(1, 0, 1e-3, {"B": 1.0, "C": 2.0}, None)
+    assert event["images_per_s"] == pytest.approx(16 / 4)
+    assert event["data_s"] == pytest.approx(0.5)
+    assert event["loss"] == 3.0
+    assert meter.eta(30) == "0:01:00"  # 2 s a step
+    clock(2.0)
+    meter.updated({"B": 1.0})
+    assert meter.train_event(2, 0, 1e-3, {"B": 1.0}, None)["images_per_s"] == pytest.approx(4)
+
+
+def test_time_spent_elsewhere_does_not_count(clock):
+    meter = Meter(CPU, 1, 100, print)
+    clock(50.0)
+    meter.restart_clock()
+    clock(1.0)
+    meter.updated({})
+    assert meter.elapsed_s == pytest.approx(1.0)
+
+
+def test_means_are_over_the_window_and_leave_out_what_is_not_finite():
+    said = []
+    meter = Meter(CPU, 1, window=2, warn=said.append)
+    for value in (9.0, 1.0, math.inf, 3.0):
+        meter.updated({"C": value})
+    assert meter.means() == {"C": 2.0}
+    assert said == ["Moving average ignored a value of inf"]
+
+
+def test_memory_of_this_process():
+    assert 10 < peak_memory_mb(CPU) < 100_000
