@@ -22,7 +22,7 @@ CROWD_CHANCE = 0.08
 
 SUBPIXELS = 4  # shapes are filled on a grid this much finer: 17 levels of edge coverage
 MIN_RADIUS_PX = 6.0
-MIN_VISIBLE = 0.45  # an object must show at least this share of itself
+MIN_VISIBLE = 0.55  # an object must show this share of itself: half a bow would be a triangle
 MAX_TRIES = 12
 MIN_PART_PX = 1.0  # smaller polygons and holes are left out
 MIN_COLOUR_STEP = 75.0  # wanted RGB distance between objects and to the background
