@@ -1,0 +1,374 @@
+"""Schema of a YOLACT config: every key of the original (spec, section 3), typed and frozen.
+
+The defaults are the original's root config. Names, YAML files and expressions are resolved in
+`models.yolact.recipes`.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from common.config import InputError, did_you_mean
+
+Activation = Literal["tanh", "sigmoid", "softmax", "relu", "none"]
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Where images and COCO annotations lie, and what the classes are."""
+
+    name: str = "Base Dataset"
+    train_images: str = ""
+    train_info: str = ""
+    valid_images: str = ""
+    valid_info: str = ""
+    has_gt: bool = True  # False: a list of images without annotations, such as test-dev
+    class_names: tuple[str, ...] | str = ()  # without background; one text is one class
+    label_map: dict[int, int] | None = None  # category id -> 1..n; None: the ids are 1..n
+
+    def __post_init__(self):
+        if isinstance(self.class_names, str):
+            object.__setattr__(self, "class_names", (self.class_names,))
+        if len(set(self.class_names)) < len(self.class_names):
+            twice = next(n for n in self.class_names if self.class_names.count(n) > 1)
+            raise InputError(f"dataset.class_names has {twice} twice")
+
+
+@dataclass(frozen=True)
+class TransformConfig:
+    """How pixels are scaled before the backbone (spec, section 7, step 12)."""
+
+    channel_order: Literal["RGB", "BGR"] = "RGB"
+    normalize: bool = False  # (pixel - mean) / std
+    subtract_means: bool = False  # pixel - mean
+    to_float: bool = False  # pixel / 255
+
+
+@dataclass(frozen=True)
+class BackboneArgs:
+    """Shape of a backbone; which keys count depends on its `type`."""
+
+    layers: tuple[int, ...] = ()  # resnet, darknet: blocks per stage
+    block: Literal["bottleneck", "basic"] = "bottleneck"  # resnet
+    norm: Literal["batch", "group"] = "batch"  # resnet
+    width: int = 64  # resnet: channels of the stem and of the first stage's inner convs
+    dcn_layers: tuple[int, ...] = ()  # resnet: stage s deforms its last dcn_layers[s] blocks
+    dcn_interval: int = 1  # ... of these every n-th
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The backbone and, as the original has it, the priors on its feature maps."""
+
+    name: str
+    type: Literal["resnet", "darknet", "vgg"]
+    args: BackboneArgs
+    selected_layers: tuple[int, ...]  # stages that feed the FPN, finest first
+    pred_scales: tuple[tuple[float, ...], ...]  # per level
+    pred_aspect_ratios: tuple[tuple[tuple[float, ...], ...], ...]  # per level, lists of ratios
+    path: str | None = None  # pretrained file in the weights folder; None: random weights
+    transform: TransformConfig = TransformConfig(normalize=True)
+    use_pixel_scales: bool = False  # scales are pixels of max_size instead of feature map cells
+    preapply_sqrt: bool = True  # the aspect ratios are square roots already
+    use_square_anchors: bool = False
+
+    def __post_init__(self):
+        layers = self.selected_layers
+        if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
+            raise InputError(
+                f"backbone.selected_layers {list(layers)}: wants stage numbers from 0, ascending"
+            )
+        if self.type != "vgg" and not self.args.layers:
+            raise InputError("backbone.args.layers: wants the number of blocks of each stage")
+        if min((*self.args.layers, self.args.width, self.args.dcn_interval)) < 1:
+            raise InputError("backbone.args: layers, width and dcn_interval must be at least 1")
+
+
+@dataclass(frozen=True)
+class FpnConfig:
+    """Feature pyramid; `FpnConfig()` is the original's fpn_base."""
+
+    num_features: int = 256
+    interpolation_mode: Literal["bilinear", "nearest"] = "bilinear"
+    num_downsample: int = 1  # levels added below the deepest
+    use_conv_downsample: bool = False  # stride-2 conv instead of taking every other cell
+    pad: bool = True
+    relu_downsample_layers: bool = False
+    relu_pred_layers: bool = True
+
+
+@dataclass(frozen=True)
+class YolactConfig:
+    """The 104 keys. Those in `UNSUPPORTED` may only have their default."""
+
+    # training
+    dataset: DatasetConfig = DatasetConfig()
+    num_classes: int = 81  # background included
+    max_iter: int = 400000
+    lr: float = 1e-3
+    momentum: float = 0.9
+    decay: float = 5e-4
+    gamma: float = 0.1
+    lr_steps: tuple[int, ...] = (280000, 360000, 400000)
+    lr_warmup_init: float = 1e-4
+    lr_warmup_until: int = 500
+    delayed_settings: tuple[Any, ...] = ()  # (iteration, {key: value}) pairs
+    freeze_bn: bool = False
+    name: str | None = None  # None: the name this config was asked for by
+    max_size: int = 300
+    preserve_aspect_ratio: bool = False
+    no_jit: bool = False  # no effect, as in the original
+    # weights of the losses
+    conf_alpha: float = 1.0
+    bbox_alpha: float = 1.5
+    mask_alpha: float = 0.4 / 256 * 140 * 140
+    semantic_segmentation_alpha: float = 1.0
+    class_existence_alpha: float = 1.0
+    mask_scoring_alpha: float = 1.0
+    maskiou_alpha: float = 1.0
+    mask_proto_coeff_diversity_alpha: float = 1.0
+    mask_proto_double_loss_alpha: float = 1.0
+    # which losses
+    train_masks: bool = True
+    train_boxes: bool = True
+    use_semantic_segmentation_loss: bool = False
+    use_class_existence_loss: bool = False
+    use_maskiou: bool = False
+    mask_proto_loss: Literal["l1", "disj"] | None = None
+    mask_proto_coeff_diversity_loss: bool = False
+    use_focal_loss: bool = False
+    focal_loss_alpha: float = 0.25
+    focal_loss_gamma: float = 2.0
+    focal_loss_init_pi: float = 0.01
+    use_sigmoid_focal_loss: bool = False
+    use_objectness_score: bool = False
+    use_class_balanced_conf: bool = False
+    ohem_negpos_ratio: int = 3
+    ohem_use_most_confident: bool = False
+    # matching
+    positive_iou_threshold: float = 0.5
+    negative_iou_threshold: float = 0.5
+    crowd_iou_threshold: float = 1.0  # 1: crowds are not handled
+    use_change_matching: bool = False
+    use_prediction_matching: bool = False
+    use_yolo_regressors: bool = False
+    # masks
+    mask_type: Literal["direct", "lincomb", 0, 1] = "direct"  # 0 and 1 are the original's numbers
+    mask_size: int = 16  # of direct masks only
+    masks_to_train: int = 100  # per image at most
+    mask_proto_src: int | None = None  # FPN level that feeds the prototypes
+    mask_proto_net: tuple[Any, ...] = ((256, 3, {}), (256, 3, {}))  # (channels, kernel, kwargs)
+    mask_proto_bias: bool = False
+    mask_proto_prototype_activation: Activation = "relu"
+    mask_proto_mask_activation: Activation = "sigmoid"
+    mask_proto_coeff_activation: Activation = "tanh"
+    mask_proto_crop: bool = True
+    mask_proto_crop_expand: float = 0.0  # no effect, as in the original
+    mask_proto_binarize_downsampled_gt: bool = True
+    mask_proto_normalize_mask_loss_by_sqrt_area: bool = False
+    mask_proto_reweight_mask_loss: bool = False
+    mask_proto_reweight_coeff: float = 1.0
+    mask_proto_grid_file: str = "data/grid.npy"
+    mask_proto_use_grid: bool = False
+    mask_proto_coeff_gate: bool = False
+    mask_proto_prototypes_as_features: bool = False
+    mask_proto_prototypes_as_features_no_grad: bool = False
+    mask_proto_remove_empty_masks: bool = False
+    mask_proto_normalize_emulate_roi_pooling: bool = False
+    mask_proto_double_loss: bool = False
+    mask_proto_split_prototypes_by_head: bool = False
+    mask_proto_crop_with_pred_box: bool = False
+    use_gt_bboxes: bool = False
+    mask_dim: int | None = None  # None: the channels that mask_proto_net ends with
+    eval_mask_branch: bool = True
+    # mask IoU
+    maskiou_net: tuple[Any, ...] = ()
+    discard_mask_area: float = -1.0  # pixels of the prototype map
+    rescore_mask: bool = False
+    rescore_bbox: bool = False
+    maskious_to_train: int = -1  # -1: no cap
+    # net
+    backbone: BackboneConfig | None = None
+    fpn: FpnConfig | None = None
+    share_prediction_module: bool = False
+    extra_head_net: tuple[Any, ...] | None = None
+    head_layer_params: dict[str, int] = field(
+        default_factory=lambda: {"kernel_size": 3, "padding": 1}
+    )
+    extra_layers: tuple[int, int, int] = (0, 0, 0)  # conv-relu pairs before box, conf, mask layer
+    use_prediction_module: bool = False
+    use_mask_scoring: bool = False
+    use_instance_coeff: bool = False
+    num_instance_coeffs: int = 64
+    # augmentation
+    augment_photometric_distort: bool = True
+    augment_expand: bool = True
+    augment_random_sample_crop: bool = True
+    augment_random_mirror: bool = True
+    augment_random_flip: bool = False
+    augment_random_rot90: bool = False
+    discard_box_width: float = 4 / 550
+    discard_box_height: float = 4 / 550
+    # detection
+    nms_top_k: int = 200
+    nms_conf_thresh: float = 0.05
+    nms_thresh: float = 0.5
+    max_num_detections: int = 100
+    force_cpu_nms: bool = True  # no effect, as in the original
+    use_coeff_nms: bool = False  # no effect, as in the original
+
+    def __post_init__(self):
+        if self.mask_type in (0, 1):
+            object.__setattr__(self, "mask_type", ("direct", "lincomb")[self.mask_type])
+        faults = _range_faults(self) + _unsupported_faults(self) + _delayed_faults(self)
+        for key in ("mask_proto_net", "maskiou_net", "extra_head_net"):
+            faults += _net_faults(key, vars(self)[key] or ())
+        if self.backbone is not None:
+            faults += _layout_faults(self)
+        if faults:
+            raise InputError(faults)
+
+
+# Ideas that no shipped config uses and that are not built here (spec, end of section 3.2).
+UNSUPPORTED = (
+    "preserve_aspect_ratio",
+    "use_class_existence_loss",
+    "mask_proto_loss",
+    "mask_proto_coeff_diversity_loss",
+    "use_focal_loss",
+    "use_sigmoid_focal_loss",
+    "use_objectness_score",
+    "use_class_balanced_conf",
+    "ohem_use_most_confident",
+    "use_change_matching",
+    "use_prediction_matching",
+    "use_yolo_regressors",
+    "mask_proto_bias",
+    "mask_proto_mask_activation",
+    "mask_proto_crop",
+    "mask_proto_binarize_downsampled_gt",
+    "mask_proto_normalize_mask_loss_by_sqrt_area",
+    "mask_proto_reweight_mask_loss",
+    "mask_proto_use_grid",
+    "mask_proto_coeff_gate",
+    "mask_proto_prototypes_as_features",
+    "mask_proto_prototypes_as_features_no_grad",
+    "mask_proto_remove_empty_masks",
+    "mask_proto_double_loss",
+    "mask_proto_split_prototypes_by_head",
+    "mask_proto_crop_with_pred_box",
+    "use_gt_bboxes",
+    "eval_mask_branch",
+    "train_masks",
+    "train_boxes",
+    "use_prediction_module",
+    "use_mask_scoring",
+    "use_instance_coeff",
+)
+
+_FRACTIONS = (
+    "positive_iou_threshold",
+    "negative_iou_threshold",
+    "crowd_iou_threshold",
+    "nms_conf_thresh",
+    "nms_thresh",
+    "momentum",
+)
+_AT_LEAST_ONE = ("max_iter", "max_size", "nms_top_k", "max_num_detections", "masks_to_train")
+
+
+def _unsupported_faults(cfg):
+    values, default = vars(cfg), {f.name: f.default for f in fields(cfg)}
+    return [
+        f"key {key} is not supported here: it must stay {default[key]}"
+        for key in UNSUPPORTED
+        if values[key] != default[key]
+    ]
+
+
+def _range_faults(cfg):
+    values = vars(cfg)
+    faults = [
+        f"{key} {values[key]}: wants a number from 0 to 1"
+        for key in _FRACTIONS
+        if not 0 <= values[key] <= 1
+    ]
+    faults += [f"{k} {values[k]}: must be at least 1" for k in _AT_LEAST_ONE if values[k] < 1]
+    if cfg.num_classes < 2:
+        faults.append(f"num_classes {cfg.num_classes}: wants 2 or more, background included")
+    if cfg.negative_iou_threshold > cfg.positive_iou_threshold:
+        faults.append("negative_iou_threshold is above positive_iou_threshold")
+    if list(cfg.lr_steps) != sorted(cfg.lr_steps):
+        faults.append(f"lr_steps {list(cfg.lr_steps)}: must ascend")
+    return faults
+
+
+def _delayed_faults(cfg):
+    known = [f.name for f in fields(cfg)]
+    faults = []
+    for setting in cfg.delayed_settings:
+        if len(setting) != 2 or type(setting[0]) is not int or not isinstance(setting[1], dict):
+            faults.append(f"delayed_settings: wants (iteration, {{key: value}}), got {setting}")
+            continue
+        faults += [
+            f"delayed_settings at {setting[0]}: unknown key {key}.{did_you_mean(str(key), known)}"
+            for key in setting[1]
+            if key not in known
+        ]
+    return faults
+
+
+def _net_faults(key, layers):
+    """Faults of a net's grammar: (channels, kernel, kwargs), or ("cat", nets, kwargs)."""
+    faults = []
+    for layer in layers:
+        if not isinstance(layer, (tuple, list)) or len(layer) != 3:
+            faults.append(f"{key}: wants items (channels, kernel, {{...}}), got {layer}")
+        elif layer[0] == "cat":
+            faults += [fault for net in layer[1] for fault in _net_faults(key, net)]
+        elif not (type(layer[1]) is int and layer[1] and isinstance(layer[2], dict)):
+            faults.append(f"{key}: {layer} wants a kernel size and a mapping of its options")
+        elif not (type(layer[0]) is int or (layer[0] is None and layer[1] < 0)):
+            faults.append(f"{key}: {layer} wants a number of channels")
+    return faults
+
+
+def _layout_faults(cfg):
+    """What a config needs before a network can be built from it."""
+    faults = []
+    if cfg.fpn is None:
+        faults.append("fpn is none: networks without a feature pyramid are not supported here")
+    if cfg.mask_type == "direct":
+        faults.append("mask_type direct is not supported here: set it to lincomb")
+    if cfg.mask_type == "lincomb" and cfg.mask_proto_src is None:
+        faults.append("mask_proto_src is none: prototypes of the bare image are not supported here")
+    if cfg.mask_type == "lincomb" and cfg.mask_dim not in (None, cfg.mask_proto_net[-1][0]):
+        faults.append(
+            f"mask_dim {cfg.mask_dim} is not what mask_proto_net ends with: leave it none"
+        )
+    if cfg.use_maskiou and not cfg.maskiou_net:
+        faults.append("use_maskiou is on, but maskiou_net is empty")
+    if faults:
+        return faults
+    backbone = cfg.backbone
+    levels = len(backbone.selected_layers) + cfg.fpn.num_downsample
+    for key in ("pred_scales", "pred_aspect_ratios"):
+        given = len(vars(backbone)[key])
+        if given != levels:
+            faults.append(
+                f"backbone.{key} has {given} levels, but selected_layers and fpn.num_downsample "
+                f"make {levels}"
+            )
+    if not faults and cfg.share_prediction_module and len(set(priors_per_cell(cfg))) > 1:
+        faults.append("share_prediction_module wants as many priors per cell on every level")
+    if cfg.mask_proto_src >= levels:
+        faults.append(f"mask_proto_src {cfg.mask_proto_src}: there are {levels} levels, from 0")
+    return faults
+
+
+def priors_per_cell(cfg):
+    """Number of priors at a cell of each level, finest level first."""
+    backbone = cfg.backbone
+    return tuple(
+        len(scales) * sum(len(ratios) for ratios in lists)
+        for scales, lists in zip(backbone.pred_scales, backbone.pred_aspect_ratios, strict=True)
+    )

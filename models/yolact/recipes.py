@@ -1,0 +1,256 @@
+"""Finds and loads YOLACT configs: recipe names, YAML files, and the original's expressions.
+
+An expression is a name with any number of `.copy({...})` or `.replace({...})` behind it. It is read
+from its syntax tree; nothing in it is ever executed.
+"""
+
+import ast
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from common.config import InputError, did_you_mean, load_config, to_dict
+from common.config_nodes import read_file
+from models.yolact.config import (
+    BackboneConfig,
+    DatasetConfig,
+    FpnConfig,
+    TransformConfig,
+    YolactConfig,
+)
+
+RECIPES = Path(__file__).resolve().parents[2] / "configs" / "yolact"
+
+# Sections that a file, an option or an expression may give by name, and the names' ending.
+SECTIONS = {"dataset": "datasets", "backbone": "backbones"}
+
+# The original's other objects that an expression may name.
+CONSTANTS: dict[str, Any] = {
+    "fpn_base": FpnConfig(),
+    "resnet_transform": TransformConfig(normalize=True),
+    "vgg_transform": TransformConfig(subtract_means=True),
+    "darknet_transform": TransformConfig(to_float=True),
+    "mask_type.direct": "direct",
+    "mask_type.lincomb": "lincomb",
+    **{f"activation_func.{a}": a for a in ("tanh", "sigmoid", "softmax", "relu", "none")},
+}
+
+
+@dataclass(frozen=True)
+class _Sections:
+    """Schema of the files in `datasets/` and `backbones/`, each of which holds one section."""
+
+    dataset: DatasetConfig | None = None
+    backbone: BackboneConfig | None = None
+
+
+def load_yolact_config(
+    cfg: str | Path | YolactConfig, *, options: Iterable[str] = (), **overrides: Any
+) -> YolactConfig:
+    """The frozen config that `cfg` stands for.
+
+    cfg:        a recipe's name with or without `_config`, the path of a YAML file, an expression
+                such as `yolact_base_config.copy({'max_size': 400})`, or a config
+    options:    texts KEY=VALUE with dotted keys, applied last
+    overrides:  values by key; a mapping changes only the keys of its section that it names
+
+    Raises InputError with every fault found.
+    """
+    options = [_named_section(option) for option in options]
+    if isinstance(cfg, YolactConfig):
+        values = to_dict(cfg) | _dotted(overrides)
+        loaded = load_config(YolactConfig, None, values) if overrides else cfg
+    else:
+        loaded = _load(str(cfg), overrides)
+    if options:  # texts and values do not mix in one call: the values go back to text
+        values = [f"{key}={json.dumps(value)}" for key, value in to_dict(loaded).items()]
+        loaded = load_config(YolactConfig, None, values + options)
+    check_class_count(loaded)
+    return loaded
+
+
+def load_dataset_config(cfg: str) -> DatasetConfig:
+    """The dataset section that `cfg` names: `coco2017_dataset`, with or without `.copy({...})`.
+
+    Raises InputError when there is none of that name, or a key does not fit.
+    """
+    values = _Expression(str(cfg), "data set").evaluate()
+    if not isinstance(values, Mapping) or "class_names" not in values:
+        raise InputError(f"{cfg}: not a data set.{_hint(str(cfg), 'datasets')}")
+    return load_config(DatasetConfig, None, values)
+
+
+def check_class_count(cfg: YolactConfig) -> None:
+    """Raise InputError unless num_classes is the number of the data set's names plus background."""
+    names = cfg.dataset.class_names
+    if names and cfg.num_classes != len(names) + 1:
+        raise InputError(
+            f"config {cfg.name}: num_classes is {cfg.num_classes}, but data set "
+            f"{cfg.dataset.name} names {len(names)} classes and background counts too: set "
+            f"num_classes to {len(names) + 1}, or dataset.class_names to the right names"
+        )
+
+
+def _load(text: str, overrides: Mapping[str, Any]) -> YolactConfig:
+    """The config of a name, path or expression, with `overrides`, named."""
+    is_path = text.endswith((".yaml", ".yml")) and not text.endswith(")")
+    if is_path:
+        path, changes, name = Path(text), {}, Path(text).stem
+    else:
+        expression = _Expression(text, "config")
+        path, changes = expression.recipe()
+        name = text.split("_config")[0]
+        name = path.stem if "." in name else name
+    values = _section_names(path) | _dotted(changes) | _dotted(overrides)
+    cfg = load_config(YolactConfig, path, values)
+    return cfg if cfg.name is not None else replace(cfg, name=name)
+
+
+def _section_names(path: Path) -> dict[str, Any]:
+    """The sections that a file gives by name, by what they stand for."""
+    faults: list[str] = []
+    tree = read_file(path, faults) if path.is_file() else None
+    if faults or tree is None:  # load_config says it
+        return {}
+    named = {}
+    for section in (*SECTIONS, "fpn"):
+        node = tree.value.get(section)
+        if node is not None and isinstance(node.value, str) and _is_name(node.value):
+            try:
+                named[section] = _Expression(node.value, section).evaluate()
+            except InputError as error:
+                raise InputError(f"{node.where}: {error}") from None
+    return named
+
+
+def _named_section(option: str) -> str:
+    """KEY=NAME of a section spelled out as KEY={...}."""
+    key, _, value = option.partition("=")
+    if key.strip() not in (*SECTIONS, "fpn") or not _is_name(value.strip()):
+        return option
+    try:
+        return f"{key}={json.dumps(_Expression(value.strip(), key.strip()).evaluate())}"
+    except InputError as error:
+        raise InputError(f"--cfg-options {option}: {error}") from None
+
+
+def _is_name(text: str) -> bool:
+    return text[:1].isalpha() and text.casefold() not in ("none", "null")
+
+
+def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections given as mappings become dotted keys, so that only the keys named change."""
+    flat = {}
+    for key, value in values.items():
+        if is_dataclass(value):
+            value = to_dict(value)
+        if key in (*SECTIONS, "fpn") and isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": item for inner, item in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _stems(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _hint(word: str, *folders: str) -> str:
+    """The nearest name among the recipes of `folders`, else all of them."""
+    names = [name for folder in folders for name in _stems(RECIPES / folder)]
+    return did_you_mean(word, names) or f" There are: {', '.join(names)}."
+
+
+class _Expression:
+    """A name with `.copy({...})` and `.replace({...})` behind it, read from its syntax tree."""
+
+    def __init__(self, text: str, what: str):
+        self.text = text.strip()
+        self.what = what
+        try:
+            self.tree = ast.parse(self.text, mode="eval").body
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            raise InputError(
+                f"{what} {self.text}: wants a name, a YAML file, or NAME.copy({{'key': value}})"
+            ) from None
+
+    def recipe(self) -> tuple[Path, dict[str, Any]]:
+        """The recipe file that the expression starts from, and the changes on top of it."""
+        changes: dict[str, Any] = {}
+        node = self.tree
+        chain = []
+        while isinstance(node, ast.Call):
+            chain.append(self._argument(node))
+            node = node.func.value
+        for argument in reversed(chain):
+            changes = _merged(changes, argument)
+        if not isinstance(node, ast.Name):
+            raise self._refused(node)
+        names = _stems(RECIPES)
+        name = node.id.removesuffix("_config")
+        if name not in names:
+            raise InputError(f"no {self.what} named {node.id}.{_hint(name, '.')}")
+        return names[name], changes
+
+    def evaluate(self) -> Any:
+        """The plain value of an expression over a named section, constant or literal."""
+        return self._value(self.tree)
+
+    def _value(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.Call):
+            argument = self._argument(node)
+            base = self._value(node.func.value)
+            if not isinstance(base, Mapping):
+                raise self._refused(node)
+            return _merged(base, argument)
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            return self._named(node)
+        if isinstance(node, ast.Dict) and None not in node.keys:
+            keys = [self._value(key) for key in node.keys]
+            return dict(zip(keys, map(self._value, node.values), strict=True))
+        if isinstance(node, (ast.List, ast.Tuple)):
+            return [self._value(item) for item in node.elts]
+        try:
+            return ast.literal_eval(node)
+        except (ValueError, TypeError, MemoryError, RecursionError):
+            raise self._refused(node) from None
+
+    def _named(self, node: ast.expr) -> Any:
+        name = ast.unparse(node)
+        if name in CONSTANTS:
+            value = CONSTANTS[name]
+            return to_dict(value) if is_dataclass(value) else value
+        for section, folder in SECTIONS.items():
+            path = _stems(RECIPES / folder).get(name)
+            if path is not None:
+                return to_dict(vars(load_config(_Sections, path))[section])
+        options = [*CONSTANTS, *(n for f in SECTIONS.values() for n in _stems(RECIPES / f))]
+        raise InputError(f"no {self.what} named {name}.{did_you_mean(name, options)}")
+
+    def _argument(self, node: ast.Call) -> dict[str, Any]:
+        """The mapping inside `.copy(...)`."""
+        is_copy = isinstance(node.func, ast.Attribute) and node.func.attr in ("copy", "replace")
+        if not is_copy or node.keywords or len(node.args) > 1:
+            raise self._refused(node)
+        argument = self._value(node.args[0]) if node.args else {}
+        if not isinstance(argument, Mapping) or not all(isinstance(k, str) for k in argument):
+            raise self._refused(node)
+        return dict(argument)
+
+    def _refused(self, node: ast.expr) -> InputError:
+        part = ast.unparse(node)
+        return InputError(
+            f"{self.what} {self.text}: {part} is not allowed here; wants a name, a YAML file, or "
+            "NAME.copy({'key': value}) with plain values"
+        )
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`; sections given as mappings merge key by key."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(merged.get(key), Mapping) and isinstance(value, Mapping)
+        merged[key] = {**merged[key], **value} if both and key in SECTIONS else value
+    return merged
