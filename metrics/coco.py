@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from pycocotools import mask as rle_codec
@@ -143,8 +144,11 @@ class CocoEvaluator:
 
         Boxes are x, y, w, h rounded to 0.1 pixel; masks are RLEs with text counts, scored by the
         mask score; detections whose box has no area are left out of both.
-        Raises SaveError naming the file that could not be written.
+        Raises SaveError naming the file that could not be written, ValueError for masks that were
+        not collected because `iou_types` leaves them out.
         """
+        if path_mask is not None and "segm" not in self.iou_types:
+            raise ValueError(f"masks are not collected with iou_types {self.iou_types}")
         wanted = {"bbox": path_bbox, "segm": path_mask}
         for iou_type, path in wanted.items():
             if path is None:
@@ -255,7 +259,9 @@ def _encode(masks, size, image_id):
         raise ValueError(f"image {image_id}: masks are {masks.shape[1:]}, the ground truth says "
                          f"the image is {tuple(size)} (h, w)")
     binary = (mask if mask.dtype == bool else mask > 0.5 for mask in masks)
-    return [rle_codec.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in binary]
+    # the codec runs down the columns; OpenCV transposes ten times faster than numpy
+    columns = (cv2.transpose(np.ascontiguousarray(mask).view(np.uint8)).T for mask in binary)
+    return [rle_codec.encode(mask) for mask in columns]
 
 
 def _written(detection, iou_type):
@@ -295,6 +301,8 @@ def _coco_api():
 
 def _accumulate(objects, found, sizes, category_ids, iou_type):
     """{"precision", "recall"} of a COCO evaluation; -1 marks what no object defines."""
+    if not sizes or not category_ids:  # pycocotools takes an empty list for "all"
+        return {"precision": np.zeros([10, 101, 0, 4, 3]), "recall": np.zeros([10, 0, 4, 3])}
     coco, coco_eval = _coco_api()
     images = [{"id": image_id, "height": size[0], "width": size[1]} if size else {"id": image_id}
               for image_id, size in sizes.items()]
@@ -308,9 +316,6 @@ def _accumulate(objects, found, sizes, category_ids, iou_type):
             side.createIndex()
             sides.append(side)
         evaluation = coco_eval(*sides, iouType=iou_type)
-        if not images or not category_ids:
-            shape = [10, 101, 0, 4, 3]
-            return {"precision": np.zeros(shape), "recall": np.zeros([10, 0, 4, 3])}
         evaluation.evaluate()
         evaluation.accumulate()
     return {name: np.asarray(evaluation.eval[name]) for name in ("precision", "recall")}

@@ -264,6 +264,12 @@ def test_merged_parts_equal_the_whole_and_no_image_counts_twice():
     for protocol in ("coco", "yolact"):
         np.testing.assert_equal(list(parts[0].compute(protocol=protocol).values()),
                                 list(whole.compute(protocol=protocol).values()))
+    # what comes second for an image is not looked at, even where it differs
+    parts[0].update({1: found((3, BIG, 1.0))})
+    parts[1].reset()
+    parts[1].update({1: found((3, BIG, 1.0))})
+    parts[0].merge(parts[1])
+    np.testing.assert_equal(list(parts[0].compute().values()), list(whole.compute().values()))
     parts[0].reset()
     assert parts[0].image_ids == []
     assert parts[0].compute()["box/all"] == 0
@@ -279,6 +285,21 @@ def test_boxes_alone():
     metrics = evaluator.compute()
     assert metrics["box/all"] == pytest.approx(100)
     assert not any(name.startswith(("mask", "segm")) for name in metrics)
+    with pytest.raises(ValueError, match="masks are not collected"):
+        evaluator.write_detections(path_mask="mask.json")
+
+
+@pytest.mark.parametrize("package", ["faster_coco_eval", "pycocotools"])
+def test_ids_may_start_at_0(package, monkeypatch):
+    if package == "pycocotools":
+        use_pycocotools(monkeypatch)
+    truth = ground_truth([(0, 0, BIG, 0), (0, 3, OTHER, 0)], categories=(0, 3))
+    truth["images"] = [{"id": 0, "height": SIZE, "width": SIZE}]
+    evaluator = CocoEvaluator(truth)
+    evaluator.update({0: found((0, BIG, 0.9), (3, OTHER, 0.8))})
+    for protocol in ("coco", "yolact"):
+        metrics = evaluator.compute(protocol=protocol)
+        assert metrics["box/all"] == metrics["mask/all"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("package", ["faster_coco_eval", "pycocotools"])
@@ -412,6 +433,7 @@ def test_yolact_boxes_are_truncated():
     assert evaluator.compute()["box/95"] == pytest.approx(100)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
 def test_detection_files(tmp_path):
     truth = ground_truth([(1, 1, BIG, 0), (2, 2, OTHER, 0)])
     evaluator = CocoEvaluator(truth)
