@@ -8,7 +8,9 @@ import torch
 from common.errors import InputError
 
 
-def pack_state(*, iteration, per_epoch, optimizer, scaler, ema, world_size, identity, config, extra):
+def pack_state(
+    *, iteration, per_epoch, optimizer, scaler, ema, world_size, identity, config, extra
+):
     """The training state after `iteration` updates, of plain values and tensors only.
 
     per_epoch:  updates in an epoch

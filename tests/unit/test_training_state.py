@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -29,6 +31,7 @@ def test_training_goes_on_from_a_packed_state_as_if_never_stopped():
     state = pack_state(iteration=3, per_epoch=2, optimizer=optimizer, scaler=scaler, ema=ema,
                        world_size=1, identity={"seed": 0}, config="lr: 1", extra={"best": 7.0})
     assert (state["epoch"], state["position"], state["best"]) == (1, 1, 7.0)
+    state = copy.deepcopy(state)  # as through a file: it must not follow the live optimizer
 
     other, other_optimizer, other_ema = trained(0, seed=1)
     other.load_state_dict(net.state_dict())
