@@ -1,0 +1,5 @@
+"""Losses, one file per model family: tensors and a small options object in, named scalars out."""
+
+from common.losses.multibox import MultiBoxLoss
+
+__all__ = ["MultiBoxLoss"]

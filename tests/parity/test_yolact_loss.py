@@ -1,0 +1,131 @@
+"""MultiBoxLoss against the original's values (golden/yolact_loss.json)."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from goldens import image_batch, load_golden
+
+from common.boxes import encode
+from common.losses import MultiBoxLoss
+from common.losses.multibox import NEUTRAL, hard_negatives, match, split_crowds
+
+GOLDEN = load_golden("yolact_loss")
+BASE = GOLDEN["criterion_only"]["yolact_base_config"]
+# Values are recorded with 9 digits; float32 sums in another order differ by a few 1e-6.
+CLOSE = {"rtol": 1e-5}
+
+CFG = SimpleNamespace(
+    positive_iou_threshold=0.5, negative_iou_threshold=0.4, crowd_iou_threshold=0.7,
+    ohem_negpos_ratio=3, masks_to_train=100, conf_alpha=1, bbox_alpha=1.5, mask_alpha=6.125,
+    mask_proto_normalize_emulate_roi_pooling=True, use_maskiou=False,
+    use_semantic_segmentation_loss=True, semantic_segmentation_alpha=1,
+)
+
+
+def make_priors():
+    """Section 5 of the spec for yolact_base_config at 550 px, in float64."""
+    rows = []
+    for cells, scale in zip((69, 35, 18, 9, 5), (24, 48, 96, 192, 384), strict=True):
+        for y in range(cells):
+            for x in range(cells):
+                for ratio in (1, 0.5, 2):
+                    side = scale * ratio**0.5 / 550
+                    rows.append([(x + 0.5) / cells, (y + 0.5) / cells, side, side])
+    return torch.tensor(rows)
+
+
+def ellipse(box, size):
+    x1, y1, x2, y2 = box[:4]
+    at = np.arange(size) + 0.5
+    dx = (at - (x1 + x2) / 2 * size) / ((x2 - x1) / 2 * size)
+    dy = (at - (y1 + y2) / 2 * size) / ((y2 - y1) / 2 * size)
+    return torch.from_numpy((dx[None] ** 2 + dy[:, None] ** 2 <= 1).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def truth():
+    size = GOLDEN["image_size"]
+    targets = [torch.tensor(rows) for rows in GOLDEN["objects"]]
+    masks = [torch.stack([ellipse(box, size) for box in rows]) for rows in GOLDEN["objects"]]
+    for image, counts in zip(masks, GOLDEN["mask_pixel_counts"], strict=True):
+        assert image.sum((1, 2)).tolist() == counts
+    return targets, masks, GOLDEN["num_crowds"]
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    priors = make_priors()
+    p = len(priors)
+    assert p == BASE["num_priors"]
+    made = {
+        "loc": 0.5 * image_batch("yolact_loss:loc", 2, p, 4),
+        "conf": image_batch("yolact_loss:conf", 2, p, 81),
+        "mask": torch.tanh(image_batch("yolact_loss:mask", 2, p, 32)),
+        "proto": torch.relu(image_batch("yolact_loss:proto", 2, 138, 138, 32)),
+        "segm": image_batch("yolact_loss:segm", 2, 80, 69, 69),
+    }
+    return {k: v.requires_grad_() for k, v in made.items()} | {"priors": priors}
+
+
+@pytest.fixture(scope="module")
+def losses(predictions, truth):
+    return MultiBoxLoss(CFG)(None, predictions, *truth)
+
+
+def test_losses(losses):
+    assert list(losses) == list(BASE["losses"])
+    for name, value in BASE["losses"].items():
+        np.testing.assert_allclose(losses[name].item(), value, **CLOSE)
+    np.testing.assert_allclose(sum(losses.values()).item(), BASE["total"], **CLOSE)
+
+
+@pytest.mark.parametrize("term", BASE["losses"])
+def test_gradient_norm(losses, predictions, term):
+    names = list(BASE["grad_l2_per_term"][term])
+    inputs = [predictions[name] for name in names]
+    grads = torch.autograd.grad(losses[term], inputs, retain_graph=True, allow_unused=True)
+    for name, grad in zip(names, grads, strict=True):
+        expected = BASE["grad_l2_per_term"][term][name]
+        if expected is None:
+            assert grad is None, name
+        else:
+            np.testing.assert_allclose(grad.double().norm().item(), expected, **CLOSE)
+
+
+def test_rows_in_c(losses, predictions):
+    grad, = torch.autograd.grad(losses["C"], predictions["conf"], retain_graph=True)
+    assert (grad != 0).any(2).sum(1).tolist() == BASE["rows_in_C"]
+
+
+def test_matching(predictions, truth):
+    priors = predictions["priors"]
+    objects, crowds = split_crowds(*truth)
+    classes, prior_object = match(objects, crowds, priors, CFG)
+    first_object = [0, objects.counts[0]]
+    for image, record in enumerate(BASE["matching"]):
+        positive = (classes[image] > 0).nonzero()[:, 0]
+        own = prior_object[image, positive]
+        neutral = (classes[image] == NEUTRAL).nonzero()[:, 0]
+        assert positive.tolist() == record["pos_prior_indices"]
+        assert (own - first_object[image]).tolist() == record["pos_gt_index"]
+        assert torch.equal(classes[image, positive], objects.labels[own] + 1)
+        assert len(positive) == record["num_pos"]
+        assert len(neutral) == record["num_neutral"]
+        assert neutral.sum().item() == record["neutral_index_sum"]
+        assert (classes[image] == 0).sum().item() == record["num_background"]
+        target = encode(objects.boxes[own], priors[positive]).double()
+        # A sum that nearly cancels keeps float32's absolute error of its parts (about 1e-5).
+        np.testing.assert_allclose(target.sum().item(), record["loc_t_pos_sum"], atol=2e-5)
+        np.testing.assert_allclose(target.abs().sum().item(), record["loc_t_pos_abs_sum"], **CLOSE)
+
+
+def test_hard_negatives_are_three_per_positive(predictions, truth):
+    objects, crowds = split_crowds(*truth)
+    classes, _ = match(objects, crowds, predictions["priors"], CFG)
+    counts = (classes > 0).sum(1).tolist()
+    chosen = hard_negatives(predictions["conf"].detach(), classes, counts, 3)
+    per_image = torch.bincount(chosen // classes.shape[1]).tolist()
+    assert [n + p for n, p in zip(per_image, counts, strict=True)] == BASE["rows_in_C"]
+    assert (classes.flatten()[chosen] == 0).all()
