@@ -46,11 +46,10 @@ def read_launch(env: Mapping[str, str]) -> Launch:
 
 def first_host(node_list: str) -> str:
     """The first host of SLURM's short form: "gpu[003-010,12],login" -> "gpu003"."""
-    match = re.match(r"([^\[,]+)(?:\[([^\],-]+)[^\]]*\]([^,]*))?", node_list)
-    if match is None:
+    first = re.match(r"(?:[^\[\],]|\[[^\]]+\])+", node_list)
+    if first is None:
         raise InputError(f"SLURM_NODELIST: no host in {node_list!r}: set MASTER_ADDR")
-    prefix, first, suffix = match.groups(default="")
-    return prefix + first + suffix
+    return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", first[0])
 
 
 def pick_device(name: str | None, launch: Launch) -> torch.device:

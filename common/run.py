@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class Run:
         cfg_text:    the resolved config as YAML
         resume_from: updates done in the checkpoint that the run goes on from; metrics beyond it
                      are cut. None is a fresh run: metrics of an earlier one are renamed
-        append:      keep all metrics and an existing config.yaml, for an evaluation alone
+        append:      keep all metrics, an existing config.yaml and env.json: for an evaluation
 
         Raises SaveError on every rank when rank 0 cannot write there.
         """
@@ -137,22 +138,18 @@ class Run:
         """A tqdm bar below the log lines; it shows nothing away from a terminal."""
         return self._log.progress(total, initial)
 
-    def wrap(
-        self, module: nn.Module, broadcast_buffers: bool = True, find_unused: bool = False
-    ) -> nn.Module:
+    def wrap(self, module: nn.Module, find_unused: bool = False) -> nn.Module:
         """`module` in DistributedDataParallel; alone, the module itself (all ranks).
 
-        broadcast_buffers: rank 0's buffers, such as BatchNorm statistics, go to all before each
-                           forward pass
-        find_unused:       needed where some updates leave a parameter without gradient; it costs
-                           a walk over the graph
+        Rank 0's buffers, such as BatchNorm statistics, go to all before each forward pass.
+        find_unused: needed where some updates leave a parameter without gradient; it costs a walk
+                     over the graph
         """
         if self.world_size == 1:
             return module
         return DistributedDataParallel(
             module,
             device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=broadcast_buffers,
             find_unused_parameters=find_unused,
             gradient_as_bucket_view=True,
         )
@@ -223,12 +220,12 @@ class Run:
 
     def _make_folder(self, cfg_text, devices, append):
         self.folder.mkdir(parents=True, exist_ok=True)
-        config = self.folder / "config.yaml"
-        if not (append and config.exists()):
-            write_atomically(config, lambda file: file.write(cfg_text.encode()))
         environment = describe_environment(self._script, self._launcher, self.world_size, devices)
-        text = json.dumps(environment, indent=2) + "\n"
-        write_atomically(self.folder / "env.json", lambda file: file.write(text.encode()))
+        texts = {"config.yaml": cfg_text, "env.json": json.dumps(environment, indent=2) + "\n"}
+        for name, text in texts.items():
+            path = self.folder / name
+            if not (append and path.exists()):
+                write_atomically(path, partial(_write_text, text))
 
     def _open_lines(self, resume_from, append):
         metrics = self.folder / "metrics.jsonl"
@@ -240,6 +237,10 @@ class Run:
             set_aside(metrics)
         self._metrics = LineFile(metrics)
         self._log.open_file(LineFile(self.folder / "log.txt"))
+
+
+def _write_text(text, file):
+    file.write(text.encode())
 
 
 def _compute_repeatably():

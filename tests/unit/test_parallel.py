@@ -1,0 +1,161 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from common.config import InputError
+from common.parallel import (
+    CustomDataParallel,
+    UserScatteredDataParallel,
+    gather_outputs,
+    mean_losses,
+    parse_devices,
+    scatter_batch,
+    user_scattered_collate,
+)
+
+
+def batch(size=5):
+    """images, targets, masks, num_crowds as YOLACT's collate gives them."""
+    images = torch.arange(size * 12.0).reshape(size, 3, 2, 2)
+    targets = [torch.full((i + 1, 5), float(i)) for i in range(size)]
+    masks = [torch.full((i + 1, 2, 2), i, dtype=torch.uint8) for i in range(size)]
+    return images, targets, masks, list(range(size))
+
+
+@pytest.mark.parametrize(
+    "alloc, counts", [(None, [2, 2, 1]), ([1, 1, 3], [1, 1, 3]), ([3, 1, 1], [3, 1, 1])]
+)
+def test_each_device_gets_its_own_images_and_lists(alloc, counts):
+    images, targets, masks, crowds = batch()
+    pieces = scatter_batch((images, targets, masks, crowds), ["cpu"] * 3, alloc)
+    assert [len(piece[0]) for piece in pieces] == counts
+    assert torch.equal(torch.cat([piece[0] for piece in pieces]), images)
+    for i, whole in enumerate((targets, masks, crowds), start=1):
+        joined = [item for piece in pieces for item in piece[i]]
+        assert all(a is b for a, b in zip(joined, whole, strict=True))
+
+
+def test_pieces_lie_on_their_device():
+    pieces = scatter_batch(batch(2), ["cpu", "meta"])
+    assert [piece[0].device.type for piece in pieces] == ["cpu", "meta"]
+    assert [piece[1][0].device.type for piece in pieces] == ["cpu", "meta"]
+
+
+def test_dicts_and_tensors_are_cut_alike():
+    images, targets, _, _ = batch(4)
+    first, second = scatter_batch({"images": images, "targets": targets}, ["cpu", "cpu"])
+    assert list(first) == ["images", "targets"]
+    assert torch.equal(second["images"], images[2:])
+    assert second["targets"][1] is targets[3]
+    assert [len(piece) for piece in scatter_batch(images, ["cpu"] * 2, [3, 1])] == [3, 1]
+
+
+def test_fewer_images_than_devices_leave_the_last_ones_out():
+    assert [len(piece[0]) for piece in scatter_batch(batch(2), ["cpu"] * 3)] == [1, 1]
+
+
+@pytest.mark.parametrize("alloc", [[2, 2], [5], [2, 4], [5, 0], [6, -1]])
+def test_an_allocation_that_does_not_fit_is_refused(alloc):
+    text = f"--batch_alloc {','.join(map(str, alloc))}: .* 2 numbers .* batch size 5"
+    with pytest.raises(InputError, match=text):
+        scatter_batch(batch(), ["cpu", "cpu"], alloc)
+
+
+def test_fields_of_different_lengths_are_an_error():
+    with pytest.raises(ValueError, match=r"\[2, 3\]"):
+        scatter_batch((torch.zeros(3, 1), [1, 2]), ["cpu"])
+
+
+def test_losses_are_averaged_and_missing_terms_are_zero():
+    outputs = [
+        {"B": torch.tensor(1.0), "I": torch.tensor(4.0, requires_grad=True)},
+        {"B": torch.tensor(3.0)},
+    ]
+    mean = mean_losses(outputs, "cpu")
+    assert {name: value.item() for name, value in mean.items()} == {"B": 2.0, "I": 2.0}
+    mean["I"].backward()
+    assert outputs[0]["I"].grad == 0.5
+
+
+class Losses(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, images, targets, masks, num_crowds):
+        return {"B": self.weight * images.mean(), "count": torch.tensor(float(len(targets)))}
+
+
+def test_custom_data_parallel_scatters_and_gathers_as_its_base_asks():
+    wrapped = CustomDataParallel(Losses(), batch_alloc=[4, 1])
+    pieces, kwargs = wrapped.scatter(batch(), {}, ["cpu", "cpu"])
+    assert kwargs == [{}, {}]
+    outputs = [wrapped.module(*piece) for piece in pieces]
+    assert wrapped.gather(outputs, "cpu")["count"] == 2.5
+    named = {"images": batch()[0], "num_crowds": batch()[3]}
+    pieces, _ = wrapped.scatter((named,), {}, ["cpu", "cpu"])
+    assert [len(piece[0]["images"]) for piece in pieces] == [4, 1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without a GPU")
+def test_without_a_gpu_the_wrappers_call_the_module():
+    assert CustomDataParallel(Losses())(*batch())["count"] == 5
+    module = nn.Linear(2, 1)
+    loss = UserScatteredDataParallel(_FromDict(module))([{"img": torch.ones(3, 2)}])[0]
+    assert loss.shape == (1,)
+    loss.backward()
+    assert module.weight.grad is not None
+    with pytest.raises(ValueError, match="2 batches for 1 devices"):
+        UserScatteredDataParallel(_FromDict(module))([{}, {}])
+
+
+class _FromDict(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, batch):
+        return self.inner(batch["img"]).mean(), torch.tensor(0.5)
+
+
+def test_scalars_of_the_replicas_become_one_dimensional():
+    outputs = [(torch.tensor(1.0), torch.ones(2, 3)), (torch.tensor(2.0), torch.zeros(1, 3))]
+    loss, maps = gather_outputs(outputs, "cpu")
+    assert loss.tolist() == [1.0, 2.0]
+    assert maps.shape == (3, 3)
+    assert gather_outputs([{"a": torch.tensor(1.0)}], None)["a"].shape == (1,)
+
+
+def test_user_scattered_collate_keeps_the_list():
+    samples = [{"img_data": 1}, {"img_data": 2}]
+    assert user_scattered_collate(samples) is samples
+
+
+@pytest.mark.parametrize(
+    "text, numbers",
+    [
+        ("0", [0]),
+        ("3-0", [0, 1, 2, 3]),
+        ("gpu0-gpu3", [0, 1, 2, 3]),
+        ("gpu0-3", [0, 1, 2, 3]),
+        ("GPU1, 2", [1, 2]),
+        ("0-1,1-2", [0, 1, 2]),
+        ("2,0", [2, 0]),
+        ("", []),
+        ("cpu", []),
+    ],
+)
+def test_device_lists(text, numbers):
+    assert parse_devices(text) == numbers
+
+
+@pytest.mark.parametrize(
+    "text, piece",
+    [("0-gpu3", "0-gpu3"), ("0,", ""), ("-1", "-1"), ("0,cuda:0", "cuda:0"), ("0,cpu", "cpu")],
+)
+def test_a_piece_that_is_no_device_is_named(text, piece):
+    with pytest.raises(InputError) as caught:
+        parse_devices(text)
+    assert str(caught.value) == f"Can not recognize device: {json.dumps(piece)}"
