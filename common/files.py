@@ -1,20 +1,19 @@
-"""Writing a file so that a crash leaves either the old one or the new one, never half of one."""
+"""Writing files so that a crash leaves either the old one or the new one, never half of one."""
 
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from common.errors import SaveError
 
 SPARE_BYTES = 1 << 20  # what a folder's own bookkeeping may take beside the file
+Writer = Callable[[BinaryIO], object]
 
 
-def write_atomically(
-    path: str | Path, write: Callable[[BinaryIO], object], needed_bytes: int = 0
-) -> None:
+def write_atomically(path: str | Path, write: Writer, needed_bytes: int = 0) -> None:
     """Call `write(file)` on a temporary file beside `path`, then rename it to `path`.
 
     The file and its folder are flushed to the disk before the call returns. On any failure the
@@ -22,20 +21,34 @@ def write_atomically(
     needed_bytes: how large the file will be; less free space than that is refused before writing.
     Raises SaveError naming the file and the reason.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_together([(Path(path), write)], needed_bytes)
+
+
+def write_together(writes: Sequence[tuple[Path, Writer]], needed_bytes: int = 0) -> None:
+    """Like `write_atomically`, for files of one folder that belong together.
+
+    All are written in the given order before any is renamed; then the last is renamed first, so
+    the first file is there only when the others are.
+    """
+    staged: list[tuple[Path, Path]] = []
+    path = writes[0][0]
     try:
         _check_free_space(path.parent, needed_bytes)
-        with open(temporary, "w+b") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for path, write in writes:
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            staged.append((temporary, path))
+            with open(temporary, "w+b") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+        for temporary, path in reversed(staged):
+            os.replace(temporary, path)
         flush_folder(path.parent)
     except OSError as error:
         raise SaveError(f"{path}: could not be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary, _ in staged:
+            temporary.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:

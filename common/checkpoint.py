@@ -1,0 +1,223 @@
+"""Checkpoints that survive crashes, full disks and damaged files, and cannot harm who opens them.
+
+Written to a temporary file, flushed, checked, renamed. Read with `weights_only=True` after the file
+was found to be whole and to hold as much as it claims. Plain `torch.load` reads the files as well.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from common.checkpoint_names import (
+    checkpoint_path,
+    find_interrupt,
+    find_latest,
+    newest_first,
+    parse_checkpoint_name,
+    state_path,
+)
+from common.checkpoint_pickle import BadFile
+from common.checkpoint_scan import add_checksum, check_file, open_checkpoint, read_checksum
+from common.errors import InputError, SaveError
+from common.files import write_atomically, write_together
+
+__all__ = [
+    "SaveError",
+    "checkpoint_path",
+    "find_interrupt",
+    "find_latest",
+    "load_checkpoint",
+    "load_newest",
+    "load_pair",
+    "parse_checkpoint_name",
+    "remove_checkpoint",
+    "save_checkpoint",
+    "save_pair",
+    "state_path",
+    "verify",
+]
+
+_WEIGHTS_KEY = "_weights_sha256"  # in a state file: the checksum of the weights it belongs to
+_PICKLE_BYTES = 1 << 20  # what names, shapes and alignment take beside the tensors
+
+
+def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write `state` to `path` in torch's zip format, whole or not at all, with a checksum.
+
+    state: nested dicts, lists and tuples of tensors, numbers, texts, None. Keep numpy and Python
+           generator states as tensors or lists: nothing else could be read back.
+    Raises SaveError when it cannot be written (what was there stays), ValueError when `state`
+    holds something that `load_checkpoint` would refuse.
+    """
+    write_atomically(path, lambda file: _write(file, state), _size_of(state))
+
+
+def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict:
+    """The mapping in the file, ours or anyone's, in zip or legacy format.
+
+    Raises InputError, naming the file, when it is missing, damaged, cut off, hostile or something
+    else. That is found before loading; a file that lies about its sizes costs next to nothing.
+    """
+    path = Path(path)
+    try:
+        with open_checkpoint(path) as file:
+            check_file(file)
+            return _load(file, map_location)
+    except BadFile as error:
+        raise InputError(f"{path} {error}") from error
+
+
+def verify(path: str | Path) -> None:
+    """Read the file again and compare its checksum. Raises InputError when it is damaged."""
+    try:
+        with open_checkpoint(Path(path)) as file:
+            check_file(file)
+    except BadFile as error:
+        raise InputError(f"{path} {error}") from error
+
+
+def save_pair(path: str | Path, weights: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Write `weights` to `path` and `state` to `<stem>.state.pth` beside it.
+
+    Both are on the disk before either gets its name, and the weights get theirs last. The state
+    remembers the weights' checksum, so that halves of two pairs are never taken for one.
+    Raises as `save_checkpoint`.
+    """
+    checksum = ""
+
+    def write_weights(file: BinaryIO) -> None:
+        nonlocal checksum
+        checksum = _write(file, weights)
+
+    def write_state(file: BinaryIO) -> None:
+        _write(file, {**state, _WEIGHTS_KEY: checksum})
+
+    writes = [(Path(path), write_weights), (state_path(path), write_state)]
+    write_together(writes, _size_of([weights, state]))
+
+
+def load_pair(
+    path: str | Path, map_location: str | torch.device = "cpu"
+) -> tuple[dict, dict | None]:
+    """(weights, state) of a checkpoint; state is None when no `<stem>.state.pth` lies beside it.
+
+    Raises InputError that names every damaged file of the two.
+    """
+    faults: list[str] = []
+    loaded: list[dict | None] = [None, None]
+    for i, part in enumerate((Path(path), state_path(path))):
+        if i == 1 and not part.exists():
+            continue
+        try:
+            loaded[i] = load_checkpoint(part, map_location)
+        except InputError as error:
+            faults += error.faults
+    weights, state = loaded
+    if not faults and state is not None:
+        wanted = state.pop(_WEIGHTS_KEY, None)
+        with open(path, "rb") as file:
+            found = read_checksum(file)
+        if wanted != found:
+            faults.append(f"{state_path(path)} does not belong to the weights in {path}")
+    if faults:
+        raise InputError(faults)
+    return weights, state
+
+
+def load_newest(
+    folder: str | Path, name: str | None, warn: Callable[[str], None]
+) -> tuple[Path, dict, dict | None] | None:
+    """(path, weights, state) of the newest good checkpoint; None when there is no checkpoint.
+
+    warn: called with one text for each damaged checkpoint that is passed over, naming its files
+    Raises InputError naming all damaged files when none is good.
+    """
+    faults: list[str] = []
+    for path in newest_first(folder, name):
+        try:
+            weights, state = load_pair(path)
+        except InputError as error:
+            warn("; ".join(error.faults) + "; trying the checkpoint before it")
+            faults += error.faults
+        else:
+            return path, weights, state
+    if faults:
+        raise InputError(faults)
+    return None
+
+
+def remove_checkpoint(path: str | Path) -> None:
+    """Delete a checkpoint's weights and state, the weights first; absent files are no fault.
+
+    Raises SaveError when the folder does not allow it.
+    """
+    for part in (Path(path), state_path(path)):
+        try:
+            part.unlink(missing_ok=True)
+        except OSError as error:
+            raise SaveError(f"{part}: could not be removed: {error.strerror or error}") from error
+
+
+def _write(file: BinaryIO, state: Mapping[str, Any]) -> str:
+    """Write and check one file; returns its checksum."""
+    guard = _WriteGuard(file)
+    try:
+        torch.save(state, guard)
+    except RuntimeError:
+        if guard.error is not None:  # torch's writer hides the reason
+            raise guard.error from None
+        raise
+    if guard.error is not None:
+        raise guard.error
+    checksum = add_checksum(file)
+    file.flush()
+    try:
+        check_file(file, is_fresh=True)
+    except BadFile as error:
+        raise ValueError(f"this state could not be loaded again: {error}") from error
+    return checksum
+
+
+class _WriteGuard:
+    """Remembers the error of a write that torch's C++ writer reports as something else."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _load(file: BinaryIO, map_location: str | torch.device) -> dict:
+    file.seek(0)
+    try:
+        return torch.load(file, map_location=map_location, weights_only=True)
+    except Exception as error:  # whatever torch makes of a stranger's bytes is the file's fault
+        reason = str(error).strip().split("\n")[0]
+        raise BadFile(f"cannot be loaded: {type(error).__name__}: {reason}") from error
+
+
+def _size_of(state: Any) -> int:
+    """How many bytes `state` will take on the disk, each storage counted once."""
+    storages: dict[int, int] = {}
+    waiting = [state]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            storage = value.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+    return sum(storages.values()) + 128 * len(storages) + _PICKLE_BYTES

@@ -1,0 +1,226 @@
+"""Checks a checkpoint file before torch sees it: checksum, layout, and sizes that add up.
+
+Two formats: the zip archive of torch >= 1.6, and before it bare pickles followed by raw storages.
+Our own files are zip archives whose end-of-archive comment holds the SHA-256 of all bytes before
+it; readers of zip files, torch among them, skip that comment.
+"""
+
+import hashlib
+import os
+import re
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from common.checkpoint_pickle import MAX_PICKLE_BYTES, BadFile, Box, Pickle, scan_pickle
+
+MAX_RECORDS = 50_000  # tensors in one file
+MAX_DIRECTORY_BYTES = 8 << 20
+MAX_SMALL_RECORD_BYTES = 1 << 16  # version, byte order and the like
+COMMENT = re.compile(rb"sha256:([0-9a-f]{64})")
+COMMENT_BYTES = 7 + 64
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older format
+LEGACY_PROTOCOL = 1001
+_END = struct.Struct("<4s4H2LH")  # end of central directory; its last item is the comment's length
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR64 = struct.Struct("<4sLQL")
+
+
+def add_checksum(file: BinaryIO) -> str:
+    """Append the checksum to the zip archive that ends `file` (open "w+b"); returns it in hex."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(size - 2)
+    file.write(struct.pack("<H", COMMENT_BYTES))
+    digest = hash_bytes(file, size)
+    file.seek(size)
+    file.write(b"sha256:" + digest.encode())
+    return digest
+
+
+def read_checksum(file: BinaryIO) -> str | None:
+    """The checksum that the file carries, in hex; None when it carries none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - COMMENT_BYTES))
+    found = COMMENT.fullmatch(file.read(COMMENT_BYTES))
+    return found[1].decode() if found else None
+
+
+def hash_bytes(file: BinaryIO, count: int) -> str:
+    """SHA-256, in hex, of the first `count` bytes."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while count > 0 and (block := file.read(min(count, 1 << 20))):
+        digest.update(block)
+        count -= len(block)
+    return digest.hexdigest()
+
+
+def check_file(file: BinaryIO, is_fresh: bool = False) -> None:
+    """Refuse a file that is damaged, claims more than it holds, or is no checkpoint.
+
+    is_fresh: just written, so the checksum need not be compared again
+    Raises BadFile with the reason.
+    """
+    status = os.fstat(file.fileno())
+    if status.st_size == 0:
+        raise BadFile("is empty")
+    # Holes read as zeros: a terabyte of them costs its writer nothing and its reader everything.
+    if status.st_size > 1 << 28 and 0 < status.st_blocks * 512 < status.st_size // 16:
+        raise BadFile("is mostly a hole: far fewer bytes on disk than its size says")
+    file.seek(0)
+    start = file.read(64)
+    if start.startswith(b"PK\x03\x04"):
+        _check_zip(file, status.st_size, is_fresh)
+    elif start.startswith(b"\x80\x02\x8a\x0a"):
+        _check_legacy(file, status.st_size)
+    else:
+        raise BadFile("is not a PyTorch checkpoint" + _looks_like(start))
+
+
+def _looks_like(start: bytes) -> str:
+    if start.startswith(b"version https://git-lfs"):
+        return "; it is a Git LFS pointer, fetch the real file"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "; it is a web page, download the file again"
+    return ""
+
+
+def _check_zip(file: BinaryIO, size: int, is_fresh: bool) -> None:
+    directory_start = _check_end_of_zip(file, size)
+    checksum = read_checksum(file)
+    is_ours = checksum is not None
+    if is_ours and not is_fresh and hash_bytes(file, size - COMMENT_BYTES) != checksum:
+        raise BadFile("is damaged: its checksum does not match")
+    file.seek(0)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            records = _check_records(archive.infolist(), directory_start)
+            if not is_ours:
+                _check_crcs(archive)
+            data = archive.read(records["data.pkl"])
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+        raise BadFile(f"is damaged: {error}") from error
+    found = scan_pickle(data)
+    _check_is_mapping(found)
+    for key, storage in found.storages.items():
+        record = records.get(f"data/{key}")
+        if record is None:
+            raise BadFile(f"is damaged: storage {key} is missing")
+        if record.file_size != storage.numel * storage.item_bytes:
+            raise BadFile(f"claims {storage.numel} elements where {record.file_size} bytes are")
+
+
+def _check_end_of_zip(file: BinaryIO, size: int) -> int:
+    """The offset of the directory, after checks that every reader finds this same directory."""
+    tail_bytes = min(size, _END.size + _END64.size + _LOCATOR64.size + COMMENT_BYTES)
+    file.seek(size - tail_bytes)
+    tail = file.read(tail_bytes)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < _END.size:
+        raise BadFile("is cut off: the end of the archive is missing")
+    _, _, _, _, count, length, start, comment_bytes = _END.unpack_from(tail, at)
+    comment = tail[at + _END.size :]
+    if len(comment) != comment_bytes or (comment and not COMMENT.fullmatch(comment)):
+        raise BadFile("is damaged: bytes after the end of the archive")
+    end = size - tail_bytes + at
+    at64 = at - _LOCATOR64.size - _END64.size
+    if tail[max(0, at - _LOCATOR64.size) : at].startswith(b"PK\x06\x07"):
+        end -= _LOCATOR64.size + _END64.size
+        _, _, end64, _ = _LOCATOR64.unpack_from(tail, at - _LOCATOR64.size)
+        if at64 < 0 or end64 != end or tail[at64 : at64 + 4] != b"PK\x06\x06":
+            raise BadFile("is damaged: the end of the archive contradicts itself")
+        short = (count, length, start)
+        count, length, start = _END64.unpack_from(tail, at64)[-3:]
+        widest = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+        pairs = zip(short, (count, length, start), widest, strict=True)
+        if any(old not in (new, top) for old, new, top in pairs):
+            raise BadFile("is damaged: the end of the archive contradicts itself")
+    if start + length != end or length > MAX_DIRECTORY_BYTES or count > MAX_RECORDS:
+        raise BadFile("is damaged: its list of records does not fit")
+    return start
+
+
+def _check_records(infos: list[zipfile.ZipInfo], end: int) -> dict[str, zipfile.ZipInfo]:
+    """Records by name, without the archive's own folder; stored as they are, none twice.
+
+    end: where the directory starts; what the records claim together must lie before it
+    """
+    if len(infos) > MAX_RECORDS:
+        raise BadFile(f"holds more than {MAX_RECORDS} records")
+    folder = infos[0].filename.partition("/")[0] if infos else ""
+    records: dict[str, zipfile.ZipInfo] = {}
+    folded = set()
+    for info in infos:
+        top, _, name = info.filename.partition("/")
+        is_plain = info.filename == info.orig_filename and info.flag_bits & 1 == 0
+        is_stored = (
+            info.compress_type == zipfile.ZIP_STORED and info.file_size == info.compress_size
+        )
+        if not is_stored:
+            raise BadFile(f"holds a compressed record, {info.filename}, as checkpoints never do")
+        # torch looks names up in any case.
+        if top != folder or not name or not is_plain or name.casefold() in folded:
+            raise BadFile(f"holds a record that does not belong there: {info.filename!r}")
+        is_data = name.startswith("data/")
+        limit = MAX_PICKLE_BYTES if name == "data.pkl" else MAX_SMALL_RECORD_BYTES
+        if not is_data and info.file_size > limit:
+            raise BadFile(f"holds a record of absurd size: {info.filename}")
+        folded.add(name.casefold())
+        records[name] = info
+    if "data.pkl" not in records or "constants.pkl" in records:
+        raise BadFile("is a zip archive, but not of weights")
+    if sum(info.file_size for info in infos) > end:
+        raise BadFile("claims more bytes than it holds")
+    return records
+
+
+def _check_crcs(archive: zipfile.ZipFile) -> None:
+    bad = archive.testzip()
+    if bad is not None:
+        raise BadFile(f"is damaged: record {bad} does not match its checksum")
+
+
+def _check_legacy(file: BinaryIO, size: int) -> None:
+    file.seek(0)
+    data = file.read(MAX_PICKLE_BYTES)
+    magic = scan_pickle(data)
+    protocol = scan_pickle(data, magic.end)
+    system = scan_pickle(data, protocol.end)
+    if magic.value != LEGACY_MAGIC or protocol.value != LEGACY_PROTOCOL:
+        raise BadFile("is not a PyTorch checkpoint")
+    found = scan_pickle(data, system.end)
+    _check_is_mapping(found)
+    keys = scan_pickle(data, found.end)
+    names = [str(key) for key in keys.value.items] if isinstance(keys.value, Box) else []
+    if sorted(names) != sorted(found.storages):
+        raise BadFile("is damaged: its list of storages does not match its tensors")
+    at = keys.end
+    for name in names:
+        storage = found.storages[name]
+        file.seek(at)
+        count = file.read(8)
+        if len(count) != 8 or struct.unpack("<q", count)[0] != storage.numel:
+            raise BadFile(f"is cut off or damaged: storage {name} has not the size it claims")
+        at += 8 + storage.numel * storage.item_bytes
+        if at > size:
+            raise BadFile(f"is cut off: storage {name} reaches beyond its end")
+
+
+def _check_is_mapping(found: Pickle) -> None:
+    is_mapping = isinstance(found.value, Box) and found.value.kind in ("dict", "ordered dict")
+    if not is_mapping:
+        raise BadFile("is not a checkpoint: it holds no mapping")
+
+
+def open_checkpoint(path: Path) -> BinaryIO:
+    """The file at `path`, open for reading. Raises BadFile when there is none."""
+    if path.is_dir():
+        raise BadFile("is a folder, not a checkpoint")
+    try:
+        return open(path, "rb")
+    except FileNotFoundError as error:
+        raise BadFile("does not exist") from error
+    except OSError as error:
+        raise BadFile(f"cannot be read: {error.strerror or error}") from error
