@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,13 @@ class Run:
             find_unused_parameters=find_unused,
             gradient_as_bucket_view=True,
         )
+
+    def no_sync(self, module: nn.Module) -> AbstractContextManager:
+        """In it, a backward pass keeps its gradients to itself: all but the last accumulated one.
+
+        module: what `wrap` returned
+        """
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag, whether it is set on any rank: one small all-reduce (all ranks).

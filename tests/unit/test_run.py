@@ -48,6 +48,8 @@ def test_alone_it_is_rank_zero_of_one(make_run):
     assert (run.rank, run.world_size, run.local_rank, run.is_main) == (0, 1, 0, True)
     module = nn.Linear(1, 1)
     assert run.wrap(module) is module
+    with run.no_sync(module):
+        module(torch.ones(1, 1)).backward()
     assert run.any(True, False) == (True, False)
     assert run.any(torch.tensor(2.0) > 1) == (True,)
     assert run.mean({"B": torch.tensor(2.0, requires_grad=True)})["B"].requires_grad is False
@@ -268,6 +270,10 @@ seen["draw"] = torch.rand(()).item()
 
 torch.manual_seed(run.rank)  # the replicas begin with rank 0's weights all the same
 net = run.wrap(nn.Linear(2, 1))
+with run.no_sync(net):
+    net(torch.full((1, 2), float(run.rank))).sum().backward()
+seen["own_grad"] = net.module.weight.grad.tolist()
+net.zero_grad()
 net(torch.full((1, 2), float(run.rank))).sum().backward()
 seen["weight"] = net.module.weight.tolist()
 seen["grad"] = net.module.weight.grad.tolist()
@@ -319,6 +325,7 @@ def test_two_processes(tmp_path):
     assert first["broadcast"] == second["broadcast"] == 5
     assert first["draw"] != second["draw"]
     assert first["weight"] == second["weight"]
+    assert (first["own_grad"], second["own_grad"]) == ([[0.0, 0.0]], [[1.0, 1.0]])
     assert first["grad"] == second["grad"] == [[0.5, 0.5]]
     # only rank 1 got the signal, both stop for it, and rank 0 says so
     assert (first["stop"], second["stop"]) == ([None, "SIGUSR1"], ["SIGUSR1", "SIGUSR1"])
