@@ -1,0 +1,25 @@
+"""Data sets, augmentation, samplers, decoding, the sample maker, the data set checker."""
+
+from data.classes import derive_classes, settle_classes, unmapped_categories
+from data.coco_check import check_coco, first_faults
+from data.coco_index import CocoIndex
+from data.decode import read_image
+from data.instances import InstanceDataset, collate_instances
+from data.loader import ResumableLoader, SampleKey, sample_rng
+from data.yolact_transform import YolactTransform
+
+__all__ = [
+    "CocoIndex",
+    "InstanceDataset",
+    "ResumableLoader",
+    "SampleKey",
+    "YolactTransform",
+    "check_coco",
+    "collate_instances",
+    "derive_classes",
+    "first_faults",
+    "read_image",
+    "sample_rng",
+    "settle_classes",
+    "unmapped_categories",
+]
