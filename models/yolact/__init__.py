@@ -1,3 +1,16 @@
+from models.yolact.detect import detect
+from models.yolact.masks import postprocess
+from models.yolact.network import Yolact, build_yolact
 from models.yolact.recipes import load_dataset_config, load_yolact_config
+from models.yolact.weights import LoadReport, load_weights
 
-__all__ = ["load_dataset_config", "load_yolact_config"]
+__all__ = [
+    "LoadReport",
+    "Yolact",
+    "build_yolact",
+    "detect",
+    "load_dataset_config",
+    "load_weights",
+    "load_yolact_config",
+    "postprocess",
+]

@@ -1,0 +1,119 @@
+"""From raw predictions to detections: score cut, box decoding, three kinds of NMS.
+
+Shapes: P priors, n priors that pass the score cut, C foreground classes, K prototypes, k kept.
+Source: YOLACT, arXiv:1904.02689, section 4 (Fast NMS); project spec, section 10.
+"""
+
+import torch
+
+from common.boxes import decode, pairwise_iou
+
+
+def detect(predictions, cfg, fast_nms=True, cross_class_nms=False):
+    """Detections of each image, best score first.
+
+    predictions:     what `Yolact.forward_heads` returns; `conf` are logits
+    fast_nms:        False: traditional NMS, class by class
+    cross_class_nms: Fast NMS over all classes at once; at most cfg.nms_top_k instead of
+                     cfg.max_num_detections come out
+    Returns a list of dicts of one image each, tensors of k rows on the device of the predictions:
+    box [k,4] x1 y1 x2 y2 relative, unclipped; mask [k,K] coefficients; class [k] int64, 0-based;
+    score [k] in (0, 1); and proto [h,w,K]. Nothing found: k = 0.
+    """
+    conf = at_least_float32(predictions["conf"])
+    scores = conf.softmax(-1)[..., 1:]  # [B, P, C]
+    boxes = decode(at_least_float32(predictions["loc"]), predictions["priors"])
+    masks = at_least_float32(predictions["mask"])
+    protos = at_least_float32(predictions["proto"])
+    if not fast_nms:
+        nms = traditional_nms
+    else:
+        nms = cross_class_fast_nms if cross_class_nms else per_class_fast_nms
+
+    detections = []
+    for image_scores, image_boxes, image_masks, proto in zip(
+        scores, boxes, masks, protos, strict=True
+    ):
+        kept = image_scores.amax(1) > cfg.nms_conf_thresh
+        image_boxes, image_masks = image_boxes[kept], image_masks[kept]
+        prior, label, score = nms(image_boxes, image_scores[kept].T, cfg)
+        detections.append({
+            "box": image_boxes[prior],
+            "mask": image_masks[prior],
+            "class": label,
+            "score": score,
+            "proto": proto,
+        })
+    return detections
+
+
+def at_least_float32(x):
+    """Half precisions as float32; soft-max and box decoding lose too much below it."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+# Each kind of NMS takes boxes [n,4] and scores [C,n], and returns the index among the n boxes, the
+# class and the score of what it keeps, [k] each, best first. n = 0 gives k = 0.
+
+
+def per_class_fast_nms(boxes, scores, cfg):
+    """Drop what overlaps any better box of its class, even one that is dropped itself."""
+    num_classes, n = scores.shape
+    # parity: all n boxes compete in every class, also with scores under nms_conf_thresh
+    scores, prior = scores.topk(min(cfg.nms_top_k, n), dim=1)  # [C, t], best first
+    keep = _best_overlap(boxes[prior]) <= cfg.nms_thresh
+    label = torch.arange(num_classes, device=boxes.device)[:, None].expand_as(prior)
+    return _best(prior[keep], label[keep], scores[keep], cfg.max_num_detections)
+
+
+def cross_class_fast_nms(boxes, scores, cfg):
+    """Fast NMS over each prior's best class, whatever the classes of the boxes compared."""
+    scores, label = scores.max(0)
+    scores, prior = scores.topk(min(cfg.nms_top_k, len(scores)))
+    keep = _best_overlap(boxes[prior]) <= cfg.nms_thresh
+    prior, scores = prior[keep], scores[keep]
+    return prior, label[prior], scores
+
+
+def traditional_nms(boxes, scores, cfg):
+    """Greedy NMS in every class at once; a dropped box drops nothing.
+
+    One step keeps the best box left of every class. As many steps as detections may come out are
+    enough, since a class keeps its boxes best first.
+    """
+    n = len(boxes)
+    boxes_px = boxes * cfg.max_size
+    left = scores > cfg.nms_conf_thresh  # [C, n]
+    kept = torch.zeros_like(left)
+    for _ in range(min(n, cfg.max_num_detections)):
+        best = torch.where(left, scores, -1).argmax(1, keepdim=True)  # [C, 1]
+        kept.scatter_(1, best, kept.gather(1, best) | left.gather(1, best))
+        # parity: this NMS alone suppresses AT the threshold, and counts pixels inclusively
+        left &= _inclusive_iou(boxes_px[best], boxes_px) < cfg.nms_thresh
+        left.scatter_(1, best, False)
+        if not left.any():
+            break
+    label, prior = kept.nonzero().unbind(1)
+    return _best(prior, label, scores[kept], cfg.max_num_detections)
+
+
+def _best_overlap(boxes):
+    """[..., t, 4], best first, to [..., t]: the highest IoU with any better box."""
+    if boxes.shape[-2] == 0:
+        return boxes.new_zeros(boxes.shape[:-1])
+    return pairwise_iou(boxes, boxes).triu(diagonal=1).amax(-2)
+
+
+def _inclusive_iou(a, b):
+    """[C, 1, 4] and [n, 4] pixel boxes whose last pixel counts, to [C, n] IoU."""
+    size_a, size_b = a[..., 2:] - a[..., :2] + 1, b[..., 2:] - b[..., :2] + 1
+    top_left = torch.maximum(a[..., :2], b[..., :2])
+    bottom_right = torch.minimum(a[..., 2:], b[..., 2:])
+    intersection = (bottom_right - top_left + 1).clamp(min=0).prod(-1)
+    return intersection / (size_a.prod(-1) + size_b.prod(-1) - intersection)
+
+
+def _best(prior, label, score, count):
+    """The `count` best by score, best first."""
+    score, order = score.topk(min(count, len(score)))
+    return prior[order], label[order], score

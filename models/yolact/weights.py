@@ -1,0 +1,199 @@
+"""Weights into a YOLACT network: its own files, other class counts, pretrained backbones, none.
+
+Whatever does not go in is named in a report; nothing is skipped silently.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common.checkpoint import load_checkpoint
+from common.config import InputError
+from models.yolact.deform_conv import DeformConv
+
+NAMES_SHOWN = 6  # of each kind, in a report
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What of a file went into a network. Iterating gives the lines of `lines`."""
+
+    loaded: int
+    missing: tuple[str, ...]  # the network has them, the file has not
+    unexpected: tuple[str, ...]  # the other way round
+    mismatched: tuple[str, ...]  # in both, with different shapes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.lines())
+
+    def lines(self) -> list[str]:
+        """The report for a log, one line a kind, long lists cut."""
+        kinds = {
+            "not in the file, left as they were": self.missing,
+            "of another shape in the file, left as they were": self.mismatched,
+            "in the file only, not used": self.unexpected,
+        }
+        lines = [f"{self.loaded} entries loaded"]
+        for kind, names in kinds.items():
+            if names:
+                cut = ", ..." if len(names) > NAMES_SHOWN else ""
+                lines.append(f"{len(names)} {kind}: {', '.join(names[:NAMES_SHOWN])}{cut}")
+        return lines
+
+
+def load_weights(net, state_dict, partial=False, source="weights"):
+    """Load a state dict of this network, or of one like it, in place; return a LoadReport.
+
+    state_dict:  name -> tensor, as `net.state_dict()` or the original's files have it; a `module.`
+                 prefix and the duplicates of old files are dropped
+    partial:     take what agrees in name and shape, for example from another number of classes
+    source:      what the messages call it
+    Raises InputError when nothing fits or, unless `partial`, when anything does not.
+    """
+    state = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    state = {key: value for key, value in state.items() if not _is_old_duplicate(key, net.cfg)}
+    fitting, report = _compare(net, state, source)
+    if not partial:
+        _require_all(net, state, report, source)
+    net.load_state_dict(fitting, strict=False)
+    return report
+
+
+def load_backbone(net, path):
+    """Load a pretrained backbone file into `net.backbone`; return a LoadReport.
+
+    Entries that only the file has (a classifier) or only the network (deformable offsets) are
+    fine. Raises InputError when the file cannot be read or nothing in it fits.
+    """
+    kind, norm = net.cfg.backbone.type, net.cfg.backbone.args.norm
+    if Path(path).suffix == ".pkl":
+        raise InputError(
+            f"{path}: Detectron's pickles can run code when read; save the dict of its 'blobs' as "
+            "tensors by torch.save once, and name that file in backbone.path"
+        )
+    state = load_checkpoint(path)
+    if kind == "resnet" and norm == "group":
+        state = {_name_of_blob(key): value for key, value in state.get("blobs", state).items()}
+    elif kind == "resnet":
+        state = {_resnet_name(key): value for key, value in state.items()}
+    elif kind == "vgg":
+        names = _vgg_names(net.backbone)
+        state = {names.get(key.split(".")[0], "?") + key[key.find("."):]: value
+                 for key, value in state.items()}
+    fitting, report = _compare(net.backbone, state, str(path))
+    net.backbone.load_state_dict(fitting, strict=False)
+    return report
+
+
+@torch.no_grad()
+def init_weights(net, backbone_path=None):
+    """Initialise every weight of `net`; return lines that say how.
+
+    backbone_path: a pretrained file for the backbone; None draws it from Kaiming's normal
+    distribution. All convs outside of it get Xavier-uniform weights and zero biases, norms stay at
+    one and zero, deformable convs unmoved. Draws from torch's global generator.
+    """
+    backbone = net.backbone
+    own = {module for module in backbone.modules() if isinstance(module, (nn.Conv2d, DeformConv))}
+    for stage in backbone.layers[backbone.num_own_stages :]:
+        own -= set(stage.modules())
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) and module not in own:
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    if backbone_path is not None:
+        report = load_backbone(net, backbone_path)
+        return [f"backbone from {backbone_path}: {line}" for line in report.lines()]
+    offset_convs = {m.conv_offset_mask for m in own if isinstance(m, DeformConv)}
+    for module in backbone.modules():  # in order, so that a seed gives the same weights
+        if module in own - offset_convs:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return ["backbone from random weights"]
+
+
+def _compare(module, state, source):
+    """The entries of `state` that fit `module`, and the report. Raises when none does."""
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f"{source}: not a dict of tensors, so not weights")
+    wanted = module.state_dict()
+    mismatched = [k for k, v in state.items() if k in wanted and wanted[k].shape != v.shape]
+    fitting = {k: v for k, v in state.items() if k in wanted and k not in mismatched}
+    if not fitting:
+        raise InputError(
+            f"{source}: none of its {len(state)} entries is one of a {type(module).__name__} "
+            f"network such as {next(iter(wanted))}"
+        )
+    missing = tuple(k for k in wanted if k not in state)
+    unexpected = tuple(k for k in state if k not in wanted)
+    return fitting, LoadReport(len(fitting), missing, unexpected, tuple(mismatched))
+
+
+def _require_all(net, state, report, source):
+    """Raise InputError unless the file is for exactly this network."""
+    if not (report.missing or report.unexpected or report.mismatched):
+        return
+    remedy = "use the config that it was trained with, or load it partially (--pretrained)"
+    in_file = _num_classes(state)
+    if in_file is not None and in_file != net.cfg.num_classes:
+        raise InputError(
+            f"{source}: made for {in_file} classes with background, config {net.cfg.name} has "
+            f"{net.cfg.num_classes}; {remedy}"
+        )
+    what = "; ".join(report.lines()[1:])
+    raise InputError(f"{source}: does not fit config {net.cfg.name}: {what}; {remedy}")
+
+
+def _num_classes(state):
+    """Classes, background included, that a YOLACT state dict is for; None if it does not say."""
+    box = state.get("prediction_layers.0.bbox_layer.weight")
+    conf = state.get("prediction_layers.0.conf_layer.weight")
+    if box is None or conf is None or len(box) < 4:
+        return None
+    return len(conf) // (len(box) // 4)
+
+
+def _is_old_duplicate(key, cfg):
+    """Entries of the original's first files that its networks do not have (spec, section 2)."""
+    if key.startswith("backbone.layer") and not key.startswith("backbone.layers"):
+        return True
+    match = re.match(r"fpn\.downsample_layers\.(\d+)\.", key)
+    return match is not None and int(match[1]) >= cfg.fpn.num_downsample
+
+
+def _resnet_name(key):
+    """torchvision's `layer1.` is `layers.0.` here."""
+    match = re.match(r"layer(\d+)\.", key)
+    return f"layers.{int(match[1]) - 1}.{key[match.end():]}" if match else key
+
+
+def _vgg_names(backbone):
+    """Number of a layer in the flat file -> `layers.<group>.<position>`."""
+    flat = [
+        f"layers.{group}.{position}"
+        for group, stage in enumerate(backbone.layers[: backbone.num_own_stages])
+        for position in range(len(stage))
+    ]
+    return {str(number): name for number, name in enumerate(flat)}
+
+
+def _name_of_blob(blob):
+    """Detectron's `res2_0_branch2a_gn_s` is `layers.0.0.bn1.weight` here."""
+    match = re.fullmatch(r"(conv1|res(\d)_(\d+)_branch(1|2[abc]))_(w|gn_s|gn_b)", blob)
+    if not match:
+        return blob
+    stem, stage, block, branch, kind = match.groups()
+    leaf = "bias" if kind == "gn_b" else "weight"
+    is_norm = kind != "w"
+    if stem == "conv1":
+        return f"{'bn1' if is_norm else 'conv1'}.{leaf}"
+    prefix = f"layers.{int(stage) - 2}.{block}"
+    if branch == "1":
+        return f"{prefix}.downsample.{int(is_norm)}.{leaf}"
+    return f"{prefix}.{'bn' if is_norm else 'conv'}{'abc'.index(branch[1]) + 1}.{leaf}"
