@@ -66,7 +66,7 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
             check_file(file)
             return _load(file, map_location)
     except BadFile as error:
-        raise InputError(f"{path} {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def verify(path: str | Path) -> None:
@@ -75,7 +75,7 @@ def verify(path: str | Path) -> None:
         with open_checkpoint(Path(path)) as file:
             check_file(file)
     except BadFile as error:
-        raise InputError(f"{path} {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def save_pair(path: str | Path, weights: Mapping[str, Any], state: Mapping[str, Any]) -> None:

@@ -110,10 +110,14 @@ def scan_pickle(data: bytes, start: int = 0) -> Pickle:
             if count >= MAX_OPCODES:
                 raise BadFile(f"its pickle has more than {MAX_OPCODES} steps")
             machine.step(opcode.name, argument)
+    except BadFile as error:
+        raise BadFile(f"refused: {error}") from error
     except (ValueError, IndexError, KeyError, AttributeError, TypeError, OverflowError) as error:
-        raise BadFile(f"its pickle is damaged ({error or type(error).__name__})") from error
+        raise BadFile(
+            f"damaged: its pickle makes no sense ({error or type(error).__name__})"
+        ) from error
     if len(machine.stack) != 1:
-        raise BadFile("its pickle is damaged (values left over)")
+        raise BadFile("damaged: its pickle leaves values over")
     return Pickle(machine.stack[0], machine.storages, file.tell())
 
 
@@ -209,7 +213,7 @@ def _allowed_global(argument: str) -> Global:
 
 def _expect(value: Any, *kinds: str) -> Box:
     if not isinstance(value, Box) or value.kind not in kinds:
-        raise BadFile(f"its pickle is damaged (a {' or '.join(kinds)} was expected)")
+        raise BadFile(f"its pickle makes no sense (a {' or '.join(kinds)} was expected)")
     return value
 
 
@@ -238,7 +242,7 @@ def _check_keys(items: list[Any]) -> None:
         if not (key is None or isinstance(key, str) or (isinstance(key, int) and abs(key) < 2**60)):
             raise BadFile("it holds a mapping whose keys are neither words nor numbers")
     if len(items) % 2:
-        raise BadFile("its pickle is damaged (a key without value)")
+        raise BadFile("its pickle makes no sense (a key without value)")
 
 
 def _is_size(value: Any) -> bool:

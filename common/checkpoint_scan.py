@@ -65,10 +65,10 @@ def check_file(file: BinaryIO, is_fresh: bool = False) -> None:
     """
     status = os.fstat(file.fileno())
     if status.st_size == 0:
-        raise BadFile("is empty")
+        raise BadFile("empty")
     # Holes read as zeros: a terabyte of them costs its writer nothing and its reader everything.
     if status.st_size > 1 << 28 and 0 < status.st_blocks * 512 < status.st_size // 16:
-        raise BadFile("is mostly a hole: far fewer bytes on disk than its size says")
+        raise BadFile("mostly a hole: far fewer bytes on disk than its size says")
     file.seek(0)
     start = file.read(64)
     if start.startswith(b"PK\x03\x04"):
@@ -76,7 +76,7 @@ def check_file(file: BinaryIO, is_fresh: bool = False) -> None:
     elif start.startswith(b"\x80\x02\x8a\x0a"):
         _check_legacy(file, status.st_size)
     else:
-        raise BadFile("is not a PyTorch checkpoint" + _looks_like(start))
+        raise BadFile("not a PyTorch checkpoint" + _looks_like(start))
 
 
 def _looks_like(start: bytes) -> str:
@@ -92,7 +92,7 @@ def _check_zip(file: BinaryIO, size: int, is_fresh: bool) -> None:
     checksum = read_checksum(file)
     is_ours = checksum is not None
     if is_ours and not is_fresh and hash_bytes(file, size - COMMENT_BYTES) != checksum:
-        raise BadFile("is damaged: its checksum does not match")
+        raise BadFile("damaged: its checksum does not match")
     file.seek(0)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -101,15 +101,17 @@ def _check_zip(file: BinaryIO, size: int, is_fresh: bool) -> None:
                 _check_crcs(archive)
             data = archive.read(records["data.pkl"])
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
-        raise BadFile(f"is damaged: {error}") from error
+        raise BadFile(f"damaged: {error}") from error
     found = scan_pickle(data)
     _check_is_mapping(found)
     for key, storage in found.storages.items():
         record = records.get(f"data/{key}")
         if record is None:
-            raise BadFile(f"is damaged: storage {key} is missing")
+            raise BadFile(f"damaged: storage {key} is missing")
         if record.file_size != storage.numel * storage.item_bytes:
-            raise BadFile(f"claims {storage.numel} elements where {record.file_size} bytes are")
+            raise BadFile(
+                f"refused: it claims {storage.numel} elements where {record.file_size} bytes are"
+            )
 
 
 def _check_end_of_zip(file: BinaryIO, size: int) -> int:
@@ -119,26 +121,26 @@ def _check_end_of_zip(file: BinaryIO, size: int) -> int:
     tail = file.read(tail_bytes)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < _END.size:
-        raise BadFile("is cut off: the end of the archive is missing")
+        raise BadFile("cut off: the end of the archive is missing")
     _, _, _, _, count, length, start, comment_bytes = _END.unpack_from(tail, at)
     comment = tail[at + _END.size :]
     if len(comment) != comment_bytes or (comment and not COMMENT.fullmatch(comment)):
-        raise BadFile("is damaged: bytes after the end of the archive")
+        raise BadFile("damaged: bytes after the end of the archive")
     end = size - tail_bytes + at
     at64 = at - _LOCATOR64.size - _END64.size
     if tail[max(0, at - _LOCATOR64.size) : at].startswith(b"PK\x06\x07"):
         end -= _LOCATOR64.size + _END64.size
         _, _, end64, _ = _LOCATOR64.unpack_from(tail, at - _LOCATOR64.size)
         if at64 < 0 or end64 != end or tail[at64 : at64 + 4] != b"PK\x06\x06":
-            raise BadFile("is damaged: the end of the archive contradicts itself")
+            raise BadFile("damaged: the end of the archive contradicts itself")
         short = (count, length, start)
         count, length, start = _END64.unpack_from(tail, at64)[-3:]
         widest = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
         pairs = zip(short, (count, length, start), widest, strict=True)
         if any(old not in (new, top) for old, new, top in pairs):
-            raise BadFile("is damaged: the end of the archive contradicts itself")
+            raise BadFile("damaged: the end of the archive contradicts itself")
     if start + length != end or length > MAX_DIRECTORY_BYTES or count > MAX_RECORDS:
-        raise BadFile("is damaged: its list of records does not fit")
+        raise BadFile("damaged: its list of records does not fit")
     return start
 
 
@@ -148,7 +150,7 @@ def _check_records(infos: list[zipfile.ZipInfo], end: int) -> dict[str, zipfile.
     end: where the directory starts; what the records claim together must lie before it
     """
     if len(infos) > MAX_RECORDS:
-        raise BadFile(f"holds more than {MAX_RECORDS} records")
+        raise BadFile(f"refused: it holds more than {MAX_RECORDS} records")
     folder = infos[0].filename.partition("/")[0] if infos else ""
     records: dict[str, zipfile.ZipInfo] = {}
     folded = set()
@@ -159,27 +161,31 @@ def _check_records(infos: list[zipfile.ZipInfo], end: int) -> dict[str, zipfile.
             info.compress_type == zipfile.ZIP_STORED and info.file_size == info.compress_size
         )
         if not is_stored:
-            raise BadFile(f"holds a compressed record, {info.filename}, as checkpoints never do")
+            raise BadFile(
+                f"refused: it holds a compressed record, {info.filename}, as checkpoints never do"
+            )
         # torch looks names up in any case.
         if top != folder or not name or not is_plain or name.casefold() in folded:
-            raise BadFile(f"holds a record that does not belong there: {info.filename!r}")
+            raise BadFile(
+                f"refused: it holds a record that does not belong there: {info.filename!r}"
+            )
         is_data = name.startswith("data/")
         limit = MAX_PICKLE_BYTES if name == "data.pkl" else MAX_SMALL_RECORD_BYTES
         if not is_data and info.file_size > limit:
-            raise BadFile(f"holds a record of absurd size: {info.filename}")
+            raise BadFile(f"refused: it holds a record of absurd size: {info.filename}")
         folded.add(name.casefold())
         records[name] = info
     if "data.pkl" not in records or "constants.pkl" in records:
-        raise BadFile("is a zip archive, but not of weights")
+        raise BadFile("a zip archive, but not of weights")
     if sum(info.file_size for info in infos) > end:
-        raise BadFile("claims more bytes than it holds")
+        raise BadFile("refused: it claims more bytes than it holds")
     return records
 
 
 def _check_crcs(archive: zipfile.ZipFile) -> None:
     bad = archive.testzip()
     if bad is not None:
-        raise BadFile(f"is damaged: record {bad} does not match its checksum")
+        raise BadFile(f"damaged: record {bad} does not match its checksum")
 
 
 def _check_legacy(file: BinaryIO, size: int) -> None:
@@ -189,35 +195,35 @@ def _check_legacy(file: BinaryIO, size: int) -> None:
     protocol = scan_pickle(data, magic.end)
     system = scan_pickle(data, protocol.end)
     if magic.value != LEGACY_MAGIC or protocol.value != LEGACY_PROTOCOL:
-        raise BadFile("is not a PyTorch checkpoint")
+        raise BadFile("not a PyTorch checkpoint")
     found = scan_pickle(data, system.end)
     _check_is_mapping(found)
     keys = scan_pickle(data, found.end)
     names = [str(key) for key in keys.value.items] if isinstance(keys.value, Box) else []
     if sorted(names) != sorted(found.storages):
-        raise BadFile("is damaged: its list of storages does not match its tensors")
+        raise BadFile("damaged: its list of storages does not match its tensors")
     at = keys.end
     for name in names:
         storage = found.storages[name]
         file.seek(at)
         count = file.read(8)
         if len(count) != 8 or struct.unpack("<q", count)[0] != storage.numel:
-            raise BadFile(f"is cut off or damaged: storage {name} has not the size it claims")
+            raise BadFile(f"cut off or damaged: storage {name} has not the size it claims")
         at += 8 + storage.numel * storage.item_bytes
         if at > size:
-            raise BadFile(f"is cut off: storage {name} reaches beyond its end")
+            raise BadFile(f"cut off: storage {name} reaches beyond its end")
 
 
 def _check_is_mapping(found: Pickle) -> None:
     is_mapping = isinstance(found.value, Box) and found.value.kind in ("dict", "ordered dict")
     if not is_mapping:
-        raise BadFile("is not a checkpoint: it holds no mapping")
+        raise BadFile("not a checkpoint: it holds no mapping")
 
 
 def open_checkpoint(path: Path) -> BinaryIO:
     """The file at `path`, open for reading. Raises BadFile when there is none."""
     if path.is_dir():
-        raise BadFile("is a folder, not a checkpoint")
+        raise BadFile("a folder, not a checkpoint")
     try:
         return open(path, "rb")
     except FileNotFoundError as error:
