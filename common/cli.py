@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from common.errors import InputError, SaveError, did_you_mean, nearest
+from common.errors import Failed, InputError, SaveError, did_you_mean, nearest
 from common.signals import Stopped
 
 ADDITIONS = "Additions"  # the help panel of what the original scripts do not have
@@ -204,6 +204,8 @@ def run_command(
     except SaveError as error:
         _say(script_name, [str(error)])
         status = 3
+    except Failed as error:
+        _say(script_name, [str(error)])
     except Stopped as stop:
         status = stop.status
     except Exception as error:

@@ -25,7 +25,7 @@ from common.config_schema import Builder, default_of
 from common.errors import InputError, did_you_mean
 from common.files import write_atomically
 
-__all__ = ["InputError", "did_you_mean", "load_config", "save_config", "to_dict"]
+__all__ = ["InputError", "did_you_mean", "load_config", "save_config", "to_dict", "to_yaml"]
 
 Schema = TypeVar("Schema")
 
@@ -70,12 +70,14 @@ def to_dict(config: Any) -> Any:
     return config
 
 
-def save_config(config: Any, path: str | Path) -> None:
-    """Write `config` as plain YAML that `load_config` reads back to an equal object.
+def to_yaml(config: Any) -> str:
+    """`config` as plain YAML that `load_config` reads back to an equal object."""
+    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
-    Raises SaveError when the file cannot be written.
-    """
-    text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+def save_config(config: Any, path: str | Path) -> None:
+    """Write `to_yaml(config)` to a file. Raises SaveError when it cannot be written."""
+    text = to_yaml(config)
     write_atomically(Path(path), lambda file: file.write(text.encode()))
 
 

@@ -1,4 +1,4 @@
-"""The two exceptions that end a script with one line instead of a traceback.
+"""The exceptions that end a script with one line instead of a traceback.
 
 Nothing heavy is imported here: `--help` passes through this module.
 """
@@ -28,6 +28,10 @@ def nearest(word: str, options: Iterable[str]) -> str | None:
     by_folded = {option.casefold(): option for option in options}
     near = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.55)
     return by_folded[near[0]] if near else None
+
+
+class Failed(Exception):
+    """The run cannot go on, for a reason that one line tells. Exit status 1."""
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

@@ -92,14 +92,19 @@ def scatter_batch(
     if batch_alloc is None:
         share, rest = divmod(size, len(devices))
         batch_alloc = [share + (i < rest) for i in range(min(size, len(devices)))]
-    elif len(batch_alloc) != len(devices) or sum(batch_alloc) != size or min(batch_alloc) < 1:
-        raise InputError(
-            f"--batch_alloc {','.join(map(str, batch_alloc))}: must be {len(devices)} numbers "
-            f"above 0, one for each GPU, that sum to the batch size {size}"
-        )
+    else:
+        _check_alloc(batch_alloc, len(devices), size)
     ends = list(itertools.accumulate(batch_alloc))
     spans = zip([0, *ends], ends, devices, strict=False)
     return [to_device(_cut(batch, start, stop), device) for start, stop, device in spans]
+
+
+def parse_batch_alloc(text: str, num_devices: int, batch_size: int) -> list[int]:
+    """Images of each device from a text such as "5,3". Raises InputError when they do not fit."""
+    pieces = text.split(",")
+    alloc = [int(piece) if piece.strip().isdigit() else 0 for piece in pieces]
+    _check_alloc(alloc, num_devices, batch_size, text)
+    return alloc
 
 
 def to_device(value: Any, device: Device) -> Any:
@@ -159,6 +164,14 @@ def parse_devices(text: str) -> list[int]:
 
 def _torch_device(device):
     return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+
+
+def _check_alloc(alloc, num_devices, batch_size, text=None):
+    if len(alloc) != num_devices or sum(alloc) != batch_size or min(alloc) < 1:
+        raise InputError(
+            f"--batch_alloc {text or ','.join(map(str, alloc))}: must be {num_devices} numbers "
+            f"above 0, one for each device, that sum to the batch size {batch_size}"
+        )
 
 
 def _batch_size(batch):

@@ -4,6 +4,7 @@ One DataLoader serves the whole run, so there is no stall where an epoch ends an
 its sampler begins at the wanted step and computes the order of an epoch when it gets there.
 """
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -92,16 +93,13 @@ class ResumableLoader:
         per_epoch = self.steps_per_epoch(accumulate)
         if start >= stop:
             return
-        batches, workers = self._start(_KeyLists(self, start, stop, accumulate))
-        try:
+        key_lists = _KeyLists(self, start, stop, accumulate)
+        batches = _fetched(
+            self._dataset, self._collate, key_lists, self._workers, self._pin_memory
+        )
+        with contextlib.closing(batches):
             for step in range(start, stop):
-                yield step, step // per_epoch, [_unwrap(next(batches)) for _ in range(accumulate)]
-        finally:
-            if workers:
-                # Explicitly: while an exception travels, its traceback keeps the iterator alive.
-                batches._shutdown_workers()
-            for worker in workers:
-                worker.kill()  # a hanging worker ignores SIGTERM and would block the exit
+                yield step, step // per_epoch, [next(batches) for _ in range(accumulate)]
 
     def keys(self, step: int, accumulate: int = 1) -> list[list[SampleKey]]:
         """This rank's samples of the update `step`, one list for each accumulated batch."""
@@ -122,34 +120,27 @@ class ResumableLoader:
         sequence = np.random.SeedSequence([_ORDER_STREAM, self._seed, epoch])
         return _random_state(sequence).permutation(len(self._dataset))
 
-    def _start(self, key_lists):
-        """(iterator over batches, its worker processes)"""
-        loader = DataLoader(
-            _BatchFetcher(self._dataset, self._collate),
-            batch_size=None,  # the sampler's items are whole batches already
-            sampler=key_lists,
-            num_workers=self._workers,
-            collate_fn=_as_is,
-            pin_memory=self._pin_memory,
-            worker_init_fn=_WorkerSetup(os.getpid()),
-            # Forked workers share the data set's memory and start in milliseconds. It is safe
-            # here although torch threads run in the parent: a worker sets every library to one
-            # thread before it computes, and never touches a GPU. Only Linux forks safely.
-            multiprocessing_context="fork" if self._workers and sys.platform == "linux" else None,
-            # torch draws the workers' base seed from it; the global generator stays untouched
-            generator=torch.Generator().manual_seed(self._seed),
-        )
-        if self._workers:
-            _raise_file_limit()
-        children = set(multiprocessing.active_children())
-        with held_back():
-            batches = iter(loader)
-        return batches, set(multiprocessing.active_children()) - children
-
 
 def sample_rng(seed: int, key: SampleKey) -> np.random.RandomState:
     """The random numbers of one training sample, a function of the arguments alone."""
     return _random_state(np.random.SeedSequence([_SAMPLE_STREAM, seed, *key]))
+
+
+def ordered_batches(
+    dataset: Dataset,
+    indices: Sequence[int],
+    batch_size: int,
+    *,
+    collate: Callable[[list], Any],
+    workers: int = 0,
+) -> Iterator[Any]:
+    """Batches of `dataset[i]` for the `indices`, in order, the last one as short as it comes.
+
+    For evaluation: nothing is drawn, nothing left out. Errors and workers as in `ResumableLoader`;
+    closing the iterator ends the workers.
+    """
+    lists = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
+    return _fetched(dataset, collate, lists, min(workers, len(lists)))
 
 
 class _KeyLists:
@@ -206,6 +197,42 @@ class _WorkerSetup:
         torch.set_num_threads(1)
 
 
+def _fetched(dataset, collate, key_lists, workers, pin_memory=False):
+    """The collated batches of `key_lists`; faults as they were raised, no worker left behind."""
+    loader = DataLoader(
+        _BatchFetcher(dataset, collate),
+        batch_size=None,  # the sampler's items are whole batches already
+        sampler=key_lists,
+        num_workers=workers,
+        collate_fn=_as_is,
+        pin_memory=pin_memory,
+        worker_init_fn=_WorkerSetup(os.getpid()),
+        # Forked workers share the data set's memory and start in milliseconds. It is safe here
+        # although torch threads run in the parent: a worker sets every library to one thread
+        # before it computes, and never touches a GPU. Only Linux forks safely.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        # torch draws the workers' base seed from it; the global generator stays untouched
+        generator=torch.Generator().manual_seed(0),
+    )
+    if workers:
+        _raise_file_limit()
+    before = set(multiprocessing.active_children())
+    with held_back():
+        batches = iter(loader)
+    started = set(multiprocessing.active_children()) - before
+    try:
+        for batch in batches:
+            if isinstance(batch, _Fault):
+                raise InputError(batch.faults)
+            yield batch
+    finally:
+        if workers:
+            # Explicitly: while an exception travels, its traceback keeps the iterator alive.
+            batches._shutdown_workers()
+        for worker in started:
+            worker.kill()  # a hanging worker ignores SIGTERM and would block the exit
+
+
 def _raise_file_limit():
     # Each tensor that a worker sends holds a file descriptor until it is freed, and the usual
     # limit of 1024 is soon reached with many masks in flight.
@@ -213,12 +240,6 @@ def _raise_file_limit():
     wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _unwrap(batch):
-    if isinstance(batch, _Fault):
-        raise InputError(batch.faults)
-    return batch
 
 
 def _as_is(batch):

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from common.config import InputError
-from data.loader import ResumableLoader, SampleKey, sample_rng
+from data.loader import ResumableLoader, SampleKey, ordered_batches, sample_rng
 
 SEED = 5
 
@@ -162,3 +162,9 @@ def test_impossible_batches_are_refused(options, text):
         loader(**options)
     with pytest.raises(InputError, match="4 accumulated batches of 3"):
         loader().steps_per_epoch(accumulate=4)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ordered_batches_leave_nothing_out(workers):
+    batches = ordered_batches([10, 11, 12, 13, 14], [4, 0, 1], 2, collate=list, workers=workers)
+    assert list(batches) == [[14, 10], [11]]

@@ -10,6 +10,7 @@ from common.parallel import (
     UserScatteredDataParallel,
     gather_outputs,
     mean_losses,
+    parse_batch_alloc,
     parse_devices,
     scatter_batch,
     user_scattered_collate,
@@ -159,3 +160,10 @@ def test_a_piece_that_is_no_device_is_named(text, piece):
     with pytest.raises(InputError) as caught:
         parse_devices(text)
     assert str(caught.value) == f"Can not recognize device: {json.dumps(piece)}"
+
+
+def test_batch_alloc_text_is_parsed_and_checked():
+    assert parse_batch_alloc("5, 3", 2, 8) == [5, 3]
+    for text in ("5,3,1", "5", "5,x", "8,0", ""):
+        with pytest.raises(InputError, match="--batch_alloc"):
+            parse_batch_alloc(text, 2, 8)

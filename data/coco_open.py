@@ -1,0 +1,55 @@
+"""Opens the annotation files of a run: indexes, checks, and the classes in force."""
+
+from dataclasses import replace
+from typing import Any
+
+from common.errors import InputError
+from data.classes import settle_classes, unmapped_categories
+from data.coco_check import check_coco, first_faults
+from data.coco_index import CocoIndex
+
+
+def open_coco(
+    dataset: Any,
+    parts: list[str],
+    *,
+    own_data: bool = False,
+    cache_folder: Any = None,
+    deep: bool = False,
+) -> tuple[Any, dict[str, CocoIndex]]:
+    """(the dataset section with the classes in force, {part: index}), all checked.
+
+    dataset:  a config's frozen section: train_info, train_images, valid_info, valid_images,
+              has_gt, include_empty, class_names, label_map
+    parts:    "train", "valid" or both; the classes are those of the first, the other must agree
+    own_data: the files were put over the config's on the command line (see `settle_classes`)
+    cache_folder: where indexes are kept, None for nowhere
+    deep:     open every image too
+    Raises InputError with the faults of all files.
+    """
+    files = {"train": (dataset.train_info, dataset.train_images),
+             "valid": (dataset.valid_info, dataset.valid_images)}
+    indexes, faults = {}, []
+    for part in parts:
+        info, images = files[part]
+        try:
+            index = CocoIndex.from_file(info, cache_folder)
+        except InputError as error:
+            faults += error.faults
+            continue
+        indexes[part] = index
+        faults += check_coco(info, images, index=index, has_gt=dataset.has_gt,
+                             include_empty=dataset.include_empty, deep=deep)
+    if faults:
+        raise InputError(first_faults(faults))
+
+    if dataset.has_gt:
+        first, *others = indexes
+        names, label_map = settle_classes(dataset.class_names, dataset.label_map,
+                                          indexes[first].categories, files[first][0], own_data)
+        for part in others:
+            faults += unmapped_categories(label_map, indexes[part].categories, files[part][0])
+        if faults:
+            raise InputError(faults)
+        dataset = replace(dataset, class_names=names, label_map=label_map)
+    return dataset, indexes
