@@ -1,4 +1,4 @@
-"""Checkpoint files: what goes in comes out, whole or not at all, and the newest good one is found."""
+"""Checkpoint files: what goes in comes out, whole or not at all; the newest good one is found."""
 
 import collections
 import os
