@@ -1,4 +1,7 @@
-"""Finds pretrained files in a folder, or fetches them from their official address. No other network."""
+"""Finds pretrained files in a folder, or fetches them from their official address.
+
+Nothing else in the project touches the network.
+"""
 
 import hashlib
 import http.client
@@ -76,14 +79,8 @@ def _download(path: Path, address: str, digits: str, progress: bool, file: Binar
         raise _failed(path, address, error) from error
     with response:
         size = response.length  # None when the server does not say
-        bar = tqdm(
-            total=size,
-            desc=path.name,
-            unit="B",
-            unit_scale=True,
-            disable=None if progress else True,
-        )
-        with bar:
+        hidden = None if progress else True  # None: hidden unless on a terminal
+        with tqdm(total=size, desc=path.name, unit="B", unit_scale=True, disable=hidden) as bar:
             while block := _read_block(response, path, address):
                 file.write(block)
                 digest.update(block)
@@ -104,8 +101,7 @@ def _read_block(response: http.client.HTTPResponse, path: Path, address: str) ->
 
 
 def _failed(path: Path, address: str, reason: Exception | str) -> InputError:
-    reason = getattr(reason, "reason", reason)  # URLError wraps the cause
     return InputError(
-        f"{path}: this pretrained file is missing and could not be downloaded ({reason}); "
+        f"{path}: this pretrained file is missing and could not be downloaded ({str(reason).strip('<>')}); "
         f"get it from {address} and put it there"
     )

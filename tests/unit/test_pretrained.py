@@ -62,7 +62,7 @@ def test_a_missing_file_is_fetched_once(tmp_path, server, name, capsys):
     "name, digits, reason",
     [
         ("good.pth", "00000000", f"its SHA-256 begins with {DIGITS}, not 00000000"),
-        ("none.pth", DIGITS, "Not Found"),
+        ("none.pth", DIGITS, "HTTP Error 404: Not Found"),
         ("cut.pth", DIGITS, f"only 1500000 of {len(CONTENT)} bytes arrived"),
     ],
 )
