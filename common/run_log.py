@@ -4,8 +4,8 @@ The package logs through `logging.getLogger(__name__)`; here are the handlers, o
 removed with it. The root logger is left alone.
 """
 
+import contextlib
 import logging
-import os
 import sys
 
 from tqdm import tqdm
@@ -84,16 +84,13 @@ class _ConsoleHandler(logging.Handler):
         encoding = stream.encoding or "utf-8"
         # a file name may hold bytes that the terminal cannot show; no reason to end a training
         text = self.format(record).encode(encoding, "backslashreplace").decode(encoding)
-        try:
+        # `| head` may have seen enough; the run goes on and log.txt has every line
+        with contextlib.suppress(BrokenPipeError):
             if self.bar is not None:
                 self.bar.write(text, file=stream)
             else:
                 stream.write(text + "\n")
             stream.flush()
-        except BrokenPipeError:
-            # `| head` has seen enough; the run goes on and log.txt has every line. The stream is
-            # redirected because Python's own flush at exit would fail, too.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _FileHandler(logging.Handler):
