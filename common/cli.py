@@ -259,15 +259,17 @@ def _spread(words: list[str], flags: list[str]) -> list[str]:
     for i, word in enumerate(words):
         if word == "--":
             return spread + words[i:]
-        name = _dashed(word)
+        name, equals, _ = word.partition("=")
+        name = _dashed(name)
         is_last = i + 1 == len(words) or words[i + 1].startswith("--")
-        if name == "--resume" and name in known and is_last:
+        if name == "--resume" and name in known and is_last and not equals:
             spread.append("--resume=latest")
-        elif in_options and "=" in word and not word.startswith("-"):
-            spread += ["--cfg-options", word] if spread[-1] != "--cfg-options" else [word]
+        elif in_options and equals and not word.startswith("-"):
+            is_first = _dashed(spread[-1]) == "--cfg-options"
+            spread += [word] if is_first else ["--cfg-options", word]
         else:
             in_options = name == "--cfg-options" and name in known
-            spread.append("--cfg-options" if in_options else word)
+            spread.append(word)
     return spread
 
 

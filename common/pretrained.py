@@ -101,7 +101,8 @@ def _read_block(response: http.client.HTTPResponse, path: Path, address: str) ->
 
 
 def _failed(path: Path, address: str, reason: Exception | str) -> InputError:
+    text = str(reason).strip("<>")
     return InputError(
-        f"{path}: this pretrained file is missing and could not be downloaded ({str(reason).strip('<>')}); "
+        f"{path}: this pretrained file is missing and could not be downloaded ({text}); "
         f"get it from {address} and put it there"
     )

@@ -73,6 +73,7 @@ def run(capsys, monkeypatch):
         ("", "resume", None),
         ("--cfg-options a_b=1 --cfg_options c=2", "cfg_options", ["a_b=1", "c=2"]),
         ("--cfg-options a_b=1 c=-2 --lr 1", "cfg_options", ["a_b=1", "c=-2"]),
+        ("--cfg_options=a_b=1 c=-2", "cfg_options", ["a_b=1", "c=-2"]),
         ("--device cuda:1", "device", "cuda:1"),
         ("--amp bf16", "amp", "bf16"),
         ("--ema 0.99", "ema", 0.99),
