@@ -81,20 +81,22 @@ def traditional_nms(boxes, scores, cfg):
     One step keeps the best box left of every class. As many steps as detections may come out are
     enough, since a class keeps its boxes best first.
     """
-    n = len(boxes)
-    boxes_px = boxes * cfg.max_size
-    left = scores > cfg.nms_conf_thresh  # [C, n]
+    most = int((scores > cfg.nms_conf_thresh).sum(1).max())  # candidates of any one class
+    scores, prior = scores.topk(most, dim=1)  # [C, most], best first
+    boxes_px = boxes[prior] * cfg.max_size
+    left = scores > cfg.nms_conf_thresh
     kept = torch.zeros_like(left)
-    for _ in range(min(n, cfg.max_num_detections)):
-        best = torch.where(left, scores, -1).argmax(1, keepdim=True)  # [C, 1]
+    for _ in range(min(most, cfg.max_num_detections)):
+        best = left.int().argmax(1, keepdim=True)  # [C, 1]: the first one left
         kept.scatter_(1, best, kept.gather(1, best) | left.gather(1, best))
+        best_box = boxes_px.gather(1, best[:, :, None].expand(-1, -1, 4))
         # parity: this NMS alone suppresses AT the threshold, and counts pixels inclusively
-        left &= _inclusive_iou(boxes_px[best], boxes_px) < cfg.nms_thresh
+        left &= _inclusive_iou(best_box, boxes_px) < cfg.nms_thresh
         left.scatter_(1, best, False)
         if not left.any():
             break
-    label, prior = kept.nonzero().unbind(1)
-    return _best(prior, label, scores[kept], cfg.max_num_detections)
+    label = torch.arange(len(scores), device=boxes.device)[:, None].expand_as(prior)
+    return _best(prior[kept], label[kept], scores[kept], cfg.max_num_detections)
 
 
 def _best_overlap(boxes):
@@ -105,7 +107,7 @@ def _best_overlap(boxes):
 
 
 def _inclusive_iou(a, b):
-    """[C, 1, 4] and [n, 4] pixel boxes whose last pixel counts, to [C, n] IoU."""
+    """[..., 1, 4] and [..., t, 4] pixel boxes whose last pixel counts, to [..., t] IoU."""
     size_a, size_b = a[..., 2:] - a[..., :2] + 1, b[..., 2:] - b[..., :2] + 1
     top_left = torch.maximum(a[..., :2], b[..., :2])
     bottom_right = torch.minimum(a[..., 2:], b[..., 2:])
