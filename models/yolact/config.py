@@ -22,6 +22,7 @@ class DatasetConfig:
     valid_images: str = ""
     valid_info: str = ""
     has_gt: bool = True  # False: a list of images without annotations, such as test-dev
+    include_empty: bool = False  # ours: images without objects are trained on, as negatives
     class_names: tuple[str, ...] | str = ()  # without background; one text is one class
     label_map: dict[int, int] | None = None  # category id -> 1..n; None: the ids are 1..n
 

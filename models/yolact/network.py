@@ -103,16 +103,20 @@ class Yolact(nn.Module):
             "loc": loc,
             "conf": conf,
             "mask": ACTIVATIONS[cfg.mask_proto_coeff_activation](mask),
-            "priors": self.priors([level.shape[-2:] for level in levels], images.device),
+            "priors": self.priors(tuple(tuple(x.shape[-2:]) for x in levels), images.device),
             "proto": proto,
         }
         return predictions, levels[0]
 
     def priors(self, level_sizes, device):
-        """[P, 4] float32, cx cy w h relative, for pyramid levels of these (h, w)."""
-        key = (tuple(map(tuple, level_sizes)), device)
+        """[P, 4] float32, cx cy w h relative, for pyramid levels of these (h, w), cached."""
+        if torch.compiler.is_compiling():  # a cache filled in between would compile it all again
+            return make_priors(self.cfg, level_sizes, device)
+        key = (level_sizes, device)
         if key not in self._priors:
-            self._priors[key] = make_priors(self.cfg, level_sizes, device)
+            # Training may meet what was cached in inference mode.
+            with torch.inference_mode(False):
+                self._priors[key] = make_priors(self.cfg, level_sizes, device)
         return self._priors[key]
 
     def freeze_bn(self, frozen=True):

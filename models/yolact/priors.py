@@ -13,24 +13,21 @@ def make_priors(cfg, level_sizes, device=None):
     Returns [P, 4] float32, cx cy w h as fractions of the image; cells row by row, and at each cell
     the priors in the order of aspect lists, scales, ratios. Not clipped. Project spec, section 5.
     """
-    # Outside of inference mode whatever the caller is in: training may use the same tensor later.
-    with torch.inference_mode(False):
-        levels = [
-            _level_priors(cfg, level, height, width)
-            for level, (height, width) in enumerate(level_sizes)
-        ]
-        return torch.cat(levels).to(device, torch.float32)
+    levels = [
+        _level_priors(cfg, level, height, width, device)
+        for level, (height, width) in enumerate(level_sizes)
+    ]
+    return torch.cat(levels).to(torch.float32)
 
 
-def _level_priors(cfg, level, height, width):
+def _level_priors(cfg, level, height, width, device):
     # parity: the original computed in double precision and rounded the result once
-    shapes = torch.tensor(_prior_shapes(cfg, level, height, width), dtype=torch.float64)
-    y = (torch.arange(height, dtype=torch.float64) + 0.5) / height
-    x = (torch.arange(width, dtype=torch.float64) + 0.5) / width
+    options = {"dtype": torch.float64, "device": device}
+    shapes = torch.tensor(_prior_shapes(cfg, level, height, width), **options)
+    y = (torch.arange(height, **options) + 0.5) / height
+    x = (torch.arange(width, **options) + 0.5) / width
     grid = (height, width, len(shapes))
-    centers = torch.stack(
-        (x[None, :, None].expand(grid), y[:, None, None].expand(grid)), dim=-1
-    )
+    centers = torch.stack((x[None, :, None].expand(grid), y[:, None, None].expand(grid)), dim=-1)
     return torch.cat((centers, shapes.expand(*grid, 2)), dim=-1).reshape(-1, 4)
 
 
