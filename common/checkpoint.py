@@ -16,6 +16,7 @@ from common.checkpoint_names import (
     find_latest,
     newest_first,
     parse_checkpoint_name,
+    replaced_by,
     state_path,
 )
 from common.checkpoint_pickle import BadFile
@@ -33,6 +34,7 @@ __all__ = [
     "load_pair",
     "parse_checkpoint_name",
     "remove_checkpoint",
+    "replaced_by",
     "save_checkpoint",
     "save_pair",
     "state_path",

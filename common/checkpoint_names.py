@@ -68,6 +68,20 @@ def newest_first(folder: str | Path, name: str | None = None) -> list[Path]:
     return [item.path for item in _candidates(folder, name)]
 
 
+def replaced_by(path: str | Path) -> tuple[list[Path], Path | None]:
+    """What a new checkpoint at `path` makes superfluous, among YOLACT's names in its folder.
+
+    Returns (interrupted states of the same config that are not newer, the newest periodic save
+    that is not newer). Ask before `path` is written; remove only after.
+    """
+    path = Path(path)
+    name, _, iteration, _ = parse_checkpoint_name(path)
+    older = [item for item in _candidates(path.parent, name)
+             if item.unit == "iter" and item.count[0] <= iteration and item.path != path]
+    periodic = (item.path for item in older if not item.interrupted)
+    return [item.path for item in older if item.interrupted], next(periodic, None)
+
+
 def _candidates(folder: str | Path, name: str | None) -> list[_Candidate]:
     found = [_parse(path) for path in sorted(Path(folder).glob("*.pth")) if path.is_file()]
     found = [item for item in found if item is not None and name in (None, item.name)]

@@ -45,7 +45,7 @@ class NonFiniteGuard:
             what = (f"loss {', '.join(terms)} is not finite at iteration {step} on rank "
                     f"{self._run.rank}, images {', '.join(map(str, image_ids))}")
         else:
-            what = f"at iteration {step} the loss of another rank than {self._run.rank} is not finite"
+            what = f"iteration {step}: the loss of another rank than {self._run.rank} is not finite"
         self._run.record({"event": "skip", "iteration": step, "reason": what})
         if not self._skips or self._in_row > MAX_SKIPPED:
             raise Failed(f"{what}. The weights are as before it. Try a lower learning rate, "

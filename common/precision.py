@@ -30,6 +30,23 @@ class Precision:
         enabled = self.amp != "off"
         return torch.autocast(self._device_type, dtype=DTYPES[self.amp], enabled=enabled)
 
+    def step(
+        self, optimizer: torch.optim.Optimizer, clip_grad: float | None = None
+    ) -> float | None:
+        """Unscale, clip and update; an fp16 update whose gradients overflowed is left out.
+
+        clip_grad: the largest norm of all gradients together; None leaves them as they are
+        Returns that norm before clipping, None without `clip_grad`.
+        """
+        norm = None
+        if clip_grad is not None:
+            self.scaler.unscale_(optimizer)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, clip_grad).item()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return norm
+
 
 def _gpu_has_bf16():
     return torch.cuda.is_bf16_supported(including_emulation=False)

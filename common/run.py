@@ -4,7 +4,7 @@ import json
 import os
 import random
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.distributed import Launch, join_group, pick_device, read_launch
-from common.errors import SaveError
+from common.errors import InputError, SaveError
 from common.files import write_atomically
 from common.run_files import (
     LineFile,
@@ -29,6 +29,7 @@ from common.run_files import (
 )
 from common.run_log import RunLog
 from common.signals import StopSignals
+from common.tensorboard import EventWriter
 
 _STEP_STREAM = 3  # first word of the seed sequences of the steps' torch generators
 
@@ -87,6 +88,7 @@ class Run:
         self._stop = stop
         self._log = RunLog(script, launch.rank)
         self._metrics: LineFile | None = None
+        self._events: EventWriter | None = None
 
     def open_folder(
         self,
@@ -94,6 +96,7 @@ class Run:
         cfg_text: str,
         resume_from: int | None = None,
         append: bool = False,
+        tensorboard: bool = False,
     ) -> None:
         """Make the run folder with config.yaml, env.json, log.txt and metrics.jsonl (all ranks).
 
@@ -101,8 +104,10 @@ class Run:
         resume_from: updates done in the checkpoint that the run goes on from; metrics beyond it
                      are cut. None is a fresh run: metrics of an earlier one are renamed
         append:      keep all metrics, an existing config.yaml and env.json: for an evaluation
+        tensorboard: write TensorBoard events too
 
-        Raises SaveError on every rank when rank 0 cannot write there.
+        Raises SaveError on every rank when rank 0 cannot write there, InputError when the
+        tensorboard package is wanted and missing.
         """
         self.folder = Path(folder)
         devices = self.gather(device_name(self.device))
@@ -118,6 +123,8 @@ class Run:
         fault = self.broadcast(fault)
         if fault:
             raise SaveError(fault)
+        if tensorboard and self.is_main:
+            self._events = EventWriter(self.folder)
 
     def log(self, text: str) -> None:
         """One or more lines on the console and in log.txt, from rank 0."""
@@ -134,6 +141,8 @@ class Run:
         """
         if self._metrics is not None:
             self._metrics.write(json_line(event))
+        if self._events is not None:
+            self._events.write(event)
 
     def progress(self, total: int, initial: int = 0):
         """A tqdm bar below the log lines; it shows nothing away from a terminal."""
@@ -208,6 +217,22 @@ class Run:
         dist.broadcast_object_list(box)
         return box[0]
 
+    def from_main(self, read: Callable[[], Any]) -> Any:
+        """What `read()` returns, called by rank 0 alone (all ranks).
+
+        For what is read from shared files: an InputError there is raised on every rank.
+        """
+        answer = None
+        if self.is_main:
+            try:
+                answer = read()
+            except InputError as error:
+                answer = error
+        answer = self.broadcast(answer)
+        if isinstance(answer, InputError):
+            raise answer
+        return answer
+
     def barrier(self) -> None:
         """Wait until every rank has come here (all ranks)."""
         self.any()
@@ -223,6 +248,9 @@ class Run:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
         if dist.is_initialized():
             dist.destroy_process_group()
 

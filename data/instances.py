@@ -1,5 +1,6 @@
 """YOLACT's samples from a COCO index: from the file on disk to collated tensors."""
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,15 @@ class InstanceDataset(Dataset):
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
         return self._train_sample(key) if self._train else self._eval_sample(key)
+
+    def image_id(self, position: int) -> int:
+        """The COCO id of the image at `position`."""
+        return int(self._index.image_ids[self._rows[position]])
+
+    def scattered(self, limit: int) -> list[int]:
+        """At most `limit` positions, always the same: a cross-section for a validation."""
+        order = sorted(range(len(self)), key=lambda i: zlib.crc32(b"%d" % self.image_id(i)))
+        return order[:limit]
 
     def _train_sample(self, key):
         rng = sample_rng(self._seed, key)

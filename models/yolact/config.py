@@ -55,6 +55,14 @@ class BackboneArgs:
     dcn_layers: tuple[int, ...] = ()  # resnet: stage s deforms its last dcn_layers[s] blocks
     dcn_interval: int = 1  # ... of these every n-th
 
+    def __post_init__(self):
+        if min((*self.layers, self.width, self.dcn_interval)) < 1:
+            raise InputError("backbone.args: layers, width and dcn_interval must be at least 1")
+        if len(self.dcn_layers) > len(self.layers):
+            raise InputError("backbone.args.dcn_layers has more stages than layers")
+        if any(self.dcn_layers) and self.block == "basic":
+            raise InputError("backbone.args.dcn_layers: basic blocks cannot be deformable")
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
@@ -80,8 +88,6 @@ class BackboneConfig:
             )
         if self.type != "vgg" and not self.args.layers:
             raise InputError("backbone.args.layers: wants the number of blocks of each stage")
-        if min((*self.args.layers, self.args.width, self.args.dcn_interval)) < 1:
-            raise InputError("backbone.args: layers, width and dcn_interval must be at least 1")
 
 
 @dataclass(frozen=True)

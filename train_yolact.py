@@ -1,0 +1,695 @@
+"""Train YOLACT and YOLACT++ (real-time instance segmentation) on any COCO-format data.
+
+    python train_yolact.py --config yolact_shapes                   # CPU; draws its own scenes
+    python train_yolact.py --config yolact_base --batch_size 8      # one GPU, or all of them
+    torchrun --nproc_per_node 4 train_yolact.py --batch_size 32     # one process per GPU
+    torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
+        train_yolact.py --batch_size 128
+    python train_yolact.py --config yolact_resnet50 --resume latest # carry on after any stop
+    python train_yolact.py --config yolact_resnet50 --eval-only --resume weights/FILE.pth
+
+Data: data/coco/images, data/coco/annotations/instances_{train,val}2017.json, or your own files by
+--cfg-options dataset.train_images=DIR dataset.train_info=FILE.json, valid_* likewise; classes and
+label map then come from the file. Weights go to weights/, the run's log, metrics and pictures to
+logs/<config name>/. Mask mAP to expect on COCO test-dev: yolact_resnet50 28.2, base 29.8, im700
+31.2, plus_base 34.6.
+"""
+
+import math
+import time
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import typer
+
+from common import cli
+from common.signals import Stopped, StopSignals
+
+# torch, and whatever imports it, waits until the command line is understood: it costs seconds.
+
+PROJECT = Path(__file__).resolve().parent
+AVERAGED = 100  # iterations behind the means of a console line, as the original
+EVAL_BATCH = 8  # images per forward pass of an evaluation
+PICTURED = 9  # images in each grid
+SHOWN_SCORE = 0.3  # predictions below it are not drawn
+
+
+def flag(names, help, **limits):
+    return typer.Option(*names.split(), help=help, **limits)
+
+
+def main(
+    # --- the original's training flags; names, defaults and meaning are its own
+    config: Annotated[str, flag("--config", "Config name, YAML file, or NAME.copy({...})")]
+    = "yolact_base_config",
+    dataset: Annotated[str | None, flag("--dataset", "data set name, over the config's")] = None,
+    batch_size: Annotated[int, flag("--batch_size", "images a batch, over all GPUs", min=1)] = 8,
+    lr: Annotated[float | None, flag("--lr --learning_rate", "base rate; never scaled", min=0)]
+    = None,
+    momentum: Annotated[float | None, flag("--momentum", "of SGD", min=0)] = None,
+    decay: Annotated[float | None, flag("--decay --weight_decay", "weight decay", min=0)] = None,
+    gamma: Annotated[float | None, flag("--gamma", "lr factor at each step", min=0)] = None,
+    resume: Annotated[str | None, flag("--resume", "latest, interrupt or a weights file")] = None,
+    start_iter: Annotated[int, flag("--start_iter", "with --resume: iteration to count from, 0 to "
+                                    "fine-tune; -1: the file's own", min=-1)] = -1,
+    num_workers: Annotated[int, flag("--num_workers", "processes that load data", min=0)] = 4,
+    cuda: Annotated[str, cli.bool_option("--cuda", help="use a GPU when there is one")] = "True",
+    save_folder: Annotated[str, flag("--save_folder", "where weights are")] = "weights/",
+    log_folder: Annotated[str, flag("--log_folder", "holds the run folder")] = "logs/",
+    save_interval: Annotated[int, flag("--save_interval", "iterations between saves", min=1)]
+    = 10000,
+    validation_size: Annotated[int, flag("--validation_size", "images to validate on", min=1)]
+    = 5000,
+    validation_epoch: Annotated[int, flag("--validation_epoch", "epochs between validations; "
+                                          "0 or less: never")] = 2,
+    keep_latest: Annotated[bool, flag("--keep_latest", "delete the save before the last")] = False,
+    keep_latest_interval: Annotated[int, flag("--keep_latest_interval", "... except those at "
+                                              "multiples of this")] = 100000,
+    no_log: Annotated[bool, flag("--no_log", "do not write <name>.log")] = False,
+    log_gpu: Annotated[bool, flag("--log_gpu", "put nvidia-smi's numbers into it")] = False,
+    no_interrupt: Annotated[bool, flag("--no_interrupt", "do not save on Ctrl-C")] = False,
+    batch_alloc: Annotated[str | None, flag("--batch_alloc", "images of each GPU: 5,3")] = None,
+    no_autoscale: Annotated[bool, flag("--no_autoscale", "do not scale lr and schedule with the "
+                                       "batch size")] = False,
+    # --- its evaluation flags
+    fast_nms: Annotated[str, cli.bool_option("--fast_nms", help="False: traditional NMS")] = "True",
+    cross_class_nms: Annotated[str, cli.bool_option("--cross_class_nms", help="NMS over all "
+                                                    "classes")] = "False",
+    score_threshold: Annotated[float, flag("--score_threshold", "only detections above count",
+                                           min=0, max=1)] = 0.0,
+    output_coco_json: Annotated[bool, flag("--output_coco_json", "with --eval-only: write what "
+                                           "was found as COCO results")] = False,
+    bbox_det_file: Annotated[str, flag("--bbox_det_file", "... boxes")]
+    = "results/bbox_detections.json",
+    mask_det_file: Annotated[str, flag("--mask_det_file", "... masks")]
+    = "results/mask_detections.json",
+    # --- additions
+    loss_norm: Annotated[str, flag("--loss_norm", "positives that losses are divided by: each "
+                                   "process's own, as the original, or all", metavar="rank|global",
+                                   callback=cli.one_of("rank", "global"),
+                                   rich_help_panel=cli.ADDITIONS)] = "rank",
+    device: cli.Device = None, amp: cli.Amp = "off", compile: cli.Compile = False,
+    channels_last: cli.ChannelsLast = False, accumulate: cli.Accumulate = 1,
+    clip_grad: cli.ClipGrad = None, ema: cli.Ema = None, seed: cli.Seed = 0,
+    max_iters: cli.MaxIters = None, log_every: cli.LogEvery = 10,
+    save_every: cli.SaveEvery = None, force_resume: cli.ForceResume = False,
+    pretrained: cli.Pretrained = None, eval_only: cli.EvalOnly = False, export: cli.Export = None,
+    dry_run: cli.DryRun = False, check_data: cli.CheckData = False,
+    bad_images: cli.BadImages = "stop", nan: cli.Nan = "stop", cfg_options: cli.CfgOptions = None,
+    tensorboard: cli.Tensorboard = False, debug: cli.Debug = False,
+):
+    """Train YOLACT or YOLACT++ on COCO-format instance masks."""
+    cfg_options = cfg_options or []
+    flags = SimpleNamespace(**locals())
+    stop = StopSignals()  # from here on a signal lets the present update finish
+    from common.run import start_run
+
+    device = flags.device or (None if flags.cuda else "cpu")
+    run = start_run("train_yolact", device, flags.seed, stop)
+    try:
+        session(flags, run)
+    finally:
+        run.close()
+
+
+@dataclass
+class Job:
+    """What the functions below share: one session of training or evaluation."""
+
+    flags: SimpleNamespace
+    run: Any  # common.run.Run
+    cfg: Any  # the config in force; replaced when a delayed setting is due
+    indexes: dict  # {"train": ..., "valid": ...}: annotation indexes of the parts that are needed
+    train_set: Any = None
+    loader: Any = None
+    valid_set: Any = None
+    net: Any = None  # the bare network
+    criterion: Any = None
+    step_net: Any = None  # network and loss, compiled, and wrapped for several devices
+    optimizer: Any = None
+    precision: Any = None
+    ema: Any = None  # AveragedModel with --ema
+    session_log: Any = None  # the original's <name>.log
+    best: float = -1.0  # mask AP of the best checkpoint, percent
+    validated_at: int = -1  # iteration of the last validation
+
+    @property
+    def folder(self):
+        return Path(self.flags.log_folder) / self.cfg.name
+
+    @property
+    def scored_net(self):
+        """What is validated and exported: the average of the weights where there is one."""
+        return self.ema.module if self.ema else self.net
+
+    @property
+    def best_path(self):
+        return Path(self.flags.save_folder) / f"{self.cfg.name}_best.pth"
+
+
+def session(flags, run):
+    """Settle, build, find the start, then do what was asked: check, evaluate, export or train."""
+    cfg, indexes = run.from_main(lambda: read_settings(flags, run))
+    if flags.check_data:
+        return
+    job = Job(flags, run, cfg, indexes)
+    build(job)
+    start = load_start(job)
+    if flags.export:
+        export_network(job)
+    elif flags.eval_only:
+        evaluate_only(job, start)
+    else:
+        train(job, start)
+
+
+# --- settings
+
+
+def read_settings(flags, run):
+    """The frozen config in force and the checked annotation indexes {"train": ..., "valid": ...}.
+
+    Order of the original: config, --dataset, autoscale, flags; the data's own classes come between.
+    """
+    from data import open_coco
+    from data.shapes import ensure_shapes
+    from models.yolact import load_dataset_config, load_yolact_config
+
+    cfg = load_yolact_config(flags.config, options=flags.cfg_options)
+    dataset = load_dataset_config(flags.dataset) if flags.dataset else cfg.dataset
+    if dataset.train_info.startswith("data/shapes/"):  # the embedded sample is the project's
+        ensure_shapes(PROJECT / "data" / "shapes", "coco")
+        paths = ("train_images", "train_info", "valid_images", "valid_info")
+        dataset = replace(dataset, **{k: str(PROJECT / vars(dataset)[k]) for k in paths})
+    training = not (flags.eval_only or flags.export)
+    parts = ["train"] if training else []
+    if flags.eval_only or flags.check_data or (training and flags.validation_epoch > 0):
+        parts.append("valid")
+    own_data = any(option.startswith("dataset.train_info=") for option in flags.cfg_options)
+    dataset, indexes = open_coco(dataset, parts, own_data=own_data, deep=flags.check_data)
+    cfg = replace(cfg, dataset=dataset, num_classes=len(dataset.class_names) + 1)
+    return scale(cfg, flags, run), indexes
+
+
+def scale(cfg, flags, run):
+    """The config with lr schedule and frozen batch norm for the batch size (spec, section 1)."""
+    from common.schedulers import autoscale
+
+    batch = flags.batch_size * flags.accumulate  # images behind one update
+    given = {"lr": flags.lr, "momentum": flags.momentum, "decay": flags.decay, "gamma": flags.gamma}
+    given = {key: value for key, value in given.items() if value is not None}
+    if batch != 8 and not flags.no_autoscale:
+        lr, steps, max_iter = autoscale(batch, cfg.lr, cfg.lr_steps, cfg.max_iter)
+        cfg = replace(cfg, lr=lr, lr_steps=steps, max_iter=max_iter)
+        run.log(f"Scaling parameters by {batch / 8:.2f} to account for a batch size of {batch}.")
+    per_device = flags.batch_size // num_devices(flags, run)
+    if per_device < 6 and not cfg.freeze_bn:
+        run.log(f"{per_device} images a device are too few for batch norm: its layers are frozen.")
+        given["freeze_bn"] = True
+    return replace(cfg, **given)
+
+
+def num_devices(flags, run):
+    """Processes, or the GPUs that a single process drives when it was not told which one."""
+    import torch
+
+    if run.world_size > 1 or run.device.type == "cpu" or flags.device not in (None, "cuda"):
+        return run.world_size
+    return torch.cuda.device_count()
+
+
+# --- building
+
+
+def build(job):
+    """Data sets, network, optimizer and wrappers, in place."""
+    import torch
+
+    from common.losses import MultiBoxLoss, NetLoss
+    from common.parallel import CustomDataParallel, parse_batch_alloc
+    from common.precision import Precision
+    from data import InstanceDataset, ResumableLoader, collate_instances
+    from models.yolact import build_yolact
+
+    flags, run, cfg = job.flags, job.run, job.cfg
+    shares = None
+    if flags.batch_alloc:
+        shares = parse_batch_alloc(flags.batch_alloc, num_devices(flags, run), flags.batch_size)
+    options = {"seed": flags.seed, "bad_images": flags.bad_images,
+               "include_empty": cfg.dataset.include_empty}
+    if "train" in job.indexes:
+        job.train_set = InstanceDataset(
+            job.indexes["train"], cfg.dataset.train_images, cfg, train=True, **options)
+        job.loader = ResumableLoader(
+            job.train_set, flags.batch_size, seed=flags.seed, workers=flags.num_workers,
+            rank=run.rank, world_size=run.world_size, collate=collate_instances,
+            shares=shares if run.world_size > 1 else None, pin_memory=run.device.type == "cuda")
+    if "valid" in job.indexes:
+        job.valid_set = InstanceDataset(
+            job.indexes["valid"], cfg.dataset.valid_images, cfg, train=False, **options)
+
+    job.precision = Precision(flags.amp, run.device)
+    job.net = build_yolact(cfg).to(run.device)
+    if flags.channels_last:
+        job.net.to(memory_format=torch.channels_last)
+    job.optimizer = torch.optim.SGD(job.net.parameters(), lr=cfg.lr, momentum=cfg.momentum,
+                                    weight_decay=cfg.decay)
+    job.criterion = MultiBoxLoss(cfg, flags.loss_norm)
+    net = torch.compile(job.net) if flags.compile else job.net
+    job.step_net = run.wrap(NetLoss(net, job.criterion))
+    if run.world_size == 1 and num_devices(flags, run) > 1:
+        job.step_net = CustomDataParallel(job.step_net, batch_alloc=shares)
+
+
+# --- where to start
+
+
+def load_start(job):
+    """Load what the flags name, say what was taken, and return the iteration to start from.
+
+    Precedence: own checkpoint > --pretrained > backbone file > random weights.
+    """
+    from common.ema import average_of
+    from common.start import find_start, find_trained
+    from models.yolact import load_weights
+
+    flags, run, name = job.flags, job.run, job.cfg.name
+    if flags.eval_only or flags.export:
+        return load_trained(job, *find_trained(flags.save_folder, name, flags.resume,
+                                               job.best_path, run.warn))
+    found = find_start(flags.save_folder, name, flags.resume, run.warn)
+    if found is None:
+        if flags.resume:
+            run.log(f"Nothing to resume in {flags.save_folder}: starting from the beginning.")
+        initialise(job)
+    else:
+        run.log(f"Resuming training, loading {found[0]}...")
+        load_weights(job.net, found[1], source=found[0])
+    if flags.ema:
+        job.ema = average_of(job.net, flags.ema)
+    return resume(job, found[0], found[2]) if found else max(flags.start_iter, 0)
+
+
+def initialise(job):
+    """Weights from --pretrained, else the backbone's file, else random ones."""
+    from common.checkpoint import load_checkpoint
+    from common.pretrained import find_pretrained
+    from models.yolact import load_weights
+
+    flags = job.flags
+    job.run.log("Initializing weights...")
+    if flags.pretrained:
+        weights = load_checkpoint(flags.pretrained)
+        report = load_weights(job.net, weights, partial=True, source=flags.pretrained)
+    else:
+        file = job.cfg.backbone.path
+        report = job.net.init_weights(file and find_pretrained(file, flags.save_folder))
+    for line in report:
+        job.run.log(line)
+
+
+def load_trained(job, path, weights, state):
+    """A checkpoint to evaluate or export; the averaged weights where training kept an average."""
+    from common.checkpoint import parse_checkpoint_name
+    from common.ema import average_of
+    from models.yolact import load_weights
+
+    load_weights(job.net, weights, source=path)
+    if state and state["ema"]:
+        job.ema = average_of(job.net, decay=0.0)
+        job.ema.load_state_dict(state["ema"])
+    parsed = parse_checkpoint_name(path)
+    iteration = state["iteration"] if state else parsed[2] if parsed else 0
+    job.run.log(f"Loaded {path}, iteration {iteration}.")
+    return iteration
+
+
+def resume(job, path, state):
+    """Take up the training state of the checkpoint at `path`, if it has one. Returns the iteration."""
+    from common.checkpoint import parse_checkpoint_name
+    from common.training_state import check_same_run, restore_state
+
+    flags, run = job.flags, job.run
+    parsed = parse_checkpoint_name(path)
+    iteration = state["iteration"] if state else parsed[2] if parsed else 0
+    if flags.start_iter not in (-1, iteration):
+        run.log(f"Counting from --start_iter {flags.start_iter}, with a fresh optimizer.")
+        return flags.start_iter
+    if state is None:
+        run.warn(f"{path} has no training state beside it: momentum starts at zero")
+        return iteration
+    check_same_run(state["identity"], identity(job), flags.force_resume, run.warn)
+    if state["world_size"] != run.world_size:
+        run.log(f"Written by {state['world_size']} processes, now there are {run.world_size}; the "
+                "global batches stay the same.")
+    restore_state(state, job.optimizer, job.precision.scaler, job.ema)
+    job.best, job.validated_at = state["best"], state["validated_at"]
+    return iteration
+
+
+def identity(job):
+    """What a continuation must share with the run it continues, or its batches would differ."""
+    return {"batch_size": job.flags.batch_size, "accumulate": job.flags.accumulate,
+            "seed": job.flags.seed, "num_images": len(job.train_set),
+            "num_classes": job.cfg.num_classes}
+
+
+# --- training
+
+
+def train(job, start):
+    """The updates from `start` on, with saves and validations, and the last of both."""
+    from common.guard import NonFiniteGuard
+    from common.meter import Meter
+    from data import save_samples
+
+    flags, run = job.flags, job.run
+    stop_at = min(flags.max_iters or job.cfg.max_iter, job.cfg.max_iter)
+    if flags.dry_run:
+        stop_at = start + 2
+    else:
+        open_run_folder(job, start)
+        if run.is_main:
+            save_samples(job.train_set, job.cfg, job.folder / "train_samples.png", PICTURED)
+    per_epoch = job.loader.steps_per_epoch(flags.accumulate)
+    run.log(f"Begin training! Iterations {start} to {stop_at}, {per_epoch} an epoch, "
+            f"{flags.batch_size * flags.accumulate} of {len(job.train_set)} images each.")
+    guard = NonFiniteGuard(run, flags.nan)
+    meter = Meter(run.device, flags.batch_size * flags.accumulate, AVERAGED, run.warn)
+    lr_at, delayed = schedule(job.cfg), sorted(job.cfg.delayed_settings, key=lambda due: due[0])
+    if validation_due(job, start):  # stopped between an epoch's last update and its validation
+        validate(job, start)
+
+    job.net.train()
+    meter.restart_clock()
+    updates = job.loader.steps(start, stop_at, flags.accumulate)
+    with closing(updates), run.progress(stop_at, start) as progress:
+        for step, epoch, batches in updates:
+            meter.data_ready()
+            while delayed and step >= delayed[0][0]:
+                apply_settings(job, delayed.pop(0)[1])
+                lr_at = schedule(job.cfg)
+            lr = lr_at(step)
+            for group in job.optimizer.param_groups:
+                group["lr"] = lr
+            run.seed_step(step)  # random choices in the loss depend on seed, step, rank alone
+
+            own_losses = backward(job, batches)
+            # The loop's one wait for the device: a loss is known before the weights change.
+            losses = {name: value.item() for name, value in run.mean(own_losses).items()}
+            image_ids = [i for batch in batches for i in batch["image_ids"]]
+            grad_norm = None
+            if guard.allows_update(losses, own_losses, image_ids, step):
+                grad_norm = job.precision.step(job.optimizer, flags.clip_grad)
+                if job.ema:
+                    job.ema.update_parameters(job.net)
+            run.any()  # a stop signal to one rank stops all of them after the same update
+
+            iteration = step + 1
+            meter.updated(losses)
+            progress.update()
+            report(job, meter, step, epoch, lr, losses, grad_norm, batches, stop_at)
+            if run.stop_requested:
+                leave(job, iteration)
+            if iteration < stop_at and save_due(flags, iteration) and not flags.dry_run:
+                save(job, iteration)
+                meter.restart_clock()
+            if iteration < stop_at and validation_due(job, iteration):
+                validate(job, iteration)
+                meter.restart_clock()
+    if flags.dry_run:
+        run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
+        return
+    if job.valid_set and job.validated_at != stop_at:
+        validate(job, stop_at)
+    save(job, max(start, stop_at))
+    draw_curves(job)
+    run.log(f"Done. Weights are in {flags.save_folder}, log and pictures in {job.folder}.")
+
+
+def schedule(cfg):
+    """lr_at(iteration) of the config in force."""
+    from common.schedulers import warmup_multistep
+
+    return warmup_multistep(cfg.lr, cfg.lr_steps, cfg.gamma, cfg.lr_warmup_until,
+                            cfg.lr_warmup_init)
+
+
+def apply_settings(job, settings):
+    """A delayed setting is due: the config in force changes for all who read it."""
+    job.cfg = replace(job.cfg, **settings)
+    job.net.cfg = job.criterion.cfg = job.cfg
+    job.run.log(f"Delayed settings are in force: {settings}")
+
+
+def backward(job, batches):
+    """Forward and backward of one update. Returns its losses {name: 0-d tensor}."""
+    from torch import channels_last
+
+    from common.parallel import CustomDataParallel, to_device
+
+    job.optimizer.zero_grad(set_to_none=True)
+    sums = {}
+    for i, batch in enumerate(batches):
+        inputs = [batch[key] for key in ("images", "targets", "masks", "num_crowds")]
+        if not isinstance(job.step_net, CustomDataParallel):  # which copies each GPU's own part
+            inputs = to_device(inputs, job.run.device)
+        if job.flags.channels_last:
+            inputs[0] = inputs[0].to(memory_format=channels_last)
+        # gradients travel between processes once an update
+        with job.run.no_sync(job.step_net) if i + 1 < len(batches) else nullcontext():
+            with job.precision.autocast():
+                losses = job.step_net(*inputs)
+            losses = {name: value / len(batches) for name, value in losses.items()}
+            job.precision.scaler.scale(sum(losses.values())).backward()
+        sums = {name: sums.get(name, 0) + value.detach() for name, value in losses.items()}
+    return sums
+
+
+def report(job, meter, step, epoch, lr, losses, grad_norm, batches, stop_at):
+    """The original's log line, the metrics line and the console line of an update, as due."""
+    run = job.run
+    for fault in (fault for batch in batches for fault in batch["skipped"]):
+        run.warn(f"skipped: {fault}")
+        run.record({"event": "skip", "iteration": step, "reason": fault})
+    if job.session_log:
+        total = sum(losses.values())
+        job.session_log.train(losses, total, epoch, step, lr, round(meter.elapsed_s, 2))
+    if step % job.flags.log_every == 0:
+        run.record(meter.train_event(step, epoch, lr, losses, grad_norm))
+        means = meter.means()
+        terms = "".join(f" {name}: {means[name]:.3f} |" for name in "BCMSI" if name in means)
+        run.log(f"[{epoch:3d}] {step:7d} ||{terms} T: {sum(means.values()):.3f} || "
+                f"ETA: {meter.eta(stop_at - step - 1)} || timer: {meter.elapsed_s:.3f}")
+
+
+# --- run folder and checkpoints
+
+
+def open_run_folder(job, start=None):
+    """Begin to write the run's files; `start` None is an evaluation, which only appends."""
+    from common.config import to_yaml
+    from common.session_log import SessionLog
+
+    flags, run = job.flags, job.run
+    training = start is not None
+    resume_from = start if training and start > 0 else None
+    run.open_folder(job.folder, to_yaml(job.cfg), resume_from, append=not training,
+                    tensorboard=flags.tensorboard)
+    if training and start > 0:
+        run.record({"event": "resume", "iteration": start})
+    if training and run.is_main and not flags.no_log:
+        path = Path(flags.log_folder) / f"{job.cfg.name}.log"
+        job.session_log = SessionLog(path, vars(flags), flags.log_gpu)
+
+
+def save_due(flags, iteration):
+    """Whether one of the two save intervals ends with `iteration` updates."""
+    intervals = (flags.save_interval, flags.save_every or flags.save_interval)
+    return any(iteration % interval == 0 for interval in intervals)
+
+
+def save(job, iteration, interrupt=False):
+    """Write weights and training state, and only then remove what they replace."""
+    from common.checkpoint import checkpoint_path, remove_checkpoint, replaced_by
+
+    flags, name = job.flags, job.cfg.name
+    if not job.run.is_main:
+        return
+    epoch = max(iteration - 1, 0) // job.loader.steps_per_epoch(flags.accumulate)
+    path = checkpoint_path(flags.save_folder, name, epoch, iteration, interrupt)
+    interrupts, previous = replaced_by(path)
+    if not interrupt:
+        job.run.log(f"Saving state, iter: {iteration}")
+    write_checkpoint(job, path, iteration, job.net)
+    for old in interrupts:  # they bridged the gap to this save
+        remove_checkpoint(old)
+    every = flags.keep_latest_interval
+    stays = every > 0 and iteration % every == flags.save_interval
+    if flags.keep_latest and previous and save_due(flags, iteration) and not (interrupt or stays):
+        job.run.log("Deleting old save...")
+        remove_checkpoint(previous)
+
+
+def write_checkpoint(job, path, iteration, net):
+    """`path` with the weights of `net`, and the training state beside it."""
+    from common.checkpoint import save_pair
+    from common.config import to_yaml
+    from common.training_state import pack_state
+
+    state = pack_state(
+        iteration=iteration, per_epoch=job.loader.steps_per_epoch(job.flags.accumulate),
+        optimizer=job.optimizer, scaler=job.precision.scaler, ema=job.ema,
+        world_size=job.run.world_size, identity=identity(job), config=to_yaml(job.cfg),
+        extra={"best": job.best, "validated_at": job.validated_at})
+    save_pair(path, net.state_dict(), state)
+
+
+def leave(job, iteration):
+    """A stop signal has come: save, note it, and end with its exit status."""
+    name = job.run.stop_requested
+    if job.loader and not (job.flags.no_interrupt and name == "SIGINT"):
+        save(job, iteration, interrupt=True)
+    job.run.record({"event": "stop", "iteration": iteration, "reason": name})
+    raise Stopped(name)
+
+
+# --- evaluation
+
+
+def validation_due(job, iteration):
+    """Whether a validated epoch ends with `iteration` updates; never epoch 0 (spec, section 9)."""
+    ended, rest = divmod(iteration, job.loader.steps_per_epoch(job.flags.accumulate))
+    due = job.valid_set and rest == 0 and ended > 1 and job.validated_at != iteration
+    return bool(due) and (ended - 1) % job.flags.validation_epoch == 0
+
+
+def validate(job, iteration):
+    """Score the network, write it down, keep the best weights."""
+    run = job.run
+    run.log("Computing validation mAP (this may take a while)...")
+    begin = time.perf_counter()
+    metrics = run.broadcast(evaluate(job, iteration))
+    epoch = max(iteration - 1, 0) // job.loader.steps_per_epoch(job.flags.accumulate)
+    job.validated_at = iteration
+    run.record({"event": "eval", "iteration": iteration, "epoch": epoch, "metrics": metrics})
+    if job.session_log:
+        job.session_log.val(metrics, epoch, iteration, round(time.perf_counter() - begin, 2))
+    if metrics["mask/all"] > job.best:
+        job.best = metrics["mask/all"]
+        if run.is_main:
+            write_checkpoint(job, job.best_path, iteration, job.scored_net)
+    draw_curves(job)
+    job.net.train()
+
+
+def evaluate(job, iteration):
+    """COCO scores in percent over the validation images: on rank 0, None on the others.
+
+    After a stop signal the state is saved and Stopped raised.
+    """
+    import torch
+
+    from data import collate_instances, ordered_batches
+    from metrics import CocoEvaluator, format_table
+    from models.yolact import detect, postprocess
+
+    flags, run, cfg, net = job.flags, job.run, job.cfg, job.scored_net
+    labels = cfg.dataset.label_map or {i: i for i in range(1, cfg.num_classes)}
+    category_ids = torch.tensor(sorted(labels, key=labels.get))
+    chosen = job.valid_set.scattered(flags.validation_size)
+    batches = ordered_batches(job.valid_set, chosen[run.rank::run.world_size], EVAL_BATCH,
+                              collate=collate_instances, workers=flags.num_workers)
+    evaluator, pictures = CocoEvaluator(cfg.dataset.valid_info), []
+    net.eval()
+    with closing(batches), torch.no_grad():
+        # as many rounds on each rank, so that a stop signal to one reaches all
+        for _ in range(math.ceil(len(chosen) / (EVAL_BATCH * run.world_size))):
+            run.any()
+            if run.stop_requested:
+                leave(job, iteration)
+            batch = next(batches, None)
+            if batch is None:
+                continue
+            with job.precision.autocast():
+                predictions = net.forward_heads(batch["images"].to(run.device))
+            detections = detect(predictions, cfg, flags.fast_nms, flags.cross_class_nms)
+            for i, detection in enumerate(detections):
+                height, width = batch["sizes"][i]
+                found = postprocess(detection, width, height, net, flags.score_threshold)
+                evaluator.update({batch["image_ids"][i]: {
+                    "boxes": found["box"], "scores": found["score"], "masks": found["mask"],
+                    "labels": category_ids[found["class"].cpu()],
+                    "mask_scores": found["mask_score"]}})
+                if len(pictures) < PICTURED:
+                    pictures.append((batch, i, detection))
+    for part in run.gather(evaluator.results()) or []:
+        evaluator.merge(part)
+    if not run.is_main:
+        return None
+    draw_predictions(job, pictures)
+    if flags.eval_only and flags.output_coco_json:
+        evaluator.write_detections(flags.bbox_det_file, flags.mask_det_file)
+        run.log(f"Detections are in {flags.bbox_det_file} and {flags.mask_det_file}.")
+    if not cfg.dataset.has_gt:
+        return {}
+    metrics = evaluator.compute([job.valid_set.image_id(i) for i in chosen])
+    run.log(format_table(metrics))
+    return metrics
+
+
+def evaluate_only(job, iteration):
+    """--eval-only: one evaluation, appended to the run folder's metrics."""
+    open_run_folder(job)
+    metrics = job.run.broadcast(evaluate(job, iteration))
+    job.run.record({"event": "eval", "iteration": iteration, "epoch": None, "metrics": metrics})
+
+
+def export_network(job):
+    """--export: the network's raw heads in the format that the file's name asks for."""
+    import torch
+
+    from common.export import export
+
+    if not job.run.is_main:
+        return
+    example = torch.zeros(1, 3, job.cfg.max_size, job.cfg.max_size)
+    difference = export(job.scored_net, (example,), job.flags.export, method="forward_heads")
+    job.run.log(f"Exported to {job.flags.export}; read back, it differs by {difference:.1e}.")
+
+
+# --- pictures
+
+
+def draw_predictions(job, pictures):
+    """Pairs of ground truth and prediction on the first validation images."""
+    from common.plots import save_pairs
+    from data import instance_tile
+    from models.yolact import postprocess
+
+    cfg, net, pairs = job.cfg, job.scored_net, []
+    for batch, i, detection in pictures:
+        image, target = batch["images"][i], batch["targets"][i]
+        found = postprocess(detection, cfg.max_size, cfg.max_size, net, score_threshold=SHOWN_SCORE)
+        found = {key: value.cpu() for key, value in found.items()}
+        truth = instance_tile(cfg, image, target[:, :4], batch["masks"][i], target[:, 4])
+        boxes = found["box"] / cfg.max_size
+        pairs.append((truth, instance_tile(cfg, image, boxes, found["mask"], found["class"],
+                                           found["score"])))
+    save_pairs(pairs, job.folder / "predictions.png")
+
+
+def draw_curves(job):
+    """Losses, rate and AP over the iterations."""
+    from common.plots import plot_curves
+
+    if job.run.is_main:
+        plot_curves(job.folder / "metrics.jsonl", job.folder / "curves.png",
+                    ["mask/all", "mask/50", "box/all", "box/50"], job.cfg.name)
+
+
+if __name__ == "__main__":
+    cli.run_command(main, "train_yolact")
