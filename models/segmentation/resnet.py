@@ -1,0 +1,73 @@
+"""ResNet and ResNeXt encoders with the original's stem, plain or dilated."""
+
+from torch import nn
+
+from models.segmentation.blocks import (
+    BasicBlock,
+    Bottleneck,
+    GroupBottleneck,
+    conv,
+    dilate,
+    init_like_original,
+    norm,
+    residual_layer,
+)
+
+_STEM_CHANNELS = 128
+
+
+class ResNetEncoder(nn.Module):
+    """A stem of three 3x3 convolutions, not torchvision's, and four layers.
+
+    dilated: layers 3 and 4 keep stride 8 and see as far by dilation
+    forward: [B, 3, H, W] -> maps of 4 layers at strides 4, 8, 16, 32, dilated 4, 8, 8, 8
+    """
+
+    def __init__(self, block, depths, widths=(64, 128, 256, 512), dilated=False):
+        super().__init__()
+        self.conv1 = conv(3, 64, 3, stride=2)
+        self.bn1 = norm(64)
+        self.relu1 = nn.ReLU(inplace=True)
+        self.conv2 = conv(64, 64, 3)
+        self.bn2 = norm(64)
+        self.relu2 = nn.ReLU(inplace=True)
+        self.conv3 = conv(64, _STEM_CHANNELS, 3)
+        self.bn3 = norm(_STEM_CHANNELS)
+        self.relu3 = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        channels = (_STEM_CHANNELS, *(width * block.expansion for width in widths))
+        self.layer1 = residual_layer(block, channels[0], widths[0], depths[0])
+        self.layer2 = residual_layer(block, channels[1], widths[1], depths[1], stride=2)
+        self.layer3 = residual_layer(block, channels[2], widths[2], depths[2], stride=2)
+        self.layer4 = residual_layer(block, channels[3], widths[3], depths[3], stride=2)
+        if dilated:
+            dilate(self.layer3, 2)
+            dilate(self.layer4, 4)
+        init_like_original(self)
+
+    def forward(self, x, return_feature_maps=False):
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.relu2(self.bn2(self.conv2(x)))
+        x = self.relu3(self.bn3(self.conv3(x)))
+        x = self.maxpool(x)
+        features = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            features.append(x)
+        return features if return_feature_maps else [x]
+
+
+def resnet18(dilated: bool = False) -> ResNetEncoder:
+    return ResNetEncoder(BasicBlock, (2, 2, 2, 2), dilated=dilated)
+
+
+def resnet50(dilated: bool = False) -> ResNetEncoder:
+    return ResNetEncoder(Bottleneck, (3, 4, 6, 3), dilated=dilated)
+
+
+def resnet101(dilated: bool = False) -> ResNetEncoder:
+    return ResNetEncoder(Bottleneck, (3, 4, 23, 3), dilated=dilated)
+
+
+def resnext101() -> ResNetEncoder:
+    return ResNetEncoder(GroupBottleneck, (3, 4, 23, 3), widths=(128, 256, 512, 1024))

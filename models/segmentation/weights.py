@@ -1,0 +1,123 @@
+"""Weights in the original's form: one flat dict each for encoder and decoder.
+
+The original's batch norms have three buffers more than torch's, `_tmp_running_mean`,
+`_tmp_running_var` and `_running_iter`, which only count while it trains on several GPUs: there the
+running statistics are tmp / iter. They are left out on reading and added on writing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from common.checkpoint import load_checkpoint
+from common.config import InputError
+from models.segmentation.hrnet import HRNetV2
+from models.segmentation.mobilenet import MobileNetV2Dilated
+from models.segmentation.resnet import ResNetEncoder
+
+_EXTRAS = ("_tmp_running_mean", "_tmp_running_var", "_running_iter")
+_MAY_LACK = (*_EXTRAS, "num_batches_tracked")
+_CLASSIFIERS = {  # what the ImageNet files hold beyond the encoder
+    ResNetEncoder: ("fc.",),
+    MobileNetV2Dilated: ("features.18.", "classifier."),
+    HRNetV2: ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier."),
+}
+_MOST_NAMES = 4  # of wrong keys that a message lists
+
+_ADDRESS = "http://sceneparsing.csail.mit.edu/model/pretrained_resnet/"
+_FILE_NAMES = {
+    "resnet18": "resnet18-imagenet.pth",
+    "resnet50": "resnet50-imagenet.pth",
+    "resnet101": "resnet101-imagenet.pth",
+    "resnext101": "resnext101-imagenet.pth",
+    "mobilenetv2": "mobilenet_v2.pth.tar",
+    "hrnetv2": "hrnetv2_w48-imagenet.pth",
+}
+# File name -> (address, first digits of its SHA-256): what common.pretrained.find_pretrained takes.
+# The original publishes no hashes.
+IMAGENET_FILES = {name: (_ADDRESS + name, "") for name in _FILE_NAMES.values()}
+
+
+def imagenet_file(arch: str) -> str:
+    """Name of the ImageNet file that the original starts the encoder `arch` from."""
+    return _FILE_NAMES[arch.lower().removesuffix("dilated")]
+
+
+def load_original_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Load weights in the original's form into one encoder or decoder.
+
+    The batch norms' extra buffers and `num_batches_tracked` may be absent, a classifier's entries
+    are ignored. Raises InputError for any other key that is missing, unexpected or of another
+    shape; the net is then unchanged.
+    """
+    _load(net, state_dict, "these weights")
+
+
+def load_weights_file(net: nn.Module, path: str | Path) -> None:
+    """`load_original_state_dict` from a file; errors name it."""
+    _load(net, load_checkpoint(path), str(path))
+
+
+def to_original_state_dict(net: nn.Module) -> dict[str, Tensor]:
+    """The state of one encoder or decoder under the original's keys, in its order, on the CPU.
+
+    Running statistics get the weight that they have under the norm's momentum, 1 / momentum steps
+    (1000, in HRNet 10), so that the original keeps them when it trains on.
+    """
+    norms = {name: m for name, m in net.named_modules() if isinstance(m, _BatchNorm)}
+    state = {}
+    for key, value in net.state_dict().items():
+        value = value.detach().cpu().clone()
+        state[key] = value
+        owner, dot, entry = key.rpartition(".")
+        if owner in norms and entry == "num_batches_tracked":  # a norm's last entry
+            steps = max(1.0, 1 / norms[owner].momentum)
+            for name in ("running_mean", "running_var"):
+                state[f"{owner}{dot}_tmp_{name}"] = state[f"{owner}{dot}{name}"] * steps
+            state[f"{owner}{dot}_running_iter"] = torch.full((1,), steps)
+    return state
+
+
+def _load(net, state_dict, source):
+    own = net.state_dict()
+    ignored = _CLASSIFIERS.get(type(net), ())
+    given = {
+        key: value
+        for key, value in state_dict.items()
+        if key.rpartition(".")[2] not in _EXTRAS and not str(key).startswith(ignored)
+    }
+    missing = [k for k in own if k not in given and k.rpartition(".")[2] not in _MAY_LACK]
+    faults = [
+        f"{source}: {what} {_few(keys)}; the weights belong to another model"
+        for what, keys in (
+            ("missing", missing),
+            ("unexpected", [key for key in given if key not in own]),
+        )
+        if keys
+    ]
+    for key, value in given.items():
+        if key in own and not (torch.is_tensor(value) and value.shape == own[key].shape):
+            shape = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
+            faults.append(
+                f"{source}: {key} is {shape}, the model wants {tuple(own[key].shape)}"
+                + _class_hint(key, value, own[key])
+            )
+    if faults:
+        raise InputError(faults[:_MOST_NAMES])
+    net.load_state_dict(given, strict=False)
+
+
+def _class_hint(key, value, own):
+    """The commonest misfit, said in words: a decoder trained on another data set."""
+    is_classifier = key.startswith("conv_last") and torch.is_tensor(value)
+    if not is_classifier or value.shape[1:] != own.shape[1:]:
+        return ""
+    return f": trained for {len(value)} classes, DATASET.num_class is {len(own)}"
+
+
+def _few(keys):
+    more = len(keys) - _MOST_NAMES
+    return ", ".join(map(str, keys[:_MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
