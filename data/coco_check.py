@@ -46,8 +46,9 @@ def check_coco(
         if has_gt or key == "images":
             faults.append(f"{path}: no '{key}'; see the COCO format"
                           + (" (without ground truth set dataset.has_gt=False)" if has_gt else ""))
-    faults += [f"{path}: {fault}" for check in (_ids, _boxes, _polygons, _runs) for fault in check(index)]
-    faults += [f"{path}: {fault}" for fault in _categories(index, label_map)]
+    for found in (_ids(index), _categories(index, label_map), _boxes(index), _polygons(index),
+                  _runs(index)):
+        faults += [f"{path}: {fault}" for fault in found]
     rows = index.items(has_gt, include_empty)
     if not len(rows) and not faults:
         faults.append(f"{path}: no images to use; check that it is the right file")

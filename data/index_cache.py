@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.errors import SaveError
 from common.files import write_atomically
 
 FORMAT = 1  # raised when the arrays' meaning changes
@@ -40,7 +41,10 @@ def write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
     header = json.dumps({"arrays": table, "crc": zlib.crc32(payload)}).encode()
     header += b" " * (-(8 + len(header)) % _ALIGN)
     block = len(header).to_bytes(8, "little") + header + payload
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"{path.parent}: could not be made: {error.strerror}") from error
     write_atomically(path, lambda file: np.save(file, np.frombuffer(block, np.uint8)), len(block))
     place = path.name.rsplit("-", 1)[0]
     for former in path.parent.glob(f"{place}-*.index.npy"):

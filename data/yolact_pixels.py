@@ -10,6 +10,7 @@ from data.yolact_draws import Geometry, Photometric
 
 MEANS = (103.94, 116.78, 123.68)  # BGR, 0..255
 STDS = (57.38, 57.12, 58.40)
+STRIP_PIXELS = 1 << 14  # two float32 strips of three channels: 400 kB
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,10 @@ def render(
     if window.size:
         shift = -np.array(MEANS) * norm.scale
         planes = _distorted(window, photometric, norm.scale, shift)
-        for plane, channel in zip(planes, norm.planes, strict=True):
-            _resize_surrounded(plane, top, left, geometry.crop_size, out[channel])
+        rows, wide = _stretch_rows(planes, top, left, geometry)
+        for plane, channel in zip(wide, norm.planes, strict=True):
+            if len(plane):
+                cv2.resize(plane, (size, len(plane)), dst=out[channel, rows])
     fill = np.array(MEANS) * norm.scale + norm.shift
     if np.abs(fill).max() > 1e-6:
         out[list(norm.planes)] += fill[:, None, None].astype(np.float32)
@@ -91,51 +94,66 @@ def _visible(source, geometry):
 
 
 def _distorted(window, photometric, scale, shift):
-    """Three float32 planes B, G, R: the distorted colours * scale + shift, never clipped."""
+    """float32 [3, h, w], planes B, G, R: the distorted colours * scale + shift, never clipped.
+
+    The window goes through in strips of rows, which stay in the processor's cache.
+    """
+    height, width = window.shape[:2]
+    planes = np.empty((3, height, width), np.float32)
+    strip_rows = min(height, max(1, STRIP_PIXELS // width))
+    buffers = np.empty((2, strip_rows, width, 3), np.float32)
     values = (np.arange(256) + photometric.brightness) * photometric.contrast
     changes_hsv = photometric.saturation != 1 or photometric.hue != 0
     # To HSV and back changes nothing, unless brightness made a pixel's largest value negative:
     # OpenCV divides by its magnitude, which turns the colour round.
     if not changes_hsv and photometric.brightness >= 0:
-        table = (values[:, None] * scale + shift).astype(np.float32)
-        return cv2.split(cv2.LUT(window, table.reshape(1, 256, 3)))
-    hsv = cv2.cvtColor(cv2.LUT(window, values.astype(np.float32)), cv2.COLOR_BGR2HSV)
-    if changes_hsv:
+        values = values[:, None] * scale + shift
+        scale, shift, change = (1, 1, 1), (0, 0, 0), None
+    else:
         # H runs from 0 to 360 and OpenCV takes it modulo 360, but not below 0.
         hue = photometric.hue + 360 * (photometric.hue < 0)
         change = np.array([[1, 0, 0, hue], [0, photometric.saturation, 0, 0], [0, 0, 1, 0]])
-        hsv = cv2.transform(hsv, change)
-    planes = cv2.split(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR))
-    for plane, factor, offset in zip(planes, scale, shift, strict=True):
-        np.multiply(plane, np.float32(factor), out=plane)
-        np.add(plane, np.float32(offset), out=plane)
+    table = np.ascontiguousarray(values.reshape(1, 256, -1), dtype=np.float32)
+    for y in range(0, height, strip_rows):
+        strip = window[y:y + strip_rows]
+        colours, hsv = buffers[:, :len(strip)]
+        cv2.LUT(strip, table, dst=colours)
+        if change is not None:
+            cv2.cvtColor(colours, cv2.COLOR_BGR2HSV, dst=hsv)
+            cv2.transform(hsv, change, dst=colours)
+            cv2.cvtColor(colours, cv2.COLOR_HSV2BGR, dst=hsv)
+            colours = hsv
+        strips = planes[:, y:y + strip_rows]
+        cv2.split(colours, list(strips))
+        if change is not None:
+            for plane, factor, offset in zip(strips, scale, shift, strict=True):
+                np.multiply(plane, np.float32(factor), out=plane)
+                np.add(plane, np.float32(offset), out=plane)
     return planes
 
 
-def _resize_surrounded(plane, top, left, crop_size, out):
-    """cv2.resize of a crop_size array of zeros that holds `plane` at top, left, into `out`.
+def _stretch_rows(planes, top, left, geometry):
+    """Interpolate the rows of a crop that is zero except for `planes` at top, left.
 
-    Rows are interpolated here, and only those that meet the plane; OpenCV does the columns.
-    out: float32 [S, S], zero
+    planes: float32 [3, h, w]
+    Returns the output rows that meet the planes, a slice, and float32 [3, rows, crop width].
     """
-    crop_height, crop_width = crop_size
-    size = len(out)
+    (crop_height, crop_width), size = geometry.crop_size, geometry.size
+    height, width = planes.shape[1:]
     at = (np.arange(size) + 0.5) * (crop_height / size) - 0.5
     upper = np.floor(at)
-    weight = at - upper
-    upper = upper.astype(np.int64)
-    lower = np.clip(upper + 1, 0, crop_height - 1) - top
-    upper = np.clip(upper, 0, crop_height - 1) - top
-    upper_inside, lower_inside = ((0 <= row) & (row < len(plane)) for row in (upper, lower))
-    touched = np.flatnonzero(upper_inside | lower_inside)
-    if not len(touched):
-        return  # the plane lies between two rows of samples
-    rows = slice(int(touched[0]), int(touched[-1]) + 1)
-    wide = np.zeros((rows.stop - rows.start, crop_width), np.float32)
-    inner = wide[:, left:left + plane.shape[1]]
-    last = len(plane) - 1
-    upper_weight = ((1 - weight) * upper_inside)[rows, None].astype(np.float32)
-    lower_weight = (weight * lower_inside)[rows, None].astype(np.float32)
-    np.multiply(plane[np.clip(upper[rows], 0, last)], upper_weight, out=inner)
-    inner += plane[np.clip(lower[rows], 0, last)] * lower_weight
-    cv2.resize(wide, (size, len(wide)), dst=out[rows])
+    weight = (at - upper).astype(np.float32)
+    lower = np.minimum(upper + 1, crop_height - 1).astype(np.intp) - top
+    upper = np.maximum(upper, 0).astype(np.intp) - top
+    upper_weight = (1 - weight) * ((upper >= 0) & (upper < height))
+    lower_weight = weight * ((lower >= 0) & (lower < height))
+    touched = np.flatnonzero((upper < height) & (lower >= 0))
+    rows = slice(touched[0], touched[-1] + 1) if len(touched) else slice(0, 0)
+    wide = np.zeros((3, rows.stop - rows.start, crop_width), np.float32)
+    inner = wide[:, :, left:left + width]
+    above = planes.take(upper[rows], axis=1, mode="clip")
+    np.multiply(above, upper_weight[rows, None], out=inner)
+    below = planes.take(lower[rows], axis=1, mode="clip")
+    np.multiply(below, lower_weight[rows, None], out=below)
+    inner += below
+    return rows, wide

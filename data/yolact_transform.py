@@ -70,7 +70,8 @@ class YolactTransform:
                 resize_bitmap(mask, geometry, out)
             masks = resized
         labels = labels[kept]
-        return self.render(image, geometry, photometric), masks, boxes, labels, int((labels < 0).sum())
+        image = self.render(image, geometry, photometric)
+        return image, masks, boxes, labels, int((labels < 0).sum())
 
     def draw(
         self, rng: Any, hw: tuple[int, int], boxes_px: np.ndarray, labels: np.ndarray

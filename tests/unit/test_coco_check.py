@@ -1,0 +1,157 @@
+"""Each fault of a data set gives one line that names it; sound data gives none."""
+
+import json
+import math
+
+import pytest
+from coco_maker import annotation, crowd, document, write
+
+from data import CocoIndex, check_coco, first_faults
+
+HW = (60, 80)
+
+
+def faults_of(tmp_path, content, **options):
+    return check_coco(*write(tmp_path, content), **options)
+
+
+def test_sound_data(tmp_path):
+    content = document([annotation(1, 1), crowd(2, 3, HW, (5, 6, 7, 8)), annotation(3, 3, 2)])
+    assert faults_of(tmp_path, content) == []
+    assert faults_of(tmp_path, content, deep=True) == []
+    assert faults_of(tmp_path, content, label_map={1: 1, 2: 2}, include_empty=True) == []
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_real_coco_passes(datasets, split):
+    folder = datasets("coco_small")
+    info = folder / "annotations" / f"instances_{split}.json"
+    assert check_coco(info, folder / "images", deep=True) == []
+
+
+@pytest.mark.parametrize("changed, fault", [
+    (annotation(7, 1, bbox=[1, 2, -3, 4]), "bbox [1.0, 2.0, -3.0, 4.0] has a negative size"),
+    (annotation(7, 1, bbox=[1, 2, 0, 0]), "has no area"),
+    (annotation(7, 1, bbox=[1, 2, 0, 30]), "has no area"),
+    (annotation(7, 1, bbox=[1, 2, math.nan, 3]), "is not finite"),
+    (annotation(7, 1, bbox=[1, 2, math.inf, 3]), "is not finite"),
+    (annotation(7, 1, bbox=[50, 10, 70, 20]), "reaches out of its image (80x60)"),
+    (annotation(7, 1, bbox=[-9, 10, 20, 20]), "reaches out of its image"),
+    (annotation(7, 1, bbox=[10, 50, 5, 60]), "reaches out of its image"),
+    (annotation(7, 1, segmentation=[[1, 2, 3, 4]]), "has 4 coordinates"),
+    (annotation(7, 1, segmentation=[[1, 2, 3, 4, 5, 6], []]), "has 0 coordinates"),
+    (annotation(7, 1, segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "has 7 coordinates"),
+    (annotation(7, 1, segmentation=[[1, 2, 3, 4, 5, math.nan]]), "coordinate that is not finite"),
+    (annotation(7, 1, segmentation={"size": [60, 80], "counts": [100, 20]}),
+     "sum to 120, not to height x width = 4800"),
+    (annotation(7, 1, segmentation={"size": [60, 80], "counts": [4810, -10]}), "sum to 4800"),
+    (annotation(7, 1, segmentation={"size": [80, 60], "counts": [4800]}), "is of size [80, 60]"),
+    (annotation(7, 99), "is of image 99, which 'images' lacks"),
+    (annotation(7, 1, 5), "category_id 5 is not in 'categories' (1, 2)"),
+    (annotation(7, 1, bbox="box"), "its bbox is not"),
+])
+def test_one_line_for_one_fault(tmp_path, changed, fault):
+    others = [annotation(9, 2), crowd(10, 3, HW, (5, 6, 7, 8))]
+    content = document([annotation(1, 1), changed, *others])
+    found = faults_of(tmp_path, content)
+    assert len(found) == 1, found
+    assert "info.json: annotation 7" in found[0]
+    assert fault in found[0]
+
+
+@pytest.mark.parametrize("box", [
+    [-0.5, -1, 20, 20], [60, 40, 21.5, 21], [5, 5, 1.03, 0.0], [0, 0, 80, 60]])
+def test_slips_as_in_coco_are_tolerated(tmp_path, box):
+    assert faults_of(tmp_path, document([annotation(1, 1, bbox=box)])) == []
+
+
+def test_all_faults_in_one_report(tmp_path):
+    content = document([
+        annotation(1, 1, bbox=[1, 2, -3, 4]), annotation(1, 2), annotation(2, 77),
+        annotation(3, 1, 9), annotation(4, 1, segmentation=[[1, 2]]), annotation(5, 1, bbox=[1])])
+    content["images"].append(dict(content["images"][0]))
+    info, images = write(tmp_path, content)
+    (images / "2.png").unlink()
+    found = check_coco(info, images)
+    for part in ("negative size", "annotation 1 is there 2 times", "image 77", "category_id 9",
+                 "has 2 coordinates", "annotation 5: its bbox", "image 1 is there 2 times",
+                 "2.png: no such image (id 2"):
+        assert sum(part in line for line in found) == 1, (part, found)
+    assert all("\n" not in line for line in found)
+
+
+def test_label_map_must_know_every_used_category(tmp_path):
+    content = document([annotation(1, 1), annotation(2, 1, 2), annotation(3, 2, 2)])
+    found, = faults_of(tmp_path, content, label_map={1: 1})
+    assert "annotation 2 and 1 more: category_id 2 (class 2) is not in the label map" in found
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_missing_top_level_key(tmp_path, key):
+    content = document([annotation(1, 1)])
+    info, images = write(tmp_path, content)
+    del content[key]
+    info.write_text(json.dumps(content))
+    assert any(f"info.json: no '{key}'" in line for line in check_coco(info, images))
+
+
+def test_images_alone_do_without_ground_truth(tmp_path):
+    content = document([])
+    info, images = write(tmp_path, content)
+    info.write_text(json.dumps({"images": content["images"]}))
+    assert check_coco(info, images, has_gt=False) == []
+
+
+def test_unreadable_annotation_file(tmp_path):
+    assert "no such annotation file" in check_coco(tmp_path / "none.json", tmp_path)[0]
+
+
+def test_missing_image_folder_is_one_line(tmp_path):
+    info, _ = write(tmp_path, document([annotation(1, 1), annotation(2, 2)]))
+    found = check_coco(info, tmp_path / "nowhere")
+    assert found == [f"{tmp_path / 'nowhere'}: no such image folder; check dataset.*_images"]
+
+
+def test_only_used_images_must_be_there(tmp_path):
+    info, images = write(tmp_path, document([annotation(1, 1)]))
+    (images / "2.png").unlink()
+    assert check_coco(info, images) == []
+    assert "2.png: no such image" in check_coco(info, images, include_empty=True)[0]
+
+
+def test_old_coco_names_and_folders(tmp_path):
+    content = document([annotation(1, 1), annotation(2, 2)], num_images=2)
+    info, images = write(tmp_path, content)
+    (images / "deep").mkdir()
+    (images / "2.png").rename(images / "deep" / "2.png")
+    content["images"][0]["file_name"] = "COCO_train2014_1.png"
+    content["images"][1]["file_name"] = "deep/2.png"
+    info.write_text(json.dumps(content))
+    assert check_coco(info, images) == []
+
+
+def test_deep_opens_every_image(tmp_path):
+    content = document([annotation(1, 1), annotation(2, 2), annotation(3, 3)])
+    info, images = write(tmp_path, content)
+    data = (images / "2.png").read_bytes()
+    (images / "2.png").write_bytes(data[:len(data) // 2])
+    content["images"][2]["width"] = 81
+    info.write_text(json.dumps(content))
+    assert check_coco(info, images) == []
+    found = check_coco(info, images, deep=True)
+    assert len(found) == 2
+    assert "2.png: truncated" in found[0]
+    assert "3.png: the image is 80x60" in found[1]
+
+
+def test_index_is_taken_as_given(tmp_path):
+    info, images = write(tmp_path, document([annotation(1, 1, bbox=[1, 2, -3, 4])]))
+    index = CocoIndex.from_file(info)
+    info.unlink()
+    assert len(check_coco(info, images, index=index)) == 1
+
+
+def test_long_reports_are_cut():
+    lines = [str(i) for i in range(60)]
+    assert first_faults(lines[:50]) == lines[:50]
+    assert first_faults(lines) == [*lines[:50], "... and 10 more"]
