@@ -97,7 +97,7 @@ class Pickle:
     end: int
 
 
-def scan_pickle(data: bytes, start: int = 0) -> Pickle:
+def scan_pickle(data: bytes, start: int = 0, max_opcodes: int = MAX_OPCODES) -> Pickle:
     """Walk the pickle at `start` of `data` without building anything of the size it claims.
 
     Raises BadFile for opcodes and globals that weights do not use, and for sizes beyond the limits.
@@ -107,8 +107,8 @@ def scan_pickle(data: bytes, start: int = 0) -> Pickle:
     machine = _Machine()
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-            if count >= MAX_OPCODES:
-                raise BadFile(f"its pickle has more than {MAX_OPCODES} steps")
+            if count >= max_opcodes:
+                raise BadFile(f"its pickle has more than {max_opcodes} steps")
             machine.step(opcode.name, argument)
     except BadFile as error:
         raise BadFile(f"refused: {error}") from error

@@ -21,8 +21,19 @@ MAX_DIRECTORY_BYTES = 8 << 20
 MAX_SMALL_RECORD_BYTES = 1 << 16  # version, byte order and the like
 COMMENT = re.compile(rb"sha256:([0-9a-f]{64})")
 COMMENT_BYTES = 7 + 64
+MAX_HEADER_OPCODES = 100  # the legacy format's magic number, version, and facts on the machine
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older format
 LEGACY_PROTOCOL = 1001
+# What zipfile raises on damaged archives: bad names, offsets before the start, unknown versions.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    RuntimeError,  # NotImplementedError too
+    EOFError,
+    OSError,
+)
 _END = struct.Struct("<4s4H2LH")  # end of central directory; its last item is the comment's length
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
@@ -100,7 +111,7 @@ def _check_zip(file: BinaryIO, size: int, is_fresh: bool) -> None:
             if not is_ours:
                 _check_crcs(archive)
             data = archive.read(records["data.pkl"])
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+    except _ZIP_ERRORS as error:
         raise BadFile(f"damaged: {error}") from error
     found = scan_pickle(data)
     _check_is_mapping(found)
@@ -191,14 +202,15 @@ def _check_crcs(archive: zipfile.ZipFile) -> None:
 def _check_legacy(file: BinaryIO, size: int) -> None:
     file.seek(0)
     data = file.read(MAX_PICKLE_BYTES)
-    magic = scan_pickle(data)
-    protocol = scan_pickle(data, magic.end)
-    system = scan_pickle(data, protocol.end)
+    magic = scan_pickle(data, 0, MAX_HEADER_OPCODES)
+    protocol = scan_pickle(data, magic.end, MAX_HEADER_OPCODES)
+    system = scan_pickle(data, protocol.end, MAX_HEADER_OPCODES)
     if magic.value != LEGACY_MAGIC or protocol.value != LEGACY_PROTOCOL:
         raise BadFile("not a PyTorch checkpoint")
     found = scan_pickle(data, system.end)
     _check_is_mapping(found)
-    keys = scan_pickle(data, found.end)
+    # A key and its memo entry each, and a mark a thousand.
+    keys = scan_pickle(data, found.end, 3 * len(found.storages) + MAX_HEADER_OPCODES)
     names = [str(key) for key in keys.value.items] if isinstance(keys.value, Box) else []
     if sorted(names) != sorted(found.storages):
         raise BadFile("damaged: its list of storages does not match its tensors")

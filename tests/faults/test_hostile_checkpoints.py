@@ -177,6 +177,12 @@ HOSTILE = {
     "many_storages": legacy_of(
         mapping_of(b"](" + tensor(1 << 30, (1,), (1,), legacy=True) * 10_000 + b"e")
     ),
+    "many_pickles": b"".join(
+        [legacy_of(b"")[: -len(pickle.dumps([], protocol=2)) - len(pickle.dumps({}, protocol=2))]]
+        + [PROTO + b"](" + b"]" * 590_000 + b"e."] * 3
+    ),
+    "many_keys": legacy_of(mapping_of(b"N"))[: -len(pickle.dumps([], protocol=2))]
+    + (PROTO + b"](" + b"]" * 590_000 + b"e."),
     # not checkpoints
     "empty": b"",
     "web_page": b"<!DOCTYPE html><html>404</html>",
