@@ -28,8 +28,7 @@ import typer
 from common import cli
 from common.signals import Stopped, StopSignals
 
-# torch, and whatever imports it, waits until the command line is understood: it costs seconds.
-
+SCRIPT = "train_yolact"
 PROJECT = Path(__file__).resolve().parent
 AVERAGED = 100  # iterations behind the means of a console line, as the original
 EVAL_BATCH = 8  # images per forward pass of an evaluation
@@ -41,7 +40,7 @@ def flag(names, help, **limits):
     return typer.Option(*names.split(), help=help, **limits)
 
 
-def main(
+def flags(
     # --- the original's training flags; names, defaults and meaning are its own
     config: Annotated[str, flag("--config", "Config name, YAML file, or NAME.copy({...})")]
     = "yolact_base_config",
@@ -102,17 +101,51 @@ def main(
     tensorboard: cli.Tensorboard = False, debug: cli.Debug = False,
 ):
     """Train YOLACT or YOLACT++ on COCO-format instance masks."""
-    cfg_options = cfg_options or []
-    flags = SimpleNamespace(**locals())
-    stop = StopSignals()  # from here on a signal lets the present update finish
-    from common.run import start_run
+    return SimpleNamespace(**locals())
 
-    device = flags.device or (None if flags.cuda else "cpu")
-    run = start_run("train_yolact", device, flags.seed, stop)
-    try:
-        session(flags, run)
-    finally:
-        run.close()
+
+if __name__ == "__main__":
+    FLAGS = cli.read_flags(flags, SCRIPT)  # --help and misspelt flags end here, before torch
+    STOP = StopSignals()  # from here on a signal lets the present update finish
+
+import torch
+
+from common.checkpoint import load_checkpoint, save_pair
+from common.checkpoint_folder import CheckpointFolder
+from common.config import to_yaml
+from common.ema import average_of
+from common.export import check_export, export
+from common.guard import NonFiniteGuard
+from common.losses import MultiBoxLoss, NetLoss
+from common.meter import Meter
+from common.parallel import CustomDataParallel, parse_batch_alloc, to_device
+from common.plots import plot_curves
+from common.precision import Precision
+from common.pretrained import find_pretrained
+from common.run import start_run
+from common.schedulers import autoscale, warmup_multistep
+from common.session_log import SessionLog
+from common.start import find_start, find_trained, iteration_of
+from common.training_state import check_same_run, pack_state, restore_state
+from data import (
+    InstanceDataset,
+    ResumableLoader,
+    collate_instances,
+    open_coco,
+    ordered_batches,
+    save_predictions,
+    save_samples,
+)
+from data.shapes import ensure_shapes
+from metrics import CocoEvaluator, format_table
+from models.yolact import (
+    build_yolact,
+    detect,
+    load_dataset_config,
+    load_weights,
+    load_yolact_config,
+    postprocess,
+)
 
 
 @dataclass
@@ -146,14 +179,30 @@ class Job:
         return self.ema.module if self.ema else self.net
 
     @property
-    def best_path(self):
-        return Path(self.flags.save_folder) / f"{self.cfg.name}_best.pth"
+    def checkpoints(self):
+        flags = self.flags
+        return CheckpointFolder(Path(flags.save_folder), self.cfg.name, flags.save_interval,
+                                flags.save_every, flags.keep_latest, flags.keep_latest_interval)
+
+
+def main(flags, stop):
+    """One run, from the flags to the closed files."""
+    flags.cfg_options = flags.cfg_options or []
+    device = flags.device or (None if flags.cuda else "cpu")
+    run = start_run(SCRIPT, device, flags.seed, stop)
+    try:
+        session(flags, run)
+    finally:
+        run.close()
 
 
 def session(flags, run):
     """Settle, build, find the start, then do what was asked: check, evaluate, export or train."""
+    if flags.export:
+        check_export(flags.export)
     cfg, indexes = run.from_main(lambda: read_settings(flags, run))
     if flags.check_data:
+        run.log("; ".join(f"{part}: {index.path} is fine" for part, index in indexes.items()))
         return
     job = Job(flags, run, cfg, indexes)
     build(job)
@@ -174,10 +223,6 @@ def read_settings(flags, run):
 
     Order of the original: config, --dataset, autoscale, flags; the data's own classes come between.
     """
-    from data import open_coco
-    from data.shapes import ensure_shapes
-    from models.yolact import load_dataset_config, load_yolact_config
-
     cfg = load_yolact_config(flags.config, options=flags.cfg_options)
     dataset = load_dataset_config(flags.dataset) if flags.dataset else cfg.dataset
     if dataset.train_info.startswith("data/shapes/"):  # the embedded sample is the project's
@@ -196,8 +241,6 @@ def read_settings(flags, run):
 
 def scale(cfg, flags, run):
     """The config with lr schedule and frozen batch norm for the batch size (spec, section 1)."""
-    from common.schedulers import autoscale
-
     batch = flags.batch_size * flags.accumulate  # images behind one update
     given = {"lr": flags.lr, "momentum": flags.momentum, "decay": flags.decay, "gamma": flags.gamma}
     given = {key: value for key, value in given.items() if value is not None}
@@ -205,20 +248,11 @@ def scale(cfg, flags, run):
         lr, steps, max_iter = autoscale(batch, cfg.lr, cfg.lr_steps, cfg.max_iter)
         cfg = replace(cfg, lr=lr, lr_steps=steps, max_iter=max_iter)
         run.log(f"Scaling parameters by {batch / 8:.2f} to account for a batch size of {batch}.")
-    per_device = flags.batch_size // num_devices(flags, run)
+    per_device = flags.batch_size // run.num_devices(flags.device)
     if per_device < 6 and not cfg.freeze_bn:
         run.log(f"{per_device} images a device are too few for batch norm: its layers are frozen.")
         given["freeze_bn"] = True
     return replace(cfg, **given)
-
-
-def num_devices(flags, run):
-    """Processes, or the GPUs that a single process drives when it was not told which one."""
-    import torch
-
-    if run.world_size > 1 or run.device.type == "cpu" or flags.device not in (None, "cuda"):
-        return run.world_size
-    return torch.cuda.device_count()
 
 
 # --- building
@@ -226,18 +260,10 @@ def num_devices(flags, run):
 
 def build(job):
     """Data sets, network, optimizer and wrappers, in place."""
-    import torch
-
-    from common.losses import MultiBoxLoss, NetLoss
-    from common.parallel import CustomDataParallel, parse_batch_alloc
-    from common.precision import Precision
-    from data import InstanceDataset, ResumableLoader, collate_instances
-    from models.yolact import build_yolact
-
     flags, run, cfg = job.flags, job.run, job.cfg
-    shares = None
+    devices, shares = run.num_devices(flags.device), None
     if flags.batch_alloc:
-        shares = parse_batch_alloc(flags.batch_alloc, num_devices(flags, run), flags.batch_size)
+        shares = parse_batch_alloc(flags.batch_alloc, devices, flags.batch_size)
     options = {"seed": flags.seed, "bad_images": flags.bad_images,
                "include_empty": cfg.dataset.include_empty}
     if "train" in job.indexes:
@@ -255,12 +281,14 @@ def build(job):
     job.net = build_yolact(cfg).to(run.device)
     if flags.channels_last:
         job.net.to(memory_format=torch.channels_last)
+    if cfg.freeze_bn:
+        job.net.freeze_bn()
     job.optimizer = torch.optim.SGD(job.net.parameters(), lr=cfg.lr, momentum=cfg.momentum,
                                     weight_decay=cfg.decay)
     job.criterion = MultiBoxLoss(cfg, flags.loss_norm)
     net = torch.compile(job.net) if flags.compile else job.net
     job.step_net = run.wrap(NetLoss(net, job.criterion))
-    if run.world_size == 1 and num_devices(flags, run) > 1:
+    if run.world_size == 1 and devices > 1:
         job.step_net = CustomDataParallel(job.step_net, batch_alloc=shares)
 
 
@@ -272,14 +300,10 @@ def load_start(job):
 
     Precedence: own checkpoint > --pretrained > backbone file > random weights.
     """
-    from common.ema import average_of
-    from common.start import find_start, find_trained
-    from models.yolact import load_weights
-
     flags, run, name = job.flags, job.run, job.cfg.name
     if flags.eval_only or flags.export:
         return load_trained(job, *find_trained(flags.save_folder, name, flags.resume,
-                                               job.best_path, run.warn))
+                                               job.checkpoints.best_path, run.warn))
     found = find_start(flags.save_folder, name, flags.resume, run.warn)
     if found is None:
         if flags.resume:
@@ -295,10 +319,6 @@ def load_start(job):
 
 def initialise(job):
     """Weights from --pretrained, else the backbone's file, else random ones."""
-    from common.checkpoint import load_checkpoint
-    from common.pretrained import find_pretrained
-    from models.yolact import load_weights
-
     flags = job.flags
     job.run.log("Initializing weights...")
     if flags.pretrained:
@@ -313,28 +333,19 @@ def initialise(job):
 
 def load_trained(job, path, weights, state):
     """A checkpoint to evaluate or export; the averaged weights where training kept an average."""
-    from common.checkpoint import parse_checkpoint_name
-    from common.ema import average_of
-    from models.yolact import load_weights
-
     load_weights(job.net, weights, source=path)
     if state and state["ema"]:
         job.ema = average_of(job.net, decay=0.0)
         job.ema.load_state_dict(state["ema"])
-    parsed = parse_checkpoint_name(path)
-    iteration = state["iteration"] if state else parsed[2] if parsed else 0
+    iteration = iteration_of(path, state)
     job.run.log(f"Loaded {path}, iteration {iteration}.")
     return iteration
 
 
 def resume(job, path, state):
-    """Take up the training state of the checkpoint at `path`, if it has one. Returns the iteration."""
-    from common.checkpoint import parse_checkpoint_name
-    from common.training_state import check_same_run, restore_state
-
+    """Take up the training state of the checkpoint at `path`, if any. Returns the iteration."""
     flags, run = job.flags, job.run
-    parsed = parse_checkpoint_name(path)
-    iteration = state["iteration"] if state else parsed[2] if parsed else 0
+    iteration = iteration_of(path, state)
     if flags.start_iter not in (-1, iteration):
         run.log(f"Counting from --start_iter {flags.start_iter}, with a fresh optimizer.")
         return flags.start_iter
@@ -362,10 +373,6 @@ def identity(job):
 
 def train(job, start):
     """The updates from `start` on, with saves and validations, and the last of both."""
-    from common.guard import NonFiniteGuard
-    from common.meter import Meter
-    from data import save_samples
-
     flags, run = job.flags, job.run
     stop_at = min(flags.max_iters or job.cfg.max_iter, job.cfg.max_iter)
     if flags.dry_run:
@@ -414,7 +421,7 @@ def train(job, start):
             report(job, meter, step, epoch, lr, losses, grad_norm, batches, stop_at)
             if run.stop_requested:
                 leave(job, iteration)
-            if iteration < stop_at and save_due(flags, iteration) and not flags.dry_run:
+            if iteration < stop_at and job.checkpoints.due(iteration) and not flags.dry_run:
                 save(job, iteration)
                 meter.restart_clock()
             if iteration < stop_at and validation_due(job, iteration):
@@ -432,8 +439,6 @@ def train(job, start):
 
 def schedule(cfg):
     """lr_at(iteration) of the config in force."""
-    from common.schedulers import warmup_multistep
-
     return warmup_multistep(cfg.lr, cfg.lr_steps, cfg.gamma, cfg.lr_warmup_until,
                             cfg.lr_warmup_init)
 
@@ -447,9 +452,6 @@ def apply_settings(job, settings):
 
 def backward(job, batches):
     """Forward and backward of one update. Returns its losses {name: 0-d tensor}."""
-    from torch import channels_last
-
-    from common.parallel import CustomDataParallel, to_device
 
     job.optimizer.zero_grad(set_to_none=True)
     sums = {}
@@ -458,7 +460,7 @@ def backward(job, batches):
         if not isinstance(job.step_net, CustomDataParallel):  # which copies each GPU's own part
             inputs = to_device(inputs, job.run.device)
         if job.flags.channels_last:
-            inputs[0] = inputs[0].to(memory_format=channels_last)
+            inputs[0] = inputs[0].to(memory_format=torch.channels_last)
         # gradients travel between processes once an update
         with job.run.no_sync(job.step_net) if i + 1 < len(batches) else nullcontext():
             with job.precision.autocast():
@@ -491,14 +493,12 @@ def report(job, meter, step, epoch, lr, losses, grad_norm, batches, stop_at):
 
 def open_run_folder(job, start=None):
     """Begin to write the run's files; `start` None is an evaluation, which only appends."""
-    from common.config import to_yaml
-    from common.session_log import SessionLog
-
     flags, run = job.flags, job.run
     training = start is not None
     resume_from = start if training and start > 0 else None
     run.open_folder(job.folder, to_yaml(job.cfg), resume_from, append=not training,
                     tensorboard=flags.tensorboard)
+    Path(flags.save_folder).mkdir(parents=True, exist_ok=True)
     if training and start > 0:
         run.record({"event": "resume", "iteration": start})
     if training and run.is_main and not flags.no_log:
@@ -506,46 +506,27 @@ def open_run_folder(job, start=None):
         job.session_log = SessionLog(path, vars(flags), flags.log_gpu)
 
 
-def save_due(flags, iteration):
-    """Whether one of the two save intervals ends with `iteration` updates."""
-    intervals = (flags.save_interval, flags.save_every or flags.save_interval)
-    return any(iteration % interval == 0 for interval in intervals)
-
-
 def save(job, iteration, interrupt=False):
-    """Write weights and training state, and only then remove what they replace."""
-    from common.checkpoint import checkpoint_path, remove_checkpoint, replaced_by
-
-    flags, name = job.flags, job.cfg.name
-    if not job.run.is_main:
-        return
-    epoch = max(iteration - 1, 0) // job.loader.steps_per_epoch(flags.accumulate)
-    path = checkpoint_path(flags.save_folder, name, epoch, iteration, interrupt)
-    interrupts, previous = replaced_by(path)
-    if not interrupt:
-        job.run.log(f"Saving state, iter: {iteration}")
-    write_checkpoint(job, path, iteration, job.net)
-    for old in interrupts:  # they bridged the gap to this save
-        remove_checkpoint(old)
-    every = flags.keep_latest_interval
-    stays = every > 0 and iteration % every == flags.save_interval
-    if flags.keep_latest and previous and save_due(flags, iteration) and not (interrupt or stays):
-        job.run.log("Deleting old save...")
-        remove_checkpoint(previous)
+    """The periodic, the last, or (with `interrupt`) the interrupted state; rank 0 writes."""
+    if job.run.is_main:
+        if not interrupt:
+            job.run.log(f"Saving state, iter: {iteration}")
+        job.checkpoints.save(job.net.state_dict(), training_state(job, iteration),
+                             epoch_of(job, iteration), iteration, interrupt, job.run.log)
 
 
-def write_checkpoint(job, path, iteration, net):
-    """`path` with the weights of `net`, and the training state beside it."""
-    from common.checkpoint import save_pair
-    from common.config import to_yaml
-    from common.training_state import pack_state
-
-    state = pack_state(
+def training_state(job, iteration):
+    """What lies beside the weights after `iteration` updates."""
+    return pack_state(
         iteration=iteration, per_epoch=job.loader.steps_per_epoch(job.flags.accumulate),
         optimizer=job.optimizer, scaler=job.precision.scaler, ema=job.ema,
         world_size=job.run.world_size, identity=identity(job), config=to_yaml(job.cfg),
         extra={"best": job.best, "validated_at": job.validated_at})
-    save_pair(path, net.state_dict(), state)
+
+
+def epoch_of(job, iteration):
+    """The 0-based epoch that the last of `iteration` updates belongs to."""
+    return max(iteration - 1, 0) // job.loader.steps_per_epoch(job.flags.accumulate)
 
 
 def leave(job, iteration):
@@ -573,7 +554,7 @@ def validate(job, iteration):
     run.log("Computing validation mAP (this may take a while)...")
     begin = time.perf_counter()
     metrics = run.broadcast(evaluate(job, iteration))
-    epoch = max(iteration - 1, 0) // job.loader.steps_per_epoch(job.flags.accumulate)
+    epoch = epoch_of(job, iteration)
     job.validated_at = iteration
     run.record({"event": "eval", "iteration": iteration, "epoch": epoch, "metrics": metrics})
     if job.session_log:
@@ -581,7 +562,8 @@ def validate(job, iteration):
     if metrics["mask/all"] > job.best:
         job.best = metrics["mask/all"]
         if run.is_main:
-            write_checkpoint(job, job.best_path, iteration, job.scored_net)
+            save_pair(job.checkpoints.best_path, job.scored_net.state_dict(),
+                      training_state(job, iteration))
     draw_curves(job)
     job.net.train()
 
@@ -591,12 +573,6 @@ def evaluate(job, iteration):
 
     After a stop signal the state is saved and Stopped raised.
     """
-    import torch
-
-    from data import collate_instances, ordered_batches
-    from metrics import CocoEvaluator, format_table
-    from models.yolact import detect, postprocess
-
     flags, run, cfg, net = job.flags, job.run, job.cfg, job.scored_net
     labels = cfg.dataset.label_map or {i: i for i in range(1, cfg.num_classes)}
     category_ids = torch.tensor(sorted(labels, key=labels.get))
@@ -625,17 +601,19 @@ def evaluate(job, iteration):
                     "labels": category_ids[found["class"].cpu()],
                     "mask_scores": found["mask_score"]}})
                 if len(pictures) < PICTURED:
-                    pictures.append((batch, i, detection))
+                    found = postprocess(detection, cfg.max_size, cfg.max_size, net, SHOWN_SCORE)
+                    pictures.append((batch["images"][i], batch["targets"][i], batch["masks"][i],
+                                     found))
     for part in run.gather(evaluator.results()) or []:
         evaluator.merge(part)
     if not run.is_main:
         return None
-    draw_predictions(job, pictures)
+    save_predictions(pictures, cfg, job.folder / "predictions.png")
     if flags.eval_only and flags.output_coco_json:
         evaluator.write_detections(flags.bbox_det_file, flags.mask_det_file)
         run.log(f"Detections are in {flags.bbox_det_file} and {flags.mask_det_file}.")
     if not cfg.dataset.has_gt:
-        return {}
+        return {}  # test-dev: the scores are the server's
     metrics = evaluator.compute([job.valid_set.image_id(i) for i in chosen])
     run.log(format_table(metrics))
     return metrics
@@ -650,10 +628,6 @@ def evaluate_only(job, iteration):
 
 def export_network(job):
     """--export: the network's raw heads in the format that the file's name asks for."""
-    import torch
-
-    from common.export import export
-
     if not job.run.is_main:
         return
     example = torch.zeros(1, 3, job.cfg.max_size, job.cfg.max_size)
@@ -661,35 +635,12 @@ def export_network(job):
     job.run.log(f"Exported to {job.flags.export}; read back, it differs by {difference:.1e}.")
 
 
-# --- pictures
-
-
-def draw_predictions(job, pictures):
-    """Pairs of ground truth and prediction on the first validation images."""
-    from common.plots import save_pairs
-    from data import instance_tile
-    from models.yolact import postprocess
-
-    cfg, net, pairs = job.cfg, job.scored_net, []
-    for batch, i, detection in pictures:
-        image, target = batch["images"][i], batch["targets"][i]
-        found = postprocess(detection, cfg.max_size, cfg.max_size, net, score_threshold=SHOWN_SCORE)
-        found = {key: value.cpu() for key, value in found.items()}
-        truth = instance_tile(cfg, image, target[:, :4], batch["masks"][i], target[:, 4])
-        boxes = found["box"] / cfg.max_size
-        pairs.append((truth, instance_tile(cfg, image, boxes, found["mask"], found["class"],
-                                           found["score"])))
-    save_pairs(pairs, job.folder / "predictions.png")
-
-
 def draw_curves(job):
     """Losses, rate and AP over the iterations."""
-    from common.plots import plot_curves
-
     if job.run.is_main:
         plot_curves(job.folder / "metrics.jsonl", job.folder / "curves.png",
                     ["mask/all", "mask/50", "box/all", "box/50"], job.cfg.name)
 
 
 if __name__ == "__main__":
-    cli.run_command(main, "train_yolact")
+    cli.run(main, SCRIPT, FLAGS, STOP)

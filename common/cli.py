@@ -3,6 +3,7 @@
 Light on purpose: `--help` and a misspelt flag are answered before torch is imported.
 """
 
+import contextlib
 import math
 import os
 import re
@@ -10,9 +11,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -177,26 +178,42 @@ Pretrained = Annotated[
 Debug = Annotated[bool, _addition("--debug", help="Show the traceback of input errors too.")]
 
 
-def run_command(
-    main: Callable[..., None], script_name: str, argv: Sequence[str] | None = None
-) -> NoReturn:
-    """Parse the command line for `main`, run it, and leave with the project's exit status.
+def read_flags(
+    flags: Callable[..., Any], script_name: str, argv: Sequence[str] | None = None
+) -> Any:
+    """What `flags` returns for the command line; its signature says which options there are.
 
-    0 done, 2 bad input, 3 could not write, 75 or 130 stopped by a signal, 1 anything else. Long
-    flags are accepted with `-` and `_`; a bare `--resume` means `--resume latest`; several
-    KEY=VALUE may follow one `--cfg-options`.
+    Long flags are accepted with `-` and `_`; a bare `--resume` means `--resume latest`; several
+    KEY=VALUE may follow one `--cfg-options`. After --help, or a wrong command line, the process
+    ends; so call it before the imports that take long.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    with _exit_status(script_name):
+        return _invoke(flags, script_name, list(sys.argv[1:] if argv is None else argv))
+
+
+def run(main: Callable[..., None], script_name: str, *arguments: Any) -> NoReturn:
+    """Call `main(*arguments)` and leave with the project's exit status.
+
+    0 done, 2 bad input, 3 could not write, 75 or 130 stopped by a signal, 1 anything else.
+    """
+    with _exit_status(script_name):
+        main(*arguments)
+    sys.exit(0)
+
+
+@contextlib.contextmanager
+def _exit_status(script_name: str) -> Iterator[None]:
+    """Ends the process for whatever is raised inside, with what the user should read of it."""
     status = 1
     try:
-        _parse_and_run(main, script_name, words)
-        status = 0
+        yield
+        return
     except typer.Exit as stop:  # --help
         status = stop.exit_code
     except KeyboardInterrupt:  # before the stop signals were taken over
         status = 130
     except InputError as error:
-        if "--debug" in words:
+        if "--debug" in sys.argv:
             traceback.print_exc()
         _let_rank_zero_speak()
         _say(script_name, error.faults)
@@ -215,22 +232,21 @@ def run_command(
     sys.exit(status)
 
 
-def _parse_and_run(main: Callable[..., None], script_name: str, words: list[str]) -> None:
+def _invoke(function: Callable[..., Any], script_name: str, words: list[str]) -> Any:
     settings = {
         "help_option_names": ["-h", "--help"],
         "token_normalize_func": _dashed,
     }
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command(context_settings=settings)(main)
+    app.command(context_settings=settings)(function)
     command = typer.main.get_command(app)
     flags = [name for parameter in command.params for name in parameter.opts]
     try:
         context = command.make_context(f"{script_name}.py", _spread(words, flags))
     except UsageError as error:
         raise InputError(_usage_fault(error, words, flags)) from error
-    # Not command.main: it would turn an EOFError of the training itself into "aborted".
     with context:
-        command.invoke(context)
+        return command.invoke(context)
 
 
 def _usage_fault(error: Exception, words: list[str], flags: list[str]) -> str:

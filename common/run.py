@@ -201,6 +201,15 @@ class Run:
         dist.all_reduce(total)
         return dict(zip(detached, total / self.world_size, strict=True))
 
+    def num_devices(self, named: str | None) -> int:
+        """Processes, or the GPUs that one process drives when it was not told which one.
+
+        named: the `--device` flag
+        """
+        if self.world_size > 1 or self.device.type == "cpu" or named not in (None, "cuda"):
+            return self.world_size
+        return torch.cuda.device_count()
+
     def gather(self, item: Any) -> list | None:
         """The ranks' items in rank order on rank 0, None elsewhere (all ranks)."""
         if self.world_size == 1:

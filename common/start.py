@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from common.checkpoint import find_interrupt, load_newest, load_pair
+from common.checkpoint import find_interrupt, load_newest, load_pair, parse_checkpoint_name
 from common.errors import InputError
 
 Found = tuple[Path, dict, dict | None]  # path, weights, training state if it lies there
@@ -52,3 +52,11 @@ def find_trained(
     if found is None:
         raise InputError(f"{folder} holds no checkpoint of {name}: name one with --resume FILE")
     return found
+
+
+def iteration_of(path: str | Path, state: dict | None) -> int:
+    """Updates done by a checkpoint: its training state's, else its YOLACT-form name's, else 0."""
+    if state is not None:
+        return state["iteration"]
+    parsed = parse_checkpoint_name(path)
+    return parsed[2] if parsed else 0

@@ -5,7 +5,7 @@ from data.coco_check import check_coco, first_faults
 from data.coco_index import CocoIndex
 from data.coco_open import open_coco
 from data.decode import read_image
-from data.instance_pictures import instance_tile, save_samples
+from data.instance_pictures import save_predictions, save_samples
 from data.instances import InstanceDataset, collate_instances
 from data.loader import ResumableLoader, SampleKey, ordered_batches, sample_rng
 from data.yolact_transform import YolactTransform
@@ -20,11 +20,11 @@ __all__ = [
     "collate_instances",
     "derive_classes",
     "first_faults",
-    "instance_tile",
     "open_coco",
     "ordered_batches",
     "read_image",
     "sample_rng",
+    "save_predictions",
     "save_samples",
     "settle_classes",
     "unmapped_categories",

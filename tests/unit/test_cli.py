@@ -41,12 +41,16 @@ def run(capsys, monkeypatch):
             cfg_options: cli.CfgOptions = None,
             debug: cli.Debug = False,
         ):
-            seen.update(locals() | {"seen": None, "raises": None})
+            return locals()
+
+        def main(flags):
+            seen.update(flags)
             if raises:
                 raise raises
 
+        monkeypatch.setattr(sys, "argv", ["train_it.py", *line.split()])
         with pytest.raises(SystemExit) as stop:
-            cli.run_command(script, "train_it", line.split())
+            cli.run(main, "train_it", cli.read_flags(script, "train_it"))
         return stop.value.code, seen, capsys.readouterr().err.splitlines()
 
     return run_line
@@ -144,10 +148,10 @@ HELP_SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
 from common import cli
-def main(device: cli.Device = None, amp: cli.Amp = "off", seed: cli.Seed = 0, ema: cli.Ema = None):
+def flags(device: cli.Device = None, amp: cli.Amp = "off", seed: cli.Seed = 0):
     pass
 try:
-    cli.run_command(main, "train_it")
+    cli.read_flags(flags, "train_it")
 finally:
     assert "torch" not in sys.modules
 """
