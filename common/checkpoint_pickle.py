@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_PICKLE_BYTES = 32 << 20  # 700 tensors with optimizer state take 0.3 MB
-MAX_OPCODES = 600_000  # about 40 a tensor; keeps this scan and torch's own pass under 5 s
+MAX_OPCODES = 400_000  # about 40 a tensor; keeps this scan and torch's own pass under 5 s
 MAX_DEPTH = 64  # of containers in containers
 MAX_EXPANDED = 2_000_000  # values, counting a shared one each time it is reached
 MAX_INT_BYTES = 32

@@ -64,7 +64,8 @@ def literal(node: Node) -> Node | Any:
         return text
     if isinstance(value, (list, tuple, dict)):
         return from_plain(value, node.where)
-    return value if isinstance(value, (int, float, str)) else text
+    is_huge = isinstance(value, int) and value.bit_length() > 1000  # no float holds it
+    return value if isinstance(value, (int, float, str)) and not is_huge else text
 
 
 def expanded(node: Node) -> Node:

@@ -94,7 +94,7 @@ def test_int_is_accepted_for_float_only(write):
         (fault,) = faults_of(Config, write(f"DATA:\n  padding: {text}\n"))
         assert ":2: DATA.padding wants an integer" in fault
     assert fault.startswith(str(write("")))
-    for text in ("true", ".nan", "abc"):
+    for text in ("true", ".nan", "abc", "9" * 400):
         assert "TRAIN.lr wants a number" in faults_of(Config, write(f"TRAIN: {{lr: {text}}}"))[0]
     assert "DATA.flip wants true or false" in faults_of(Config, write("DATA: {flip: 1}"))[0]
 
