@@ -270,6 +270,9 @@ UNSUPPORTED = (
     "use_prediction_module",
     "use_mask_scoring",
     "use_instance_coeff",
+    "maskious_to_train",
+    "augment_random_flip",
+    "augment_random_rot90",
 )
 
 _FRACTIONS = (

@@ -97,13 +97,14 @@ def _load(text: str, overrides: Mapping[str, Any]) -> YolactConfig:
     """The config of a name, path or expression, with `overrides`, named."""
     is_path = text.endswith((".yaml", ".yml")) and not text.endswith(")")
     if is_path:
-        path, changes, name = Path(text), {}, Path(text).stem
+        path, name = Path(text), Path(text).stem
+        changes = _section_names(path)
     else:
         expression = _Expression(text, "config")
         path, changes = expression.recipe()
         name = text.split("_config")[0]
         name = path.stem if "." in name else name
-    values = _section_names(path) | _dotted(changes) | _dotted(overrides)
+    values = _dotted(changes) | _dotted(overrides)
     cfg = load_config(YolactConfig, path, values)
     return cfg if cfg.name is not None else replace(cfg, name=name)
 
