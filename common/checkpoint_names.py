@@ -76,8 +76,11 @@ def replaced_by(path: str | Path) -> tuple[list[Path], Path | None]:
     """
     path = Path(path)
     name, _, iteration, _ = parse_checkpoint_name(path)
-    older = [item for item in _candidates(path.parent, name)
-             if item.unit == "iter" and item.count[0] <= iteration and item.path != path]
+    older = [
+        item
+        for item in _candidates(path.parent, name)
+        if item.unit == "iter" and item.count[0] <= iteration and item.path != path
+    ]
     periodic = (item.path for item in older if not item.interrupted)
     return [item.path for item in older if item.interrupted], next(periodic, None)
 
