@@ -1,0 +1,148 @@
+"""Which prior of YOLACT learns which object: the first step of MultiBoxLoss.
+
+Shapes: B images, P priors, O non-crowd objects of the whole batch in image order, T positives
+(priors that have an object) of the whole batch. "Flat prior" i is prior i % P of image i // P.
+Source: project spec section 8; the forced matches are SSD's, arXiv:1512.02325, section 2.2.
+"""
+
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from common.boxes import box_area, center_to_corner, pairwise_intersection, pairwise_iou
+
+NEUTRAL = -1  # class of priors that are neither positive nor background
+
+
+class Objects(NamedTuple):
+    """The non-crowd objects of a batch, in image order."""
+
+    boxes: torch.Tensor  # [O, 4] x1 y1 x2 y2 relative
+    labels: torch.Tensor  # [O] int64, 0-based
+    masks: list  # per image [n, H, W]
+    counts: list  # objects per image, ints
+
+
+class Positives(NamedTuple):
+    """Priors that have an object, in the order of their objects, so of their images too."""
+
+    index: torch.Tensor  # [T] flat prior
+    object: torch.Tensor  # [T] into the rows of Objects
+    counts: list  # positives per image, ints: all there are
+    used: list  # how many of them are in `index`
+
+
+def split_crowds(targets, masks, num_crowds):
+    """Objects of the batch, and per image the [n, 4] boxes of crowds, which only veto negatives."""
+    counts = [len(t) - int(crowds) for t, crowds in zip(targets, num_crowds, strict=True)]
+    rows = torch.cat([t[:n] for t, n in zip(targets, counts, strict=True)])
+    masks = [m[:n] for m, n in zip(masks, counts, strict=True)]
+    objects = Objects(rows[:, :4], rows[:, 4].long(), masks, counts)
+    return objects, [t[n:, :4] for t, n in zip(targets, counts, strict=True)]
+
+
+def starts(counts):
+    """Where each image's rows begin, given how many rows each image has."""
+    return [0, *accumulate(counts[:-1])]
+
+
+@torch.no_grad()
+def match(objects, crowds, priors, cfg):
+    """Give every prior a class and an object.
+
+    priors [P, 4] cx cy w h; crowds: per image [n, 4] boxes. Returns
+    classes [B, P] int64: label + 1, 0 background, NEUTRAL for neither;
+    prior_object [B, P] int64: row in `objects`, meaningful where classes > 0.
+    """
+    num_images, num_priors = len(crowds), len(priors)
+    if max(objects.counts) > num_priors:
+        raise ValueError(f"{max(objects.counts)} objects in an image, but only {num_priors} priors")
+    corners = center_to_corner(priors)
+    best_iou = corners.new_zeros(num_images, num_priors)
+    prior_object = objects.labels.new_zeros(num_images, num_priors)
+    candidates = []
+    boxes = objects.boxes.to(corners.dtype).split(objects.counts)
+    # Image by image: a padded batch would cost as many objects as the fullest image has.
+    for image, (start, own) in enumerate(zip(starts(objects.counts), boxes, strict=True)):
+        if len(own):
+            iou = pairwise_iou(own, corners)
+            torch.max(iou, dim=0, out=(best_iou[image], prior_object[image]))
+            prior_object[image] += start
+            candidates.append(best_priors(iou, max(objects.counts)))
+    if candidates:
+        forced = force_match(torch.cat(candidates), objects.counts, num_priors)
+        best_iou.view(-1).index_fill_(0, forced, 2.0)
+        every_object = torch.arange(len(forced), device=forced.device)
+        prior_object.view(-1).index_copy_(0, forced, every_object)
+
+    label_or_none = F.pad(objects.labels, (0, 1))  # a batch without objects reads row 0, too
+    classes = label_or_none[prior_object] + 1
+    classes.masked_fill_(best_iou < cfg.positive_iou_threshold, NEUTRAL)
+    classes.masked_fill_(best_iou < cfg.negative_iou_threshold, 0)
+    if cfg.crowd_iou_threshold < 1:
+        for image, boxes in enumerate(crowds):
+            if len(boxes):
+                share = pairwise_intersection(boxes, corners).amax(0) / box_area(corners)
+                crowded = (share > cfg.crowd_iou_threshold) & (classes[image] == 0)
+                classes[image].masked_fill_(crowded, NEUTRAL)
+    return classes, prior_object
+
+
+def best_priors(iou, most):
+    """Keys of each object's `most` best priors, in no order: [n, P] float32 to [n, most] int64.
+
+    A key is larger where IoU is larger, then where the prior is lower. IoU >= 0, so that its bits
+    order as integers do; the low half of a key is P - 1 - prior.
+    """
+    rank = torch.arange(iou.shape[1] - 1, -1, -1, device=iou.device)
+    key = (iou.float().view(torch.int32).long() << 32).bitwise_or_(rank)
+    return key.topk(most, dim=1, sorted=False).values
+
+
+def force_match(keys, counts, num_priors):
+    """The prior that each object gets whatever their IoU is.
+
+    The rule: as often as an image has objects, the pair of the highest IoU left is matched, and its
+    object and its prior leave. Ties go to the lower object, then the lower prior. The others take
+    G - 1 priors at most, so an object's best G ones are all that the rule can reach.
+    keys [O, G]: `best_priors`, G the largest of `counts`. Returns [O] int64 flat priors.
+    """
+    most = keys.shape[1]
+    keys = pad_sequence(keys.split(counts), batch_first=True, padding_value=-1).flatten(1)
+    prior = num_priors - 1 - (keys & 0xFFFFFFFF)  # [B, G x G]
+    slot = torch.arange(most, device=keys.device).repeat_interleave(most)
+    forced = prior.new_zeros(len(counts), most)
+    for _ in range(most):
+        at = keys.argmax(1, keepdim=True)
+        winner, taken = slot[at], prior.gather(1, at)
+        # An image that ran out of objects has only -1 keys and draws slot 0, which must stay.
+        left = keys.gather(1, at) >= 0
+        forced.scatter_(1, winner, torch.where(left, taken, forced.gather(1, winner)))
+        keys.masked_fill_((slot == winner) | (prior == taken), -1)
+    return torch.cat([forced[i, :n] + i * num_priors for i, n in enumerate(counts)])
+
+
+def find_positives(classes, prior_object, counts):
+    """Positives by image, and within an image by object."""
+    # nonzero_static: the number is known already, so that the device need not be waited for again
+    index = torch.nonzero_static((classes > 0).flatten(), size=sum(counts))[:, 0]
+    # Objects are numbered through the batch in image order, so sorting by object keeps the images.
+    own, order = prior_object.flatten()[index].sort(stable=True)
+    return Positives(index[order], own, counts, counts)
+
+
+def mask_subset(positives, most):
+    """At most `most` positives of every image, drawn without replacement from torch's generator."""
+    if max(positives.counts) <= most:
+        return positives
+    device = positives.index.device
+    chosen = [
+        start + torch.randperm(n, device=device)[:most].sort().values
+        for start, n in zip(starts(positives.counts), positives.counts, strict=True)
+    ]
+    used = [len(c) for c in chosen]
+    chosen = torch.cat(chosen)
+    return Positives(positives.index[chosen], positives.object[chosen], positives.counts, used)
