@@ -84,7 +84,7 @@ def read_header(path: str | Path, stream: BinaryIO) -> Header:
         raise InputError(f"{path}: {_TOO_LARGE}") from error
     except _DAMAGED as error:
         raise InputError(f"{path}: not an image or damaged; replace the file") from error
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PIXELS:  # Pillow's own bound can be switched off
         raise InputError(f"{path}: {width}x{height}: {_TOO_LARGE}")
     return Header(image.format, height, width, orientation)
 

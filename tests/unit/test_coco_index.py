@@ -158,7 +158,7 @@ def test_stale_cache_is_replaced(tmp_path):
 @pytest.mark.parametrize("damage", [
     lambda data: b"",
     lambda data: data[:-50],
-    lambda data: data[:-50] + bytes(50),
+    lambda data: data[:-900] + bytes(byte ^ 1 for byte in data[-900:]),
     lambda data: data[:128] + b"\xff" * 8 + data[136:],
     lambda data: data[:140] + b"}" + data[141:],
     lambda data: b"x" * 1000,
