@@ -11,7 +11,6 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -19,30 +18,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from common.losses import MultiBoxLoss
+from models.yolact import load_yolact_config
+from models.yolact.priors import make_priors
 
 BATCH, OBJECTS, SIZE, CLASSES, PROTOTYPES = 8, 10, 550, 81, 32
-LEVELS, SCALES = (69, 35, 18, 9, 5), (24, 48, 96, 192, 384)
+LEVELS = (69, 35, 18, 9, 5)  # cells along a side of P3 .. P7
 # COCO's shares of small, medium and large objects, with the range of their sides in px
 SIDES = ((0.41, 8, 32), (0.34, 32, 96), (0.25, 96, 400))
-
-CFG = SimpleNamespace(
-    positive_iou_threshold=0.5, negative_iou_threshold=0.4, crowd_iou_threshold=0.7,
-    ohem_negpos_ratio=3, masks_to_train=100, conf_alpha=1, bbox_alpha=1.5, mask_alpha=6.125,
-    mask_proto_normalize_emulate_roi_pooling=True, use_maskiou=False,
-    use_semantic_segmentation_loss=True, semantic_segmentation_alpha=1,
-)
-
-
-def make_priors():
-    rows = []
-    for cells, scale in zip(LEVELS, SCALES, strict=True):
-        center = (torch.arange(cells) + 0.5) / cells
-        y, x = torch.meshgrid(center, center, indexing="ij")
-        for ratio in (1, 0.5, 2):
-            side = torch.full_like(x, scale * ratio**0.5 / SIZE)
-            rows.append(torch.stack((x, y, side, side), -1).view(-1, 4))
-    return torch.cat(rows)
-
 
 def make_objects(generator):
     """Boxes [n, 5] with classes, and the ellipses inscribed in them [n, SIZE, SIZE] uint8."""
@@ -64,9 +46,9 @@ def make_objects(generator):
     return torch.stack((x1, y1, x1 + w, y1 + h, labels), 1), masks
 
 
-def make_inputs(device):
+def make_inputs(cfg, device):
     generator = torch.Generator().manual_seed(0)
-    priors = make_priors()
+    priors = make_priors(cfg, [(cells, cells) for cells in LEVELS])
 
     def normal(*shape):
         return torch.randn(shape, generator=generator)
@@ -92,8 +74,9 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    predictions, targets, masks = make_inputs(device)
-    criterion = MultiBoxLoss(CFG)
+    cfg = load_yolact_config("yolact_resnet50_config")
+    predictions, targets, masks = make_inputs(cfg, device)
+    criterion = MultiBoxLoss(cfg)
     left, right = torch.randn(2, 2048, 2048, device=device).unbind()
 
     def product():
@@ -131,6 +114,7 @@ def main():
     with profile(activities=activities) as trace:
         loss()
     sort_by = "self_cpu_time_total" if device.type == "cpu" else "self_cuda_time_total"
+    print("costliest operators of one more round:")
     print(trace.key_averages().table(sort_by=sort_by, row_limit=12, max_name_column_width=40))
 
 

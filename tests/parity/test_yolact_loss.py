@@ -1,40 +1,23 @@
 """MultiBoxLoss against the original's values (golden/yolact_loss.json)."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from goldens import image_batch, load_golden
+from goldens import calm, image_batch, load_golden
 
 from common.boxes import encode
 from common.losses import MultiBoxLoss
 from common.losses.multibox import hard_negatives
 from common.losses.multibox_match import NEUTRAL, match, split_crowds
+from models.yolact import build_yolact, load_yolact_config
+from models.yolact.priors import make_priors
 
 GOLDEN = load_golden("yolact_loss")
 BASE = GOLDEN["criterion_only"]["yolact_base_config"]
 # Values are recorded with 9 digits; float32 sums in another order differ by a few 1e-6.
 CLOSE = {"rtol": 1e-5}
 
-CFG = SimpleNamespace(
-    positive_iou_threshold=0.5, negative_iou_threshold=0.4, crowd_iou_threshold=0.7,
-    ohem_negpos_ratio=3, masks_to_train=100, conf_alpha=1, bbox_alpha=1.5, mask_alpha=6.125,
-    mask_proto_normalize_emulate_roi_pooling=True, use_maskiou=False,
-    use_semantic_segmentation_loss=True, semantic_segmentation_alpha=1,
-)
-
-
-def make_priors():
-    """Section 5 of the spec for yolact_base_config at 550 px, in float64."""
-    rows = []
-    for cells, scale in zip((69, 35, 18, 9, 5), (24, 48, 96, 192, 384), strict=True):
-        for y in range(cells):
-            for x in range(cells):
-                for ratio in (1, 0.5, 2):
-                    side = scale * ratio**0.5 / 550
-                    rows.append([(x + 0.5) / cells, (y + 0.5) / cells, side, side])
-    return torch.tensor(rows)
+CFG = load_yolact_config("yolact_base_config")
 
 
 def ellipse(box, size):
@@ -57,7 +40,7 @@ def truth():
 
 @pytest.fixture(scope="module")
 def predictions():
-    priors = make_priors()
+    priors = make_priors(CFG, [(69, 69), (35, 35), (18, 18), (9, 9), (5, 5)])
     p = len(priors)
     assert p == BASE["num_priors"]
     made = {
@@ -130,3 +113,64 @@ def test_hard_negatives_are_three_per_positive(predictions, truth):
     per_image = torch.bincount(chosen // classes.shape[1]).tolist()
     assert [n + p for n, p in zip(per_image, counts, strict=True)] == BASE["rows_in_C"]
     assert (classes.flatten()[chosen] == 0).all()
+
+
+# --- the whole network ---
+
+END_TO_END = GOLDEN["end_to_end"]["yolact_resnet50_config"]
+
+
+@pytest.fixture(scope="module")
+def network():
+    net = build_yolact("yolact_resnet50_config")
+    net.load_state_dict(calm(net.state_dict()))
+    net.freeze_bn()
+    return net.train()
+
+
+@pytest.fixture(scope="module")
+def trace(network, truth):
+    """Losses before each of the three steps, and the gradients of the first."""
+    record = END_TO_END["sgd_trace"]
+    options = {key: record[key] for key in ("lr", "momentum", "weight_decay")}
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trainable, **options)
+    images = image_batch("yolact_loss:image", 2, 3, 550, 550)
+    losses, first_grads = [], {}
+    for _ in record["losses_before_each_step"]:
+        optimizer.zero_grad()
+        terms = MultiBoxLoss(network.cfg)(network, network(images), *truth)
+        sum(terms.values()).backward()
+        first_grads = first_grads or {
+            name: p.grad.double().norm().item()
+            for name, p in network.named_parameters() if p.grad is not None}
+        optimizer.step()
+        losses.append({name: value.item() for name, value in terms.items()})
+    return losses, first_grads
+
+
+# The golden file's own allowance; from CPU to CPU it is about 1e-5.
+LOSS_RTOL, GRAD_RTOL = 1e-3, 1e-2
+
+
+def test_losses_of_the_network(trace):
+    losses, _ = trace
+    assert losses[0] == pytest.approx(END_TO_END["losses"], rel=LOSS_RTOL)
+    assert sum(losses[0].values()) == pytest.approx(END_TO_END["total"], rel=LOSS_RTOL)
+
+
+def test_gradients_of_the_network(network, trace):
+    _, grads = trace
+    assert len(grads) == END_TO_END["num_params_with_grad"]
+    assert len(list(network.parameters())) == END_TO_END["num_params"]
+    named = {name: grads[name] for name in END_TO_END["grad_l2"]}
+    assert named == pytest.approx(END_TO_END["grad_l2"], rel=GRAD_RTOL)
+    total = np.sqrt(sum(norm**2 for norm in grads.values()))
+    assert total == pytest.approx(END_TO_END["grad_l2_all"], rel=GRAD_RTOL)
+
+
+def test_sgd_trace(trace):
+    losses, _ = trace
+    expected = END_TO_END["sgd_trace"]["losses_before_each_step"]
+    for step, record in zip(losses, expected, strict=True):
+        assert step | {"T": sum(step.values())} == pytest.approx(record, rel=LOSS_RTOL)

@@ -260,6 +260,17 @@ def test_crowds_are_ignored_at_threshold_one():
     assert (classes == -1).any()
 
 
+def test_crowds_take_no_positives():
+    box = [0.1, 0.1, 0.7, 0.7]
+    target = torch.tensor([[*box, 2], [*box, -1]])
+    objects, crowds = split_crowds([target], [torch.ones(2, 9, 9)], [1])
+    classes, _ = match(objects, crowds, make_priors(), config(crowd_iou_threshold=0.1))
+    alone, _ = match(objects, [torch.zeros(0, 4)], make_priors(), config())
+    assert (alone == 3).any()
+    assert torch.equal(classes == 3, alone == 3)
+    assert (classes[alone == 0] == -1).any()
+
+
 # --- parts that take a short cut ---
 
 
