@@ -61,7 +61,7 @@ def first_faults(faults: list[str], limit: int = 50) -> list[str]:
     return faults if rest <= 0 else [*faults[:limit], f"... and {rest} more"]
 
 
-def images_on_disk(index: CocoIndex, images_dir: Path, rows: np.ndarray) -> list[str | None]:
+def _names_on_disk(index: CocoIndex, images_dir: Path, rows: np.ndarray) -> list[str | None]:
     """For each image row the name under which its file lies in `images_dir`; None: not there.
 
     Each folder is listed once instead of asking for every file. A missing folder has no files.
@@ -184,7 +184,7 @@ def _files(index, images_dir, rows, deep):
     if not images_dir.is_dir():
         return [f"{images_dir}: no such image folder; check dataset.*_images"]
     faults = []
-    for row, name in zip(rows.tolist(), images_on_disk(index, images_dir, rows), strict=True):
+    for row, name in zip(rows.tolist(), _names_on_disk(index, images_dir, rows), strict=True):
         if name is None:
             faults.append(f"{images_dir / index.file_name(row)}: no such image (id "
                           f"{index.image_ids[row]} of {index.path}); add it or leave it out")

@@ -24,6 +24,11 @@ def parse_coco(path: Path) -> dict[str, Any]:
         images, annotations, categories = (_records(document, key, path, faults) for key in KEYS)
         fields = _image_arrays(images, path, faults)
         fields |= _category_arrays(categories, path, faults)
+        # A malformed image is reported itself; its annotations are not to blame.
+        refused = {_hashable(image.get("id")) for image in images}
+        refused -= {None, *fields["image_ids"].tolist()}
+        if refused:
+            annotations = [a for a in annotations if _hashable(a.get("image_id")) not in refused]
         fields |= _annotation_arrays(annotations, fields["image_ids"], path, faults)
     fields["missing"] = tuple(key for key in KEYS if key not in document)
     fields["faults"] = tuple(faults)

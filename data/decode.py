@@ -45,10 +45,10 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     except OSError as error:
         raise InputError(_cannot_read(path, error)) from error
     stream = io.BytesIO(data)
-    header = read_header(path, stream)
-    orientation = fitting_orientation(path, header, size)
+    header = _read_header(path, stream)
+    orientation = _fitting_orientation(path, header, size)
     # OpenCV fills what a truncated file lacks with grey and says nothing.
-    require_complete(path, header, stream, data[-16:])
+    _require_complete(path, header, stream, data[-16:])
     try:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -66,15 +66,15 @@ def check_image(path: str | Path, size: tuple[int, int] | None = None) -> None:
     """
     try:
         with Path(path).open("rb") as file:
-            header = read_header(path, file)
-            fitting_orientation(path, header, size)
+            header = _read_header(path, file)
+            _fitting_orientation(path, header, size)
             file.seek(max(0, file.seek(0, io.SEEK_END) - 16))
-            require_complete(path, header, file, file.read())
+            _require_complete(path, header, file, file.read())
     except OSError as error:
         raise InputError(_cannot_read(path, error)) from error
 
 
-def read_header(path: str | Path, stream: BinaryIO) -> Header:
+def _read_header(path: str | Path, stream: BinaryIO) -> Header:
     """The header of the image in `stream`; nothing is decoded. Raises InputError as read_image."""
     try:
         image = Image.open(stream)
@@ -89,7 +89,7 @@ def read_header(path: str | Path, stream: BinaryIO) -> Header:
     return Header(image.format, height, width, orientation)
 
 
-def fitting_orientation(path: str | Path, header: Header, size: tuple[int, int] | None) -> int:
+def _fitting_orientation(path: str | Path, header: Header, size: tuple[int, int] | None) -> int:
     """The EXIF orientation to apply so that the image has `size` (h, w); 1 = as stored.
 
     Raises InputError when neither the stored nor the turned image has that size.
@@ -107,7 +107,7 @@ def fitting_orientation(path: str | Path, header: Header, size: tuple[int, int] 
     )
 
 
-def require_complete(path: str | Path, header: Header, stream: BinaryIO, end: bytes) -> None:
+def _require_complete(path: str | Path, header: Header, stream: BinaryIO, end: bytes) -> None:
     """Raise InputError when the image in `stream`, whose last bytes are `end`, is cut off."""
     marker = END_OF_FILE.get(header.kind)
     if marker is not None and end.endswith(marker):

@@ -46,21 +46,18 @@ class YolactTransform:
         masks:  uint8 [n, H, W] of 0 and 1
         boxes:  [n, 4] xyxy, fractions of the image
         labels: [n], 0-based classes, -1 for crowds
-        num_crowds: how many crowds there are; counted anew for the objects that are left
+        num_crowds: part of the original's interface; counted anew, from the labels that are left
         rng:    where the draws come from; None: NumPy's global state, as the original
         Returns image float32 [3, S, S], RGB unless the backbone says BGR, normalised; masks uint8,
         [k, S, S] in training and [k, H, W] in evaluation; boxes relative, float64 [k, 4]; labels
         [k]; the number of crowds among them.
-        Raises ValueError when masks, boxes, labels and num_crowds do not agree.
+        Raises ValueError when masks, boxes and labels differ in number.
         """
         image, masks, labels = np.asarray(image), np.asarray(masks), np.asarray(labels)
         boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         height, width = image.shape[:2]
-        if not len(labels) == len(boxes) == len(masks) or num_crowds != (labels < 0).sum():
-            raise ValueError(
-                f"{len(boxes)} boxes, {len(labels)} labels, {len(masks)} masks, "
-                f"{num_crowds} crowds of {(labels < 0).sum()} labels below 0"
-            )
+        if not len(labels) == len(boxes) == len(masks):
+            raise ValueError(f"{len(boxes)} boxes, {len(labels)} labels, {len(masks)} masks")
         boxes_px = boxes * (width, height, width, height)
         geometry, photometric, kept, boxes = self.draw(rng, (height, width), boxes_px, labels)
         masks = masks.astype(np.uint8, copy=False)[kept]
@@ -70,8 +67,8 @@ class YolactTransform:
                 resize_bitmap(mask, geometry, out)
             masks = resized
         labels = labels[kept]
-        image = self.render(image, geometry, photometric)
-        return image, masks, boxes, labels, int((labels < 0).sum())
+        num_crowds = int((labels < 0).sum())
+        return self.render(image, geometry, photometric), masks, boxes, labels, num_crowds
 
     def draw(
         self, rng: Any, hw: tuple[int, int], boxes_px: np.ndarray, labels: np.ndarray

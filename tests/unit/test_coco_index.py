@@ -121,7 +121,7 @@ def test_malformed_annotation_is_left_out_and_named(tmp_path, change, fault):
     ({"file_name": 5}, "'file_name' is 5, not a text"),
 ])
 def test_malformed_image_is_left_out_and_named(tmp_path, change, fault):
-    content = document([annotation(1, 1)])
+    content = document([annotation(1, 1), annotation(2, 2)])
     info, _ = write(tmp_path, content)
     content["images"][1].update(change)
     info.write_text(json.dumps(content))
@@ -129,6 +129,7 @@ def test_malformed_image_is_left_out_and_named(tmp_path, change, fault):
     assert len(index.faults) == 1
     assert fault in index.faults[0]
     assert index.image_ids.tolist() == [1, 3]
+    assert index.ann_ids.tolist() == [1]  # its annotations are not to blame
 
 
 def same(one, other):
