@@ -26,6 +26,11 @@ RECIPES = Path(__file__).resolve().parents[2] / "configs" / "yolact"
 # Sections that a file, an option or an expression may give by name, and the names' ending.
 SECTIONS = {"dataset": "datasets", "backbone": "backbones"}
 
+NAMED_SECTIONS = (*SECTIONS, "fpn")
+
+# Keys whose value is a mapping of the user's, not a section.
+MAPPING_KEYS = ("label_map", "head_layer_params")
+
 # The original's other objects that an expression may name.
 CONSTANTS: dict[str, Any] = {
     "fpn_base": FpnConfig(),
@@ -58,15 +63,24 @@ def load_yolact_config(
 
     Raises InputError with every fault found.
     """
-    options = [_named_section(option) for option in options]
     if isinstance(cfg, YolactConfig):
-        values = to_dict(cfg) | _dotted(overrides)
-        loaded = load_config(YolactConfig, None, values) if overrides else cfg
+        path, changes = None, _dotted(to_dict(cfg))
+    elif str(cfg).endswith((".yaml", ".yml")):
+        path = Path(cfg)
+        changes = _dotted(_sections_by_name(path))
     else:
-        loaded = _load(str(cfg), overrides)
-    if options:  # texts and values do not mix in one call: the values go back to text
-        values = [f"{key}={json.dumps(value)}" for key, value in to_dict(loaded).items()]
-        loaded = load_config(YolactConfig, None, values + options)
+        path, changes = _Expression(str(cfg), "config").recipe()
+        changes = _dotted(changes)
+    changes |= _dotted(overrides)
+
+    texts = [_as_option(key, value) for key, value in changes.items()]
+    spelled_out = [text for option in options for text in _spelled_out(option)]
+    try:
+        loaded = load_config(YolactConfig, path, texts + spelled_out)
+    except InputError as error:
+        raise InputError([_without_flag(fault, texts) for fault in error.faults]) from None
+    if loaded.name is None and path is not None:
+        loaded = replace(loaded, name=path.stem)
     check_class_count(loaded)
     return loaded
 
@@ -93,30 +107,14 @@ def check_class_count(cfg: YolactConfig) -> None:
         )
 
 
-def _load(text: str, overrides: Mapping[str, Any]) -> YolactConfig:
-    """The config of a name, path or expression, with `overrides`, named."""
-    is_path = text.endswith((".yaml", ".yml")) and not text.endswith(")")
-    if is_path:
-        path, name = Path(text), Path(text).stem
-        changes = _section_names(path)
-    else:
-        expression = _Expression(text, "config")
-        path, changes = expression.recipe()
-        name = text.split("_config")[0]
-        name = path.stem if "." in name else name
-    values = _dotted(changes) | _dotted(overrides)
-    cfg = load_config(YolactConfig, path, values)
-    return cfg if cfg.name is not None else replace(cfg, name=name)
-
-
-def _section_names(path: Path) -> dict[str, Any]:
+def _sections_by_name(path: Path) -> dict[str, Any]:
     """The sections that a file gives by name, by what they stand for."""
     faults: list[str] = []
     tree = read_file(path, faults) if path.is_file() else None
     if faults or tree is None:  # load_config says it
         return {}
     named = {}
-    for section in (*SECTIONS, "fpn"):
+    for section in NAMED_SECTIONS:
         node = tree.value.get(section)
         if node is not None and isinstance(node.value, str) and _is_name(node.value):
             try:
@@ -126,15 +124,16 @@ def _section_names(path: Path) -> dict[str, Any]:
     return named
 
 
-def _named_section(option: str) -> str:
-    """KEY=NAME of a section spelled out as KEY={...}."""
-    key, _, value = option.partition("=")
-    if key.strip() not in (*SECTIONS, "fpn") or not _is_name(value.strip()):
-        return option
+def _spelled_out(option: str) -> list[str]:
+    """An option, or in place of one that gives a section by name, what the name stands for."""
+    key, _, value = (part.strip() for part in option.partition("="))
+    if key not in NAMED_SECTIONS or not _is_name(value):
+        return [option]
     try:
-        return f"{key}={json.dumps(_Expression(value.strip(), key.strip()).evaluate())}"
+        section = _Expression(value, key).evaluate()
     except InputError as error:
         raise InputError(f"--cfg-options {option}: {error}") from None
+    return [_as_option(*item) for item in _dotted({key: section}).items()]
 
 
 def _is_name(text: str) -> bool:
@@ -147,11 +146,26 @@ def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if is_dataclass(value):
             value = to_dict(value)
-        if key in (*SECTIONS, "fpn") and isinstance(value, Mapping):
+        if key in NAMED_SECTIONS and isinstance(value, Mapping):
             flat |= {f"{key}.{inner}": item for inner, item in value.items()}
         else:
             flat[key] = value
     return flat
+
+
+def _as_option(key: str, value: Any) -> str:
+    """KEY=VALUE for `load_config`, which takes either texts or values, not both."""
+    if key.rpartition(".")[2] in MAPPING_KEYS and isinstance(value, Mapping):
+        value = {"_delete_": True, **value}  # whole, not merged into the one before
+    return f"{key}={json.dumps(value, default=str, ensure_ascii=False)}"
+
+
+def _without_flag(fault: str, texts: list[str]) -> str:
+    """A fault about a text of our making, without the flag that nobody has typed."""
+    flag = "--cfg-options "
+    if any(fault.startswith(flag + text) for text in texts):
+        return fault.removeprefix(flag)
+    return fault
 
 
 def _stems(folder: Path) -> dict[str, Path]:

@@ -144,6 +144,19 @@ def test_a_section_given_in_part_keeps_its_other_keys():
     assert load_yolact_config("yolact_base", options=["backbone.path=mine.pth"]) == cfg
 
 
+def test_a_label_map_is_replaced_as_a_whole():
+    own = {"class_names": ("a", "b"), "label_map": {3: 1, 7: 2}}
+    for cfg in (
+        load_yolact_config("yolact_base", num_classes=3, dataset=own),
+        load_yolact_config(f"yolact_base.copy({{'num_classes': 3, 'dataset': {own}}})"),
+        load_yolact_config(load_yolact_config("yolact_base"), num_classes=3, dataset=own),
+    ):
+        assert cfg.dataset.label_map == {3: 1, 7: 2}
+        coco = load_yolact_config(cfg, options=["dataset=coco2017_dataset", "num_classes=81"])
+        assert coco.dataset == load_dataset_config("coco2017_dataset")
+        assert cfg.dataset.train_info.endswith("instances_train2017.json")
+
+
 @pytest.mark.parametrize("text", [
     "yolact_base.copy(__import__('os').system('touch stolen'))",
     "yolact_base.copy({'max_size': open('stolen', 'w')})",
@@ -165,7 +178,9 @@ def test_misspelt_names_and_keys_get_a_hint():
     assert faults_of(load_yolact_config, "yolact_bse_config") == [
         "no config named yolact_bse_config. Did you mean yolact_base?"
     ]
-    assert "Did you mean max_size?" in faults_of(load_yolact_config, "yolact_base", maxsize=1)[0]
+    assert faults_of(load_yolact_config, "yolact_base.copy({'maxsize': 400})") == [
+        "maxsize=400: unknown key maxsize. Did you mean max_size?"
+    ]
     fault = faults_of(load_yolact_config, "yolact_base", options=["backbone.pth=x"])[0]
     assert fault.startswith("--cfg-options backbone.pth=x: unknown key backbone.pth.")
     assert "resnet50_backbone?" in faults_of(

@@ -73,6 +73,18 @@ def test_gradients_equal_finite_differences():
     assert torch.autograd.gradcheck(call, inputs)
 
 
+def test_unmoved_taps_feel_the_pixel_after_theirs():
+    # Bilinear weights have a kink at whole pixels; the compiled operator takes the side of floor.
+    # Float32 and sizes like 35 are where rounding could take the other side.
+    x = torch.randn(1, 1, 35, 37, generator=torch.Generator().manual_seed(0))
+    offset = torch.zeros(1, 2, 35, 37, requires_grad=True)
+    deform_conv2d(x, offset, torch.ones(1, 1, 1, 1), None).sum().backward()
+    after = F.pad(x, (0, 1, 0, 1))[0, 0]
+    wanted = torch.stack((after[1:, :-1], after[:-1, 1:])) - x[0]
+    # one float32 difference, scaled by a power of two and back
+    torch.testing.assert_close(offset.grad[0], wanted, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_equals_torchvisions_operator(case):
     try:

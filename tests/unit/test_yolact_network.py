@@ -42,6 +42,7 @@ def test_training_mode_gives_raw_outputs(net):
 
 
 def test_evaluation_mode_gives_detections(net):
+    net._priors.clear()
     with torch.inference_mode():
         detections = net.eval()(images())
     assert len(detections) == 2
