@@ -9,6 +9,7 @@ import torch
 from common.boxes import decode, pairwise_iou
 
 
+@torch.no_grad()
 def detect(predictions, cfg, fast_nms=True, cross_class_nms=False):
     """Detections of each image, best score first.
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from common.config import InputError
 from models.yolact.backbones import build_backbone
-from models.yolact.config import priors_per_cell
+from models.yolact.config_checks import priors_per_cell
 from models.yolact.detect import detect
 from models.yolact.priors import make_priors
 from models.yolact.recipes import check_class_count, load_yolact_config

@@ -1,0 +1,163 @@
+"""What a YOLACT config may not say: ranges, unsupported keys, parts that do not fit together."""
+
+from dataclasses import fields
+
+from common.config import did_you_mean
+
+# Ideas that no shipped config uses and that are not built here (spec, end of section 3.2).
+UNSUPPORTED = (
+    "preserve_aspect_ratio",
+    "use_class_existence_loss",
+    "mask_proto_loss",
+    "mask_proto_coeff_diversity_loss",
+    "use_focal_loss",
+    "use_sigmoid_focal_loss",
+    "use_objectness_score",
+    "use_class_balanced_conf",
+    "ohem_use_most_confident",
+    "use_change_matching",
+    "use_prediction_matching",
+    "use_yolo_regressors",
+    "mask_proto_bias",
+    "mask_proto_mask_activation",
+    "mask_proto_crop",
+    "mask_proto_binarize_downsampled_gt",
+    "mask_proto_normalize_mask_loss_by_sqrt_area",
+    "mask_proto_reweight_mask_loss",
+    "mask_proto_use_grid",
+    "mask_proto_coeff_gate",
+    "mask_proto_prototypes_as_features",
+    "mask_proto_prototypes_as_features_no_grad",
+    "mask_proto_remove_empty_masks",
+    "mask_proto_double_loss",
+    "mask_proto_split_prototypes_by_head",
+    "mask_proto_crop_with_pred_box",
+    "use_gt_bboxes",
+    "eval_mask_branch",
+    "train_masks",
+    "train_boxes",
+    "use_prediction_module",
+    "use_mask_scoring",
+    "use_instance_coeff",
+    "maskious_to_train",
+    "augment_random_flip",
+    "augment_random_rot90",
+)
+
+_FRACTIONS = (
+    "positive_iou_threshold",
+    "negative_iou_threshold",
+    "crowd_iou_threshold",
+    "nms_conf_thresh",
+    "nms_thresh",
+    "momentum",
+)
+_AT_LEAST_ONE = ("max_iter", "max_size", "nms_top_k", "max_num_detections", "masks_to_train")
+
+
+def config_faults(cfg):
+    """One line for each fault of a YolactConfig."""
+    faults = _range_faults(cfg) + _unsupported_faults(cfg) + _delayed_faults(cfg)
+    for key in ("mask_proto_net", "maskiou_net", "extra_head_net"):
+        faults += _net_faults(key, vars(cfg)[key] or ())
+    if cfg.backbone is not None:
+        faults += _layout_faults(cfg)
+    return faults
+
+
+def priors_per_cell(cfg):
+    """Number of priors at a cell of each level, finest level first."""
+    backbone = cfg.backbone
+    return tuple(
+        len(scales) * sum(len(ratios) for ratios in lists)
+        for scales, lists in zip(backbone.pred_scales, backbone.pred_aspect_ratios, strict=True)
+    )
+
+
+def _unsupported_faults(cfg):
+    values, default = vars(cfg), {f.name: f.default for f in fields(cfg)}
+    return [
+        f"key {key} is not supported here: it must stay {default[key]}"
+        for key in UNSUPPORTED
+        if values[key] != default[key]
+    ]
+
+
+def _range_faults(cfg):
+    values = vars(cfg)
+    faults = [
+        f"{key} {values[key]}: wants a number from 0 to 1"
+        for key in _FRACTIONS
+        if not 0 <= values[key] <= 1
+    ]
+    faults += [f"{k} {values[k]}: must be at least 1" for k in _AT_LEAST_ONE if values[k] < 1]
+    if cfg.num_classes < 2:
+        faults.append(f"num_classes {cfg.num_classes}: wants 2 or more, background included")
+    if cfg.negative_iou_threshold > cfg.positive_iou_threshold:
+        faults.append("negative_iou_threshold is above positive_iou_threshold")
+    if list(cfg.lr_steps) != sorted(cfg.lr_steps):
+        faults.append(f"lr_steps {list(cfg.lr_steps)}: must ascend")
+    return faults
+
+
+def _delayed_faults(cfg):
+    known = [f.name for f in fields(cfg)]
+    faults = []
+    for setting in cfg.delayed_settings:
+        if len(setting) != 2 or type(setting[0]) is not int or not isinstance(setting[1], dict):
+            faults.append(f"delayed_settings: wants (iteration, {{key: value}}), got {setting}")
+            continue
+        faults += [
+            f"delayed_settings at {setting[0]}: unknown key {key}.{did_you_mean(str(key), known)}"
+            for key in setting[1]
+            if key not in known
+        ]
+    return faults
+
+
+def _net_faults(key, layers):
+    """Faults of a net's grammar: (channels, kernel, kwargs), or ("cat", nets, kwargs)."""
+    faults = []
+    for layer in layers:
+        if not isinstance(layer, (tuple, list)) or len(layer) != 3:
+            faults.append(f"{key}: wants items (channels, kernel, {{...}}), got {layer}")
+        elif layer[0] == "cat":
+            faults += [fault for net in layer[1] for fault in _net_faults(key, net)]
+        elif not (type(layer[1]) is int and layer[1] and isinstance(layer[2], dict)):
+            faults.append(f"{key}: {layer} wants a kernel size and a mapping of its options")
+        elif not (type(layer[0]) is int or (layer[0] is None and layer[1] < 0)):
+            faults.append(f"{key}: {layer} wants a number of channels")
+    return faults
+
+
+def _layout_faults(cfg):
+    """What a config needs before a network can be built from it."""
+    faults = []
+    if cfg.fpn is None:
+        faults.append("fpn is none: networks without a feature pyramid are not supported here")
+    if cfg.mask_type == "direct":
+        faults.append("mask_type direct is not supported here: set it to lincomb")
+    if cfg.mask_type == "lincomb" and cfg.mask_proto_src is None:
+        faults.append("mask_proto_src is none: prototypes of the bare image are not supported here")
+    if cfg.mask_type == "lincomb" and cfg.mask_dim not in (None, cfg.mask_proto_net[-1][0]):
+        faults.append(
+            f"mask_dim {cfg.mask_dim} is not what mask_proto_net ends with: leave it none"
+        )
+    if cfg.use_maskiou and not cfg.maskiou_net:
+        faults.append("use_maskiou is on, but maskiou_net is empty")
+    if faults:
+        return faults
+    backbone = cfg.backbone
+    levels = len(backbone.selected_layers) + cfg.fpn.num_downsample
+    for key in ("pred_scales", "pred_aspect_ratios"):
+        given = len(vars(backbone)[key])
+        if given != levels:
+            faults.append(
+                f"backbone.{key} has {given} levels, but selected_layers and fpn.num_downsample "
+                f"make {levels}"
+            )
+    if not faults and cfg.share_prediction_module and len(set(priors_per_cell(cfg))) > 1:
+        faults.append("share_prediction_module wants as many priors per cell on every level")
+    if cfg.mask_proto_src >= levels:
+        faults.append(f"mask_proto_src {cfg.mask_proto_src}: there are {levels} levels, from 0")
+    return faults
