@@ -281,8 +281,6 @@ def build(job):
     job.net = build_yolact(cfg).to(run.device)
     if flags.channels_last:
         job.net.to(memory_format=torch.channels_last)
-    if cfg.freeze_bn:
-        job.net.freeze_bn()
     job.optimizer = torch.optim.SGD(job.net.parameters(), lr=cfg.lr, momentum=cfg.momentum,
                                     weight_decay=cfg.decay)
     job.criterion = MultiBoxLoss(cfg, flags.loss_norm)
@@ -323,6 +321,7 @@ def initialise(job):
     job.run.log("Initializing weights...")
     if flags.pretrained:
         weights = load_checkpoint(flags.pretrained)
+        job.net.init_weights()  # for what the file lacks
         report = load_weights(job.net, weights, partial=True, source=flags.pretrained)
     else:
         file = job.cfg.backbone.path

@@ -1,0 +1,120 @@
+"""What a run leaves behind, how it is launched, evaluated and exported."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from models.yolact import build_yolact
+
+FILES = {"config.yaml", "curves.png", "env.json", "log.txt", "metrics.jsonl", "predictions.png",
+         "train_samples.png"}
+
+
+def test_a_whole_run_leaves_what_it_should(train):
+    # 12 updates are the epochs 0 to 5: validated after 2 and 4, and at the end
+    run = train("--max-iters 12 --validation_epoch 2 --save_interval 5 --save-every 4")
+    assert run.status == 0, run.err_text
+    assert run.err == []
+    assert {path.name for path in run.logs.iterdir()} == FILES
+    assert [event["iteration"] for event in run.evals] == [6, 10, 12]
+    assert all({"mask/all", "mask/50", "box/all", "box/95"} <= set(event["metrics"])
+               for event in run.evals)
+    assert [name for name in run.names if "state" not in name] == [
+        "tiny_1_4.pth", "tiny_2_5.pth", "tiny_3_8.pth", "tiny_4_10.pth", "tiny_5_12.pth",
+        "tiny_best.pth"]
+    assert "[  5]      10 ||" in run.text or "[  5]      11 ||" in run.text
+    assert " || ETA: 0:00:" in run.text
+    event = run.train_events[-1]
+    assert event["loss"] == pytest.approx(sum(event["losses"].values()))
+    assert event["lr"] > 0
+    assert event["images_per_s"] > 0
+
+    original_log = [json.loads(line) for line in (run.out / "logs" / "tiny.log").open()]
+    assert [line["type"] for line in original_log].count("train") == 12
+    assert [line["type"] for line in original_log].count("val") == 3
+
+    # the resolved config can be fed back, and the weights fit the network that it describes
+    resolved = build_yolact(str(run.logs / "config.yaml"))
+    resolved.load_state_dict(run.load("tiny_5_12.pth"), strict=True)
+
+    scored = train("--eval-only --validation_epoch 2")
+    assert scored.status == 0, scored.err_text
+    assert len(scored.train_events) == 12
+    best = max(run.evals, key=lambda event: (event["metrics"]["mask/all"], -event["iteration"]))
+    assert scored.evals[-1]["iteration"] == best["iteration"]
+    assert scored.evals[-1]["metrics"] == best["metrics"]
+    newest = train("--eval-only --output_coco_json --resume latest --score_threshold 0.01")
+    assert newest.evals[-1]["iteration"] == 12
+    boxes = json.loads((newest.folder / "results" / "bbox_detections.json").read_text())
+    assert all(box["score"] > 0.01 for box in boxes)
+
+    exported = train("", "--export", str(run.out / "net.pt2"))
+    assert exported.status == 0, exported.err_text
+    program = torch.export.load(run.out / "net.pt2").module()
+    assert program(torch.zeros(1, 3, 64, 64))["conf"].shape[-1] == 7
+
+
+def test_dry_run_writes_nothing(train):
+    run = train("--dry-run")
+    assert run.status == 0, run.err_text
+    assert "Dry run done" in run.text
+    assert not run.out.exists()
+
+
+def test_check_data_of_good_data(train):
+    run = train("--check-data")
+    assert run.status == 0, run.err_text
+    assert "instances_train.json is fine" in run.text
+    assert not run.out.exists()
+
+
+def test_batch_size_scales_the_schedule(train):
+    run = train("--max-iters 1 --batch_size 16")
+    assert "Scaling parameters by 2.00 to account for a batch size of 16." in run.text
+    cfg = yaml.safe_load((run.logs / "config.yaml").read_text())
+    as_is = train("--max-iters 1 --batch_size 16 --no_autoscale --lr 0.125", out="other")
+    unscaled = yaml.safe_load((as_is.logs / "config.yaml").read_text())
+    assert cfg["max_iter"] == unscaled["max_iter"] // 2
+    assert unscaled["lr"] == 0.125
+    assert not cfg["freeze_bn"]
+    few = train("--max-iters 1 --batch_size 4", out="few")
+    assert yaml.safe_load((few.logs / "config.yaml").read_text())["freeze_bn"]
+
+
+def test_two_processes_are_one_with_the_global_norm(train, torchrun):
+    """The same global batches and, with frozen batch norm, the same losses but for rounding."""
+    flags = "--max-iters 4 --loss_norm global --cfg-options freeze_bn=True"
+    alone = train(flags)
+    both = train(flags, launcher=torchrun(2), out="both")
+    assert both.status == 0, both.err_text
+    assert list(both.losses) == list(alone.losses) == [0, 1, 2, 3]
+    for iteration, losses in alone.losses.items():
+        for name, value in losses.items():
+            # float32 sums in another order, over four updates
+            assert both.losses[iteration][name] == pytest.approx(value, rel=2e-4), (iteration, name)
+    per_rank = train("--max-iters 1 --cfg-options freeze_bn=True", launcher=torchrun(2), out="own")
+    assert per_rank.losses[0]["C"] != pytest.approx(alone.losses[0]["C"], rel=1e-3)
+
+
+def test_bf16_compile_free_paths_and_channels_last_train(train):
+    plain = train("--max-iters 3")
+    run = train("--max-iters 3 --amp bf16 --channels-last", out="bf16")
+    assert run.status == 0, run.err_text
+    # bf16 has 8 bits: the first loss agrees to about a percent
+    assert run.train_events[0]["loss"] == pytest.approx(plain.train_events[0]["loss"], rel=0.05)
+    assert run.train_events[0]["loss"] != plain.train_events[0]["loss"]
+
+
+def test_workers_do_not_change_the_batches(train):
+    assert train("--max-iters 4").losses == train("--max-iters 4 --num_workers 3", out="b").losses
+
+
+def test_delayed_settings_take_effect(train):
+    plain = train("--max-iters 4")
+    setting = "delayed_settings=[(2, {'bbox_alpha': 15.0})]"
+    changed = train("--max-iters 4", "--cfg-options", setting, out="b")
+    assert changed.status == 0, changed.err_text
+    assert changed.losses[1] == plain.losses[1]
+    assert changed.losses[2]["B"] == pytest.approx(10 * plain.losses[2]["B"], rel=1e-5)
