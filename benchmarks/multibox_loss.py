@@ -7,12 +7,16 @@ The setting is ResNet-50's at 550 px: 19248 priors, 81 classes, 32 prototypes of
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# OpenMP threads that spin at the end of each operator wait whole time slices for one another once
+# another process wants a core: the loss, with hundreds of operators, then takes 20 products.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import torch
 from torch.profiler import ProfilerActivity, profile

@@ -49,8 +49,8 @@ class MultiBoxLoss(nn.Module):
                       [B, h, w, K], priors [P, 4] cx cy w h relative, segm [B, C-1, h3, w3] logits;
                       half precisions are computed in float32, also under autocast
         targets:      B tensors [n, 5] float: x1 y1 x2 y2 relative, 0-based class; n = 0 is fine
-        masks:        B tensors [n, H, W] of 0 and 1, any dtype; crowds come last in both
-        num_crowds:   B ints: how many of the last rows are crowds
+        masks:        B tensors [n, H, W] of 0 and 1, any dtype
+        num_crowds:   B ints: how many of the last rows of targets and masks are crowds
         "I" is there only with `cfg.use_maskiou`, "S" with `cfg.use_semantic_segmentation_loss`.
         Where an image, or the whole batch, has nothing to learn a term is 0, never NaN.
         """
@@ -129,8 +129,13 @@ def hard_negatives(conf, classes, counts, ratio):
 def background_cost(conf):
     """[B, P, C] logits to [B, P] -log softmax of class 0."""
     # differs: each row subtracts its own maximum, not the batch's, which let low rows underflow
-    images = map(at_least_float32, conf)  # one at a time, so that widening half precision is cheap
-    return torch.stack([image.logsumexp(1) - image[:, 0] for image in images])
+    top = at_least_float32(conf.amax(2))
+    cost, scratch = torch.empty_like(top), top.new_empty(conf.shape[1:])
+    # One scratch image for all: on a CPU fresh memory costs more than the arithmetic.
+    for image, shift, out in zip(conf, top, cost, strict=True):
+        torch.sub(at_least_float32(image), shift[:, None], out=scratch)
+        torch.sum(scratch.exp_(), dim=1, out=out)
+    return cost.log_().add_(top).sub_(conf[:, :, 0])
 
 
 def semantic_loss(segm, objects):

@@ -4,6 +4,7 @@ Shapes: B images, K prototypes of h x w pixels, O objects and T positives of the
 Source: YOLACT, arXiv:1904.02689, section 3; YOLACT++, arXiv:1912.06218; project spec section 8.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -35,12 +36,10 @@ def shrink_masks(masks, size):
     F.interpolate would give, but reads only the four pixels around each sample point and decides
     by a table: which of the 16 patterns of four bits are above 0.5 there.
     """
-    samplers, shrunk = {}, []
+    shrunk = []
     for mask in masks:
-        full = tuple(mask.shape[1:])
-        if full not in samplers:
-            samplers[full] = bilinear_sampler(full, size, mask.device)
-        (top, bottom), (left, right), table = samplers[full]
+        (top, bottom), (left, right), table = bilinear_sampler(
+            tuple(mask.shape[1:]), tuple(size), mask.device)
         mask = mask.to(torch.uint8)
         rows = torch.add(mask.index_select(1, top), mask.index_select(1, bottom), alpha=2)
         shape = (len(mask), *size)
@@ -50,6 +49,7 @@ def shrink_masks(masks, size):
     return torch.cat(shrunk)
 
 
+@lru_cache(maxsize=16)  # a run meets two sizes, and the table costs a third of its use
 def bilinear_sampler(full, size, device):
     """How to sample masks of `full` (H, W) pixels at `size` (h, w).
 
