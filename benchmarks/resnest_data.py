@@ -1,0 +1,90 @@
+"""Speed of the classifier's training samples on one core, against PIL's bare decoding.
+
+    python benchmarks/resnest_data.py ../shared/datasets/hymenoptera/train --rounds 9
+
+A sample is everything from the file to the normalised tensor. PIL's decoding, the transform's
+steps one after the other, and the fast path take turns image by image; an image counts with its
+median over the rounds (RandAugment, whose cost differs from draw to draw, with its mean).
+Goal: 0.30 of the decoding rate, 0.19 with RandAugment.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2
+import torch
+from PIL import Image
+
+from data.class_folders import ClassFolders, ClassificationDataset
+from data.imagenet import train_transform
+from data.loader import SampleKey
+
+
+class OneByOne:
+    """A transform's steps, each with the random streams that it takes."""
+
+    TAKES = {
+        "RandAugment": ("rng", "np_rng"),
+        "ERandomCrop": ("rng",),
+        "RandomHorizontalFlip": ("generator",),
+        "ColorJitter": ("generator",),
+        "Lighting": ("generator",),
+    }
+
+    def __init__(self, transform):
+        self.transform = transform
+
+    def __call__(self, image, **streams):
+        for step in self.transform.transforms:
+            takes = self.TAKES.get(type(step).__name__, ())
+            image = step(image, **{name: streams[name] for name in takes})
+        return image
+
+
+def pil_decode(path):
+    with path.open("rb") as file:
+        return Image.open(file).convert("RGB")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="one sub-folder for each class")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--crop-size", type=int, default=224)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    folders = ClassFolders(args.folder)
+    plain = train_transform(args.crop_size)
+    transforms = {
+        "steps": OneByOne(plain),
+        "fast": plain,
+        "fast, RandAugment": train_transform(args.crop_size, rand_aug=True),
+    }
+    jobs = {"PIL decode": lambda key: pil_decode(folders.path(key.index))}
+    for name, transform in transforms.items():
+        dataset = ClassificationDataset(folders, transform, train=True, seed=0)
+        jobs[name] = dataset.__getitem__
+    times = {name: [[] for _ in range(len(folders))] for name in jobs}
+    for epoch in range(args.rounds):
+        for i in range(len(folders)):
+            for name, job in jobs.items():
+                begin = time.process_time()  # of this process: what else runs does not count
+                job(SampleKey(epoch, i, i))
+                times[name][i].append(time.process_time() - begin)
+    print(f"{len(folders)} images, crop {args.crop_size}, {args.rounds} rounds, one thread")
+    baseline = None
+    for name, rows in times.items():
+        average = statistics.mean if "RandAugment" in name else statistics.median
+        rate = len(folders) / sum(map(average, rows))
+        baseline = baseline or rate
+        print(f"{name:18s} {rate:6.0f} images/s   {rate / baseline:.3f} of PIL decode")
+
+
+if __name__ == "__main__":
+    main()

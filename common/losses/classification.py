@@ -1,0 +1,76 @@
+"""Losses of the classifier, and mixup. Source: specs/resnest.md section 6."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class LabelSmoothing(nn.Module):
+    """Mean over the batch of (1-e) (-log p_target) + e mean_k (-log p_k), in the logits' dtype.
+
+    smoothing: e in [0, 1]; 0 is cross-entropy
+    Called with logits [B, K] and targets [B] int64; returns a 0-d tensor.
+    """
+
+    def __init__(self, smoothing: float = 0.0):
+        super().__init__()
+        self.smoothing = _checked(smoothing)
+
+    def forward(self, logits, targets):
+        return F.cross_entropy(logits, targets, label_smoothing=self.smoothing)
+
+
+class NLLMultiLabelSmooth(nn.Module):
+    """The same for soft targets [B, K], computed in float32; they need not be one-hot.
+
+    In eval mode it is plain cross-entropy on integer targets [B], in the logits' dtype.
+    """
+
+    def __init__(self, smoothing: float = 0.0):
+        super().__init__()
+        self.smoothing = _checked(smoothing)
+
+    def forward(self, logits, targets):
+        if not self.training:
+            return F.cross_entropy(logits, targets)
+        log_probs = F.log_softmax(logits.float(), dim=1)
+        hard = -(targets.float() * log_probs).sum(1)
+        uniform = -log_probs.mean(1)
+        return ((1.0 - self.smoothing) * hard + self.smoothing * uniform).mean()
+
+
+def mixup(
+    images: torch.Tensor, labels: torch.Tensor, num_classes: int, c: float, perm: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(c x + (1-c) x[perm], soft targets [B, num_classes] float32 mixed likewise).
+
+    images: [B, ...]; labels: [B] int64; perm: B indices. Nothing is drawn here.
+    Source: mixup, arXiv:1710.09412.
+    """
+    perm = torch.as_tensor(perm, device=images.device)
+    return c * images + (1.0 - c) * images[perm], mixed_targets(labels, num_classes, c, perm)
+
+
+def mixed_targets(
+    labels: torch.Tensor, num_classes: int, c: float, perm: torch.Tensor
+) -> torch.Tensor:
+    """c onehot(labels) + (1-c) onehot(labels[perm]), [B, num_classes] float32."""
+    one_hot = F.one_hot(labels, num_classes).float()
+    return c * one_hot + (1.0 - c) * one_hot[perm]
+
+
+def draw_mixup(alpha: float, batch_size: int, rng: Any) -> tuple[float, torch.Tensor]:
+    """(c, perm): c from Beta(alpha, alpha), not folded to >= 0.5, and a permutation, int64.
+
+    rng: numpy RandomState
+    """
+    c = float(rng.beta(alpha, alpha))
+    return c, torch.from_numpy(rng.permutation(batch_size))
+
+
+def _checked(smoothing):
+    if not 0.0 <= smoothing <= 1.0:
+        raise ValueError(f"label smoothing is a fraction in [0, 1], got {smoothing}")
+    return smoothing

@@ -1,0 +1,78 @@
+"""The networks by name: the original's fourteen and two of ours for small machines."""
+
+import dataclasses
+from typing import Any
+
+from torch import nn
+
+from common.errors import InputError, did_you_mean
+from models.resnest.network import Architecture, ResNeSt
+
+
+def _resnest(layers, stem_width=64, **changes):
+    deep = {"radix": 2, "deep_stem": True, "avg_down": True, "avd": True}
+    return Architecture(layers, stem_width=stem_width, **{**deep, **changes})
+
+
+def _fast(radix, groups, width):
+    return _resnest(
+        (3, 4, 6, 3), 32, radix=radix, groups=groups, bottleneck_width=width, avd_first=True
+    )
+
+
+_ARCHITECTURES = {
+    # parity: these are not plain ResNets: radix 1 puts a channel gate behind every 3x3 convolution
+    "resnet50": Architecture((3, 4, 6, 3)),
+    "resnet101": Architecture((3, 4, 23, 3)),
+    "resnet152": Architecture((3, 8, 36, 3)),
+    "resnest50": _resnest((3, 4, 6, 3), 32),
+    "resnest101": _resnest((3, 4, 23, 3)),
+    "resnest200": _resnest((3, 24, 36, 3)),
+    "resnest269": _resnest((3, 30, 48, 8)),
+    "resnest50_fast_1s1x64d": _fast(1, 1, 64),
+    "resnest50_fast_2s1x64d": _fast(2, 1, 64),
+    "resnest50_fast_4s1x64d": _fast(4, 1, 64),
+    "resnest50_fast_1s2x40d": _fast(1, 2, 40),
+    "resnest50_fast_2s2x40d": _fast(2, 2, 40),
+    "resnest50_fast_4s2x40d": _fast(4, 2, 40),
+    "resnest50_fast_1s4x24d": _fast(1, 4, 24),
+    # ours: resnest14 has one block a stage, resnest14_small a quarter of its channels as well
+    "resnest14": _resnest((1, 1, 1, 1), 32),
+    "resnest14_small": _resnest((1, 1, 1, 1), 16, planes=(16, 32, 64, 128)),
+}
+
+MODEL_NAMES = tuple(_ARCHITECTURES)
+
+
+def build_resnest(name: str, num_classes: int = 1000, **kwargs: Any) -> ResNeSt:
+    """The network called `name` with random weights; kwargs change fields of its Architecture.
+
+    Raises InputError for an unknown name, TypeError for an unknown field.
+    """
+    if name not in _ARCHITECTURES:
+        known = f"{did_you_mean(name, MODEL_NAMES)} Known: {', '.join(MODEL_NAMES)}"
+        raise InputError(f"unknown model {name!r}.{known}")
+    return ResNeSt(dataclasses.replace(_ARCHITECTURES[name], **kwargs), num_classes)
+
+
+def param_groups(
+    model: nn.Module, weight_decay: float, disable_bn_wd: bool = False
+) -> list[dict[str, Any]]:
+    """Parameter groups for SGD, in the order that the original's optimizer states rely on.
+
+    disable_bn_wd: False: one group in named_parameters order. True: first, without decay, whatever
+        has "bn" or "bias" in its name, then the rest.
+    The wrappers' prefixes (`module.`) change nothing.
+    """
+    if not disable_bn_wd:
+        return [{"params": list(model.parameters()), "weight_decay": weight_decay}]
+    spared, decayed = [], []
+    for name, parameter in model.named_parameters():
+        # parity: the rule goes by name, so the norms inside the deep stem and the shortcuts, which
+        # are not called bn, do get decay (specs/resnest.md, section 7)
+        is_spared = "bn" in name or "bias" in name
+        (spared if is_spared else decayed).append(parameter)
+    return [
+        {"params": spared, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": weight_decay},
+    ]
