@@ -497,7 +497,6 @@ def open_run_folder(job, start=None):
     resume_from = start if training and start > 0 else None
     run.open_folder(job.folder, to_yaml(job.cfg), resume_from, append=not training,
                     tensorboard=flags.tensorboard)
-    Path(flags.save_folder).mkdir(parents=True, exist_ok=True)
     if training and start > 0:
         run.record({"event": "resume", "iteration": start})
     if training and run.is_main and not flags.no_log:

@@ -16,8 +16,9 @@ Writer = Callable[[BinaryIO], object]
 def write_atomically(path: str | Path, write: Writer, needed_bytes: int = 0) -> None:
     """Call `write(file)` on a temporary file beside `path`, then rename it to `path`.
 
-    The file and its folder are flushed to the disk before the call returns. On any failure the
-    temporary file is removed and what stood at `path` is as before.
+    The folder is made when it is not there. File and folder are flushed to the disk before the
+    call returns. On any failure the temporary file is removed and what stood at `path` is as
+    before.
     needed_bytes: how large the file will be; less free space than that is refused before writing.
     Raises SaveError naming the file and the reason.
     """
@@ -33,6 +34,7 @@ def write_together(writes: Sequence[tuple[Path, Writer]], needed_bytes: int = 0)
     staged: list[tuple[Path, Path]] = []
     path = writes[0][0]
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _check_free_space(path.parent, needed_bytes)
         for path, write in writes:
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -46,6 +46,7 @@ def test_a_whole_run_leaves_what_it_should(train):
     assert scored.evals[-1]["iteration"] == best["iteration"]
     assert scored.evals[-1]["metrics"] == best["metrics"]
     newest = train("--eval-only --output_coco_json --resume latest --score_threshold 0.01")
+    assert newest.status == 0, newest.err_text
     assert newest.evals[-1]["iteration"] == 12
     boxes = json.loads((newest.folder / "results" / "bbox_detections.json").read_text())
     assert all(box["score"] > 0.01 for box in boxes)
@@ -94,8 +95,8 @@ def test_two_processes_are_one_with_the_global_norm(train, torchrun):
         for name, value in losses.items():
             # float32 sums in another order, over four updates
             assert both.losses[iteration][name] == pytest.approx(value, rel=2e-4), (iteration, name)
-    per_rank = train("--max-iters 1 --cfg-options freeze_bn=True", launcher=torchrun(2), out="own")
-    assert per_rank.losses[0]["C"] != pytest.approx(alone.losses[0]["C"], rel=1e-3)
+    own = train("--max-iters 4 --cfg-options freeze_bn=True", launcher=torchrun(2), out="own")
+    assert any(own.losses[i]["C"] != pytest.approx(alone.losses[i]["C"], rel=1e-2) for i in own.losses)
 
 
 def test_bf16_compile_free_paths_and_channels_last_train(train):

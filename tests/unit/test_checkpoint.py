@@ -175,9 +175,12 @@ def test_too_little_space_is_noticed_before_writing(tmp_path, monkeypatch):
     assert load_checkpoint(tmp_path / "a.pth") == {"a": 1}
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(SaveError, match=r"a\.pth: could not be written: No such file"):
-        save_checkpoint(tmp_path / "none" / "a.pth", {"a": 1})
+def test_a_folder_is_made_where_it_can_be(tmp_path):
+    save_checkpoint(tmp_path / "new" / "deep" / "a.pth", {"a": 1})
+    assert load_checkpoint(tmp_path / "new" / "deep" / "a.pth") == {"a": 1}
+    (tmp_path / "file").touch()
+    with pytest.raises(SaveError, match=r"a\.pth: could not be written: (Not a dir|File exists)"):
+        save_checkpoint(tmp_path / "file" / "a.pth", {"a": 1})
 
 
 @pytest.mark.fault

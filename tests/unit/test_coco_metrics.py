@@ -453,8 +453,8 @@ def test_detection_files(tmp_path):
     evaluator.reset()
     evaluator.write_detections(path_mask=path_mask)
     assert json.loads(path_mask.read_text()) == []
-    with pytest.raises(SaveError, match=r"absent.bbox\.json"):
-        evaluator.write_detections(path_bbox=tmp_path / "absent" / "bbox.json")
+    with pytest.raises(SaveError, match=r"mask\.json.bbox\.json"):
+        evaluator.write_detections(path_bbox=path_mask / "bbox.json")
 
 
 def test_detection_files_score_the_same(tmp_path):
