@@ -1,6 +1,7 @@
 """One image or label file of a segmentation set, checked; every fault names the file."""
 
 import io
+import os
 import struct
 from pathlib import Path
 
@@ -67,16 +68,20 @@ def read_label(path: str | Path, num_class: int) -> np.ndarray:
     return labels
 
 
-def check_pair(record: dict, size: tuple[int, int], label_size: tuple[int, int]) -> None:
-    """Raise InputError when image, label and list disagree on the size; all are (width, height)."""
+def check_pair(
+    record: dict, root: str, size: tuple[int, int], label_size: tuple[int, int]
+) -> None:
+    """Raise InputError when image, label and list disagree on the size; sizes are (w, h)."""
+    image = os.path.join(root, record["fpath_img"])
     if size != label_size:
         raise InputError(
-            f"{record['fpath_segm']}: the label is {label_size[0]}x{label_size[1]}, its image "
-            f"{record['fpath_img']} is {size[0]}x{size[1]}: both must have the same size"
+            f"{os.path.join(root, record['fpath_segm'])}: the label is "
+            f"{label_size[0]}x{label_size[1]}, its image {image} is {size[0]}x{size[1]}: both must "
+            "have the same size"
         )
     if "width" in record and size != (record["width"], record["height"]):
         raise InputError(
-            f"{record['fpath_img']}: the image is {size[0]}x{size[1]}, the list says "
+            f"{image}: the image is {size[0]}x{size[1]}, the list says "
             f"{record['width']}x{record['height']}: correct width and height in the list"
         )
 

@@ -107,7 +107,7 @@ def check_seg_files(
         try:
             image = read_image(os.path.join(root, record["fpath_img"]))
             labels = read_label(os.path.join(root, record["fpath_segm"]), num_class)
-            check_pair(record, image.size, labels.shape[::-1])
+            check_pair(record, root, image.size, labels.shape[::-1])
         except InputError as error:
             faults += error.faults
     return faults

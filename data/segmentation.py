@@ -232,7 +232,7 @@ class TrainBatches(Dataset):
 
 
 class EvalItems(Dataset):
-    """`eval_item` of each record: what a DataLoader over the validation list needs."""
+    """`eval_item` of each record, for a loader over the validation list."""
 
     def __init__(self, records: Sequence[dict], dataset_cfg):
         self._records = records
@@ -241,8 +241,9 @@ class EvalItems(Dataset):
     def __len__(self):
         return len(self._records)
 
-    def __getitem__(self, i: int) -> dict:
-        return eval_item(self._records[i], self._cfg)
+    def __getitem__(self, i: int | SampleKey) -> dict:
+        number = i.index if isinstance(i, SampleKey) else i
+        return eval_item(self._records[number], self._cfg)
 
 
 def _round_up(length, multiple):
@@ -257,7 +258,7 @@ def _read_pair(record, dataset_cfg):
     """(PIL image, [h, w] uint8 label map), checked."""
     image = read_image(_joined(dataset_cfg, record["fpath_img"]))
     label = read_label(_joined(dataset_cfg, record["fpath_segm"]), dataset_cfg.num_class)
-    check_pair(record, image.size, label.shape[::-1])
+    check_pair(record, dataset_cfg.root_dataset, image.size, label.shape[::-1])
     return image, label
 
 

@@ -54,7 +54,7 @@ class HRModule(nn.Module):
 
 
 class HRNetV2(nn.Module):
-    """[B, 3, H, W] -> one map of 720 channels at stride 4: all branches, enlarged to the first's."""
+    """[B, 3, H, W] -> one map of 720 channels at stride 4: all branches, enlarged and joined."""
 
     def __init__(self):
         super().__init__()

@@ -32,7 +32,7 @@ def pyramid_conv(x: Tensor, pooled: list[Tensor], weight: Tensor) -> Tensor:
 
 
 def _taps(p, weight):
-    """Every kernel tap applied to the small map: [B, O, 3 h, 3 w], rows (dy, y), columns (dx, x)."""
+    """All kernel taps on the small map: [B, O, 3 h, 3 w], rows (dy, y), columns (dx, x)."""
     out_channels, in_channels = weight.shape[:2]
     batch, _, h, w = p.shape
     kernel = weight.permute(2, 3, 0, 1).reshape(9 * out_channels, in_channels, 1, 1)

@@ -5,6 +5,7 @@ import torch
 from goldens import check_summary, detfill, image_batch, load_golden
 from torch import nn
 
+from common.schedulers import poly
 from models.segmentation import (
     NormMomentum,
     SegmentationModule,
@@ -71,7 +72,8 @@ def train_with_fixed_dropout(module):
 
 
 def close(value, wanted):
-    assert float(torch.as_tensor(value).detach()) == pytest.approx(wanted, rel=RTOL, abs=ATOL)
+    value = value.item() if torch.is_tensor(value) else value
+    assert value == pytest.approx(wanted, rel=RTOL, abs=ATOL)
 
 
 def check(tensor, record):
@@ -207,8 +209,6 @@ def test_gradients(mode):
 
 
 def test_six_sgd_steps():
-    from common.schedulers import poly
-
     record = STEP[FAST]
     module = build(FORWARD["eval"][FAST])
     train_with_fixed_dropout(module)
