@@ -32,6 +32,7 @@ SCRIPT = "train_yolact"
 PROJECT = Path(__file__).resolve().parent
 AVERAGED = 100  # iterations behind the means of a console line, as the original
 EVAL_BATCH = 8  # images per forward pass of an evaluation
+CACHE = "cache"  # in the run folder: annotation indexes, mapped into memory at the next start
 PICTURED = 9  # images in each grid
 SHOWN_SCORE = 0.3  # predictions below it are not drawn
 
@@ -135,6 +136,7 @@ from data import (
     ordered_batches,
     save_predictions,
     save_samples,
+    share_indexes,
 )
 from data.shapes import ensure_shapes
 from metrics import CocoEvaluator, format_table
@@ -200,11 +202,11 @@ def session(flags, run):
     """Settle, build, find the start, then do what was asked: check, evaluate, export or train."""
     if flags.export:
         check_export(flags.export)
-    cfg, indexes = run.from_main(lambda: read_settings(flags, run))
+    cfg, own_indexes = run.from_main(lambda: read_settings(flags, run))
     if flags.check_data:
-        run.log("; ".join(f"{part}: {index.path} is fine" for part, index in indexes.items()))
+        run.log(f"{', '.join(index.path for index in own_indexes.values())}: no fault found.")
         return
-    job = Job(flags, run, cfg, indexes)
+    job = Job(flags, run, cfg, share_indexes(run, cfg.dataset, own_indexes))
     build(job)
     start = load_start(job)
     if flags.export:
@@ -234,7 +236,9 @@ def read_settings(flags, run):
     if flags.eval_only or flags.check_data or (training and flags.validation_epoch > 0):
         parts.append("valid")
     own_data = any(option.startswith("dataset.train_info=") for option in flags.cfg_options)
-    dataset, indexes = open_coco(dataset, parts, own_data=own_data, deep=flags.check_data)
+    cache = Path(flags.log_folder) / cfg.name / CACHE
+    dataset, indexes = open_coco(dataset, parts, own_data=own_data, deep=flags.check_data,
+                                 cache_folder=cache if cache.is_dir() else None)
     cfg = replace(cfg, dataset=dataset, num_classes=len(dataset.class_names) + 1)
     return scale(cfg, flags, run), indexes
 
@@ -497,6 +501,9 @@ def open_run_folder(job, start=None):
     resume_from = start if training and start > 0 else None
     run.open_folder(job.folder, to_yaml(job.cfg), resume_from, append=not training,
                     tensorboard=flags.tensorboard)
+    if run.is_main:
+        for index in job.indexes.values():
+            index.keep(job.folder / CACHE)
     if training and start > 0:
         run.record({"event": "resume", "iteration": start})
     if training and run.is_main and not flags.no_log:

@@ -226,21 +226,22 @@ class Run:
         dist.broadcast_object_list(box)
         return box[0]
 
-    def from_main(self, read: Callable[[], Any]) -> Any:
-        """What `read()` returns, called by rank 0 alone (all ranks).
+    def from_main(self, read: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+        """What `read()` gives on rank 0, as a pair (all ranks).
 
+        read: returns (what all ranks get, what rank 0 keeps to itself: None on the others)
         For what is read from shared files: an InputError there is raised on every rank.
         """
-        answer = None
+        answer, own = None, None
         if self.is_main:
             try:
-                answer = read()
+                answer, own = read()
             except InputError as error:
                 answer = error
         answer = self.broadcast(answer)
         if isinstance(answer, InputError):
             raise answer
-        return answer
+        return answer, own
 
     def barrier(self) -> None:
         """Wait until every rank has come here (all ranks)."""

@@ -3,7 +3,7 @@
 from data.classes import derive_classes, settle_classes, unmapped_categories
 from data.coco_check import check_coco, first_faults
 from data.coco_index import CocoIndex
-from data.coco_open import open_coco
+from data.coco_open import open_coco, share_indexes
 from data.decode import read_image
 from data.instance_pictures import save_predictions, save_samples
 from data.instances import InstanceDataset, collate_instances
@@ -27,5 +27,6 @@ __all__ = [
     "save_predictions",
     "save_samples",
     "settle_classes",
+    "share_indexes",
     "unmapped_categories",
 ]

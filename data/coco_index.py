@@ -90,12 +90,19 @@ class CocoIndex:
         if arrays is not None:
             return cls(path=str(path), **arrays)
         index = cls(path=str(path), **parse_coco(path))
-        if cache is not None and not index.faults and not index.missing:
-            try:
-                write_cache(cache, {f.name: getattr(index, f.name) for f in fields(cls)[1:-2]})
-            except SaveError as error:
-                log.warning("%s; the annotations are parsed again at each start", error)
+        if cache_folder is not None:
+            index.keep(cache_folder)
         return index
+
+    def keep(self, cache_folder: str | Path) -> None:
+        """Put the arrays into `cache_folder`, for `from_file`; not those of a faulty file."""
+        cache = cache_path(Path(self.path), Path(cache_folder))
+        if self.faults or self.missing or cache.exists():
+            return
+        try:
+            write_cache(cache, {f.name: getattr(self, f.name) for f in fields(self)[1:-2]})
+        except SaveError as error:
+            log.warning("%s; the annotations are parsed again at each start", error)
 
     @cached_property
     def categories(self) -> dict[int, str]:

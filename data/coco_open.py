@@ -1,6 +1,10 @@
 """Opens the annotation files of a run: indexes, checks, and the classes in force."""
 
+import os
+import shutil
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
@@ -53,3 +57,31 @@ def open_coco(
             raise InputError(faults)
         dataset = replace(dataset, class_names=names, label_map=label_map)
     return dataset, indexes
+
+
+def share_indexes(run: Any, dataset: Any, indexes: dict[str, CocoIndex] | None) -> dict:
+    """{part: index} on every rank; the arrays exist once on a machine (all ranks).
+
+    run:     the Run
+    indexes: what `open_coco` gave rank 0, None on the others
+    Rank 0's go into a file that its neighbours map into memory; it is removed once all have it.
+    On other machines the first process parses the files for its own neighbours.
+    """
+    parts = run.broadcast(list(indexes) if run.is_main else None)
+    if run.world_size == 1:
+        return indexes
+    # the launcher of a machine is the parent of all its processes, so they agree on the name
+    folder = Path(tempfile.gettempdir()) / f"coco-indexes-{os.getppid()}"
+    files = {"train": dataset.train_info, "valid": dataset.valid_info}
+    if run.is_main:
+        for index in indexes.values():
+            index.keep(folder)
+    elif run.local_rank == 0:
+        indexes = {part: CocoIndex.from_file(files[part], folder) for part in parts}
+    run.barrier()
+    if indexes is None:
+        indexes = {part: CocoIndex.from_file(files[part], folder) for part in parts}
+    run.barrier()
+    if run.local_rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    return indexes

@@ -8,7 +8,7 @@ import yaml
 
 from models.yolact import build_yolact
 
-FILES = {"config.yaml", "curves.png", "env.json", "log.txt", "metrics.jsonl", "predictions.png",
+FILES = {"cache", "config.yaml", "curves.png", "env.json", "log.txt", "metrics.jsonl", "predictions.png",
          "train_samples.png"}
 
 
@@ -67,7 +67,8 @@ def test_dry_run_writes_nothing(train):
 def test_check_data_of_good_data(train):
     run = train("--check-data")
     assert run.status == 0, run.err_text
-    assert "instances_train.json is fine" in run.text
+    assert "instances_train.json" in run.text
+    assert "no fault found" in run.text
     assert not run.out.exists()
 
 
