@@ -26,9 +26,9 @@ def center_crop_box(width: int, height: int, crop_size: int) -> tuple[float, flo
 
 
 def random_crop_box(
-    width: int, height: int, crop_size: int, rng: Any = None
+    width: int, height: int, crop_size: int, rng: Any = None, min_area: float = MIN_AREA_REL
 ) -> tuple[float, float, float, float]:
-    """A box of 10 to 100 % of the image and an aspect ratio of 3/4 to 4/3, drawn from `rng`.
+    """A box of `min_area` to 1 of the image's area, aspect ratio 3/4 to 4/3, drawn from `rng`.
 
     The centre crop when the box would be the whole image or ten draws do not fit (very long
     images). rng: random.Random; None: Python's global stream
@@ -38,7 +38,7 @@ def random_crop_box(
     for _ in range(ATTEMPTS):
         # parity: uniform in the ratio itself, not in its logarithm
         aspect = rng.uniform(*ASPECT_RANGE)  # width / height
-        low = round(math.sqrt(MIN_AREA_REL * area / aspect))
+        low = round(math.sqrt(min_area * area / aspect))
         high = round(math.sqrt(area / aspect))
         if high * aspect > width:
             high = int((width + 0.5 - 1e-7) / aspect)
@@ -49,7 +49,7 @@ def random_crop_box(
         box_height = round(rng.uniform(low, high))
         box_width = round(box_height * aspect)
         box_area = box_width * box_height
-        if box_area < MIN_AREA_REL * area or box_area > area:
+        if box_area < min_area * area or box_area > area:
             continue
         if box_width > width or box_height > height:
             continue

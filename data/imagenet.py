@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.crops import center_crop_box, random_crop_box
+from data.crops import MIN_AREA_REL, center_crop_box, random_crop_box
 from data.jitter import IDENTITY, ColorJitter, Planes, as_tensor, jittered_planes, planes_of
 from data.rand_augment import RAND_AUGMENT_OPS, RandAugment
 
@@ -32,6 +32,7 @@ __all__ = [
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 JITTER = 0.4
 LIGHTING_STD = 0.1
+STANDARD_MIN_AREA_REL = 0.08  # torchvision's
 RAND_AUGMENT_N, RAND_AUGMENT_M = 2, 12
 _EIGENVALUES = np.array((0.2175, 0.0188, 0.0045), np.float32)
 _EIGENVECTORS = np.array(
@@ -61,23 +62,23 @@ class ECenterCrop:
 
 
 class ERandomCrop:
-    """A random crop, resized bilinearly to crop_size x crop_size."""
+    """A random crop of at least `min_area` of the image, resized bilinearly to crop_size."""
 
-    def __init__(self, crop_size: int):
-        self.crop_size = crop_size
+    def __init__(self, crop_size: int, min_area: float = MIN_AREA_REL):
+        self.crop_size, self.min_area = crop_size, min_area
 
     def __call__(self, image: Image.Image, *, rng: Any = None) -> Image.Image:
-        box = random_crop_box(*image.size, self.crop_size, rng)
+        box = random_crop_box(*image.size, self.crop_size, rng, self.min_area)
         return _cropped(image, box, self.crop_size, _FILTERS["bilinear"])
 
 
 class RandomResizedCrop:
-    """torchvision's random crop: 8 to 100 % of the area, log-uniform aspect ratio; its draws."""
+    """torchvision's random crop: uniform area, log-uniform aspect ratio; its draws."""
 
-    SCALE, RATIO, ATTEMPTS = (0.08, 1.0), (3.0 / 4.0, 4.0 / 3.0), 10
+    RATIO, ATTEMPTS = (3.0 / 4.0, 4.0 / 3.0), 10
 
-    def __init__(self, crop_size: int):
-        self.crop_size = crop_size
+    def __init__(self, crop_size: int, min_area: float = STANDARD_MIN_AREA_REL):
+        self.crop_size, self.scale = crop_size, (min_area, 1.0)
 
     def __call__(self, image: Image.Image, *, generator: Any = None) -> Image.Image:
         box = self._box(*image.size, generator)
@@ -85,7 +86,7 @@ class RandomResizedCrop:
 
     def _box(self, width, height, generator):
         for _ in range(self.ATTEMPTS):
-            box_width, box_height = _draw_sides(width * height, self.SCALE, self.RATIO, generator)
+            box_width, box_height = _draw_sides(width * height, self.scale, self.RATIO, generator)
             if 0 < box_width <= width and 0 < box_height <= height:
                 y = _draw_below(height - box_height + 1, generator)
                 x = _draw_below(width - box_width + 1, generator)
@@ -193,9 +194,9 @@ class TrainTransform:
     the other, with mirroring, jitter, lighting and normalisation done in one go.
     """
 
-    def __init__(self, crop_size: int, rand_aug: bool):
+    def __init__(self, crop_size: int, rand_aug: bool, min_area: float):
         self._rand_augment = RandAugment(RAND_AUGMENT_N, RAND_AUGMENT_M) if rand_aug else None
-        self._crop = ERandomCrop(crop_size)
+        self._crop = ERandomCrop(crop_size, min_area)
         self._flip = RandomHorizontalFlip()
         self._jitter = ColorJitter(JITTER)
         self._lighting = Lighting(LIGHTING_STD)
@@ -219,9 +220,9 @@ class StandardTransform:
     Called like `TrainTransform`.
     """
 
-    def __init__(self, crop_size: int, rand_aug: bool, random_erasing: float):
+    def __init__(self, crop_size: int, rand_aug: bool, min_area: float, random_erasing: float):
         self._rand_augment = RandAugment(RAND_AUGMENT_N, RAND_AUGMENT_M) if rand_aug else None
-        self._crop = RandomResizedCrop(crop_size)
+        self._crop = RandomResizedCrop(crop_size, min_area)
         self._flip = RandomHorizontalFlip()
         self._erasing = RandomErasing(random_erasing) if random_erasing > 0 else None
         steps = [self._rand_augment, self._crop, self._flip, ToTensor(), Normalize()]
@@ -246,16 +247,25 @@ def val_transform(crop_size: int, interpolation: str = "bilinear") -> ValTransfo
     return ValTransform(crop_size, interpolation)
 
 
-def train_transform(crop_size: int, rand_aug: bool = False) -> TrainTransform:
-    """The original's training transform; rand_aug puts RandAugment(2, 12) in front."""
-    return TrainTransform(crop_size, rand_aug)
+def train_transform(
+    crop_size: int, rand_aug: bool = False, min_area: float = MIN_AREA_REL
+) -> TrainTransform:
+    """The original's training transform.
+
+    rand_aug: RandAugment(2, 12) in front
+    min_area: of the random crop, as a fraction of the image's; 0.1 is the original
+    """
+    return TrainTransform(crop_size, rand_aug, min_area)
 
 
 def standard_transform(
-    crop_size: int, rand_aug: bool = False, random_erasing: float = 0.0
+    crop_size: int,
+    rand_aug: bool = False,
+    min_area: float = STANDARD_MIN_AREA_REL,
+    random_erasing: float = 0.0,
 ) -> StandardTransform:
-    """torchvision's usual training transform. random_erasing: its probability"""
-    return StandardTransform(crop_size, rand_aug, random_erasing)
+    """torchvision's usual training transform; the same, and the probability of random erasing."""
+    return StandardTransform(crop_size, rand_aug, min_area, random_erasing)
 
 
 def _cropped(image, box, crop_size, resample):

@@ -1,4 +1,4 @@
-"""Losses of the classifier, and mixup. Source: specs/resnest.md section 6."""
+"""Losses of the classifier, mixup and CutMix. Source: specs/resnest.md section 6."""
 
 from typing import Any
 
@@ -68,6 +68,45 @@ def draw_mixup(alpha: float, batch_size: int, rng: Any) -> tuple[float, torch.Te
     """
     c = float(rng.beta(alpha, alpha))
     return c, torch.from_numpy(rng.permutation(batch_size))
+
+
+def cutmix(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    num_classes: int,
+    box: tuple[int, int, int, int],
+    perm: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images with `box` taken from images[perm], and targets mixed by the areas, as from `mixup`.
+
+    images: [B, C, H, W]; box: (x0, y0, x1, y1) pixels. Nothing is drawn here.
+    Source: CutMix, arXiv:1905.04899.
+    """
+    perm = torch.as_tensor(perm, device=images.device)
+    x0, y0, x1, y1 = box
+    images = images.clone(memory_format=torch.preserve_format)
+    images[:, :, y0:y1, x0:x1] = images[perm, :, y0:y1, x0:x1]
+    kept = 1.0 - (x1 - x0) * (y1 - y0) / (images.shape[2] * images.shape[3])
+    return images, mixed_targets(labels, num_classes, kept, perm)
+
+
+def draw_cutmix(
+    alpha: float, batch_size: int, height: int, width: int, rng: Any
+) -> tuple[tuple[int, int, int, int], torch.Tensor]:
+    """(box, perm): a box of the image's shape, clipped by its border, and a permutation.
+
+    Its area before clipping is 1 - Beta(alpha, alpha) of the image's. rng: numpy RandomState
+    """
+    side = (1.0 - rng.beta(alpha, alpha)) ** 0.5
+    half_width, half_height = int(width * side) // 2, int(height * side) // 2
+    x, y = int(rng.randint(width)), int(rng.randint(height))
+    box = (
+        max(0, x - half_width),
+        max(0, y - half_height),
+        min(width, x + half_width),
+        min(height, y + half_height),
+    )
+    return box, torch.from_numpy(rng.permutation(batch_size))
 
 
 def _checked(smoothing):

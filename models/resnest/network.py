@@ -23,7 +23,7 @@ class Architecture:
     radix:       groups of maps that attention chooses between; at least 1
     groups:      cardinality of the 3x3 convolutions
     planes:      inner channels of each stage at `bottleneck_width` 64
-    stem_stride: 4, or 1 for images of about 32 px
+    stem_stride: 4; 2 leaves out the max pool, 1 the first convolution's stride too (small images)
     dilation:    2 or 4 keep the last one or two stages at stride 8 by dilating instead
     dilated:     the same as dilation 4
     avd:         a strided 3x3 average pool does the down-sampling of a stage's first block
@@ -51,8 +51,8 @@ class Architecture:
     def __post_init__(self):
         if len(self.layers) != len(self.planes):
             raise ValueError(f"{len(self.layers)} stages of blocks, {len(self.planes)} of planes")
-        if self.radix < 1 or self.dilation not in (1, 2, 4) or self.stem_stride not in (1, 4):
-            raise ValueError("radix is at least 1, dilation 1, 2 or 4, stem_stride 1 or 4")
+        if self.radix < 1 or self.dilation not in (1, 2, 4) or self.stem_stride not in (1, 2, 4):
+            raise ValueError("radix is at least 1, dilation 1, 2 or 4, stem_stride 1, 2 or 4")
         if not 0.0 <= self.final_drop < 1.0:
             raise ValueError(f"final_drop is a probability below 1, got {self.final_drop}")
 
@@ -140,7 +140,7 @@ class ResNeSt(nn.Module):
 
 def _stem(arch):
     """(the convolutions before the first norm, their output channels)"""
-    stride = 2 if arch.stem_stride == 4 else 1
+    stride = min(arch.stem_stride, 2)
     if not arch.deep_stem:
         return nn.Conv2d(3, 64, 7, stride, padding=3, bias=False), 64
     width = arch.stem_width

@@ -1,0 +1,138 @@
+"""Starts a network from a file of weights, the classifier's own class count notwithstanding."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.checkpoint import load_checkpoint
+from common.errors import InputError
+from models.resnest.zoo import MODEL_NAMES
+
+_RELEASE = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/"
+_PUBLISHED = {  # name -> first digits of the file's SHA-256
+    "resnest50": "528c19ca",
+    "resnest101": "22405ba7",
+    "resnest200": "75117900",
+    "resnest269": "0cc87c48",
+    "resnest50_fast_1s1x64d": "d8fbf808",
+    "resnest50_fast_2s1x64d": "44938639",
+    "resnest50_fast_4s1x64d": "f74f3fc3",
+    "resnest50_fast_1s2x40d": "32830b84",
+    "resnest50_fast_2s2x40d": "9d126481",
+    "resnest50_fast_4s2x40d": "41d14ed0",
+    "resnest50_fast_1s4x24d": "d4a4f76f",
+}
+# File name -> (address, first digits of its SHA-256): what common.pretrained.find_pretrained takes.
+PRETRAINED_FILES = {
+    f"{name}-{digits}.pth": (f"{_RELEASE}{name}-{digits}.pth", digits)
+    for name, digits in _PUBLISHED.items()
+}
+CLASSIFIER = ("fc.weight", "fc.bias")
+_MOST_NAMES = 4  # of wrong keys that a message lists
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What `load_weights` took from a file, in words by `str()`.
+
+    loaded:       entries taken over
+    file_classes: classes of the file's classifier; None when it has none
+    fresh:        entries left as they were: the classifier's, if it has another class count
+    doubt:        why the file may belong to another network all the same, "" when nothing says so
+    """
+
+    source: str
+    loaded: int
+    file_classes: int | None
+    fresh: tuple[str, ...]
+    doubt: str
+
+    def __str__(self) -> str:
+        text = f"{self.source}: {self.loaded} entries loaded"
+        if self.fresh:
+            had = "no classifier" if self.file_classes is None else f"{self.file_classes} classes"
+            text += f"; the file has {had}, so {', '.join(self.fresh)} start at random"
+        return f"{text}. {self.doubt}" if self.doubt else text
+
+
+def pretrained_file(name: str) -> str | None:
+    """File name of the published ImageNet weights of the network `name`; None: there are none."""
+    return f"{name}-{_PUBLISHED[name]}.pth" if name in _PUBLISHED else None
+
+
+def load_weights(net: nn.Module, path: str | Path, name: str = "") -> WeightsReport:
+    """Load a file into a network of `models.resnest` and say what came of it.
+
+    path: a bare state dict, or a checkpoint that holds one as `state_dict`; `module.` is dropped
+    name: the network's, to notice a file that is named after another one of the same shapes
+
+    A classifier of another class count is left out. Raises InputError, naming file and keys, when
+    anything else is missing, unexpected or of another shape; the network is then unchanged.
+    """
+    state = bare_state_dict(load_checkpoint(path))
+    own = net.state_dict()
+    head = state.get("fc.weight")
+    file_classes = len(head) if torch.is_tensor(head) and head.ndim else None
+    fresh = tuple(
+        key for key in CLASSIFIER
+        if file_classes != len(own["fc.weight"]) or key not in state
+    )
+    faults = _misfits(own, {k: v for k, v in state.items() if k not in fresh}, fresh, str(path))
+    if faults:
+        raise InputError(faults)
+    net.load_state_dict({k: v for k, v in state.items() if k not in fresh}, strict=False)
+    return WeightsReport(str(path), len(own) - len(fresh), file_classes, fresh, _doubt(path, name))
+
+
+def bare_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights of a checkpoint or of a bare state dict, without the wrappers' `module.`"""
+    state = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(state, Mapping):
+        state = {}
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def _misfits(own, given, fresh, source):
+    missing = [
+        k for k in own
+        if k not in given and k not in fresh and not k.endswith("num_batches_tracked")
+    ]
+    unexpected = [key for key in given if key not in own]
+    faults = [
+        f"{source}: {what} {_few(keys)}; the weights belong to another model{hint}"
+        for what, keys, hint in (
+            ("missing", missing, _plain_resnet_hint(given)),
+            ("unexpected", unexpected, ""),
+        )
+        if keys
+    ]
+    for key in own:
+        value = given.get(key)
+        if value is None or (torch.is_tensor(value) and value.shape == own[key].shape):
+            continue
+        shape = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
+        faults.append(f"{source}: {key} is {shape}, the model wants {tuple(own[key].shape)}")
+    return faults[:_MOST_NAMES]
+
+
+def _plain_resnet_hint(given):
+    if "layer1.0.conv2.weight" not in given:
+        return ""
+    return ": a plain ResNet's, while resnet50, 101 and 152 here have a gate behind each 3x3"
+
+
+def _doubt(path, name):
+    """resnest50 and resnest50_fast_2s1x64d, for one, differ in no key and no shape."""
+    named = max((n for n in MODEL_NAMES if Path(path).name.startswith(n)), key=len, default=name)
+    if not name or named == name:
+        return ""
+    return f"The file is named after {named}, the model is {name}: check that they belong together."
+
+
+def _few(keys):
+    more = len(keys) - _MOST_NAMES
+    return ", ".join(keys[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
