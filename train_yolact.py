@@ -47,48 +47,38 @@ def flags(
     = "yolact_base_config",
     dataset: Annotated[str | None, flag("--dataset", "data set name, over the config's")] = None,
     batch_size: Annotated[int, flag("--batch_size", "images a batch, over all GPUs", min=1)] = 8,
-    lr: Annotated[float | None, flag("--lr --learning_rate", "base rate; never scaled", min=0)]
-    = None,
+    lr: Annotated[float | None, flag("--lr --learning_rate", "base rate, as is", min=0)] = None,
     momentum: Annotated[float | None, flag("--momentum", "of SGD", min=0)] = None,
     decay: Annotated[float | None, flag("--decay --weight_decay", "weight decay", min=0)] = None,
     gamma: Annotated[float | None, flag("--gamma", "lr factor at each step", min=0)] = None,
     resume: Annotated[str | None, flag("--resume", "latest, interrupt or a weights file")] = None,
-    start_iter: Annotated[int, flag("--start_iter", "with --resume: iteration to count from, 0 to "
-                                    "fine-tune; -1: the file's own", min=-1)] = -1,
+    start_iter: Annotated[int, flag("--start_iter", "count from; -1: the file's own", min=-1)] = -1,
     num_workers: Annotated[int, flag("--num_workers", "processes that load data", min=0)] = 4,
     cuda: Annotated[str, cli.bool_option("--cuda", help="use a GPU when there is one")] = "True",
     save_folder: Annotated[str, flag("--save_folder", "where weights are")] = "weights/",
     log_folder: Annotated[str, flag("--log_folder", "holds the run folder")] = "logs/",
-    save_interval: Annotated[int, flag("--save_interval", "iterations between saves", min=1)]
-    = 10000,
-    validation_size: Annotated[int, flag("--validation_size", "images to validate on", min=1)]
-    = 5000,
-    validation_epoch: Annotated[int, flag("--validation_epoch", "epochs between validations; "
-                                          "0 or less: never")] = 2,
+    save_interval: Annotated[int, flag("--save_interval", "between saves", min=1)] = 10000,
+    validation_size: Annotated[int, flag("--validation_size", "images, at most", min=1)] = 5000,
+    validation_epoch: Annotated[int, flag("--validation_epoch", "epochs between; 0: never")] = 2,
     keep_latest: Annotated[bool, flag("--keep_latest", "delete the save before the last")] = False,
-    keep_latest_interval: Annotated[int, flag("--keep_latest_interval", "... except those at "
-                                              "multiples of this")] = 100000,
+    keep_latest_interval: Annotated[int, flag("--keep_latest_interval",
+                                              "... but keep multiples of this")] = 100000,
     no_log: Annotated[bool, flag("--no_log", "do not write <name>.log")] = False,
     log_gpu: Annotated[bool, flag("--log_gpu", "put nvidia-smi's numbers into it")] = False,
     no_interrupt: Annotated[bool, flag("--no_interrupt", "do not save on Ctrl-C")] = False,
     batch_alloc: Annotated[str | None, flag("--batch_alloc", "images of each GPU: 5,3")] = None,
-    no_autoscale: Annotated[bool, flag("--no_autoscale", "do not scale lr and schedule with the "
-                                       "batch size")] = False,
+    no_autoscale: Annotated[bool, flag("--no_autoscale", "schedule as for batch 8")] = False,
     # --- its evaluation flags
     fast_nms: Annotated[str, cli.bool_option("--fast_nms", help="False: traditional NMS")] = "True",
-    cross_class_nms: Annotated[str, cli.bool_option("--cross_class_nms", help="NMS over all "
-                                                    "classes")] = "False",
-    score_threshold: Annotated[float, flag("--score_threshold", "only detections above count",
-                                           min=0, max=1)] = 0.0,
-    output_coco_json: Annotated[bool, flag("--output_coco_json", "with --eval-only: write what "
-                                           "was found as COCO results")] = False,
-    bbox_det_file: Annotated[str, flag("--bbox_det_file", "... boxes")]
-    = "results/bbox_detections.json",
-    mask_det_file: Annotated[str, flag("--mask_det_file", "... masks")]
-    = "results/mask_detections.json",
+    cross_class_nms: Annotated[str, cli.bool_option("--cross_class_nms",
+                                                    help="one NMS over all classes")] = "False",
+    score_threshold: Annotated[float, flag("--score_threshold", "drop scores up to", min=0)] = 0.0,
+    output_coco_json: Annotated[bool, flag("--output_coco_json", "write what is found")] = False,
+    bbox_det_file: Annotated[str, flag("--bbox_det_file", "path")] = "results/bbox_detections.json",
+    mask_det_file: Annotated[str, flag("--mask_det_file", "path")] = "results/mask_detections.json",
     # --- additions
-    loss_norm: Annotated[str, flag("--loss_norm", "positives that losses are divided by: each "
-                                   "process's own, as the original, or all", metavar="rank|global",
+    loss_norm: Annotated[str, flag("--loss_norm", "whose positives divide the losses: each "
+                                   "process's own, or all", metavar="rank|global",
                                    callback=cli.one_of("rank", "global"),
                                    rich_help_panel=cli.ADDITIONS)] = "rank",
     device: cli.Device = None, amp: cli.Amp = "off", compile: cli.Compile = False,
@@ -111,6 +101,7 @@ if __name__ == "__main__":
 
 import torch
 
+import data
 from common.checkpoint import load_checkpoint, save_pair
 from common.checkpoint_folder import CheckpointFolder
 from common.config import to_yaml
@@ -128,26 +119,9 @@ from common.schedulers import autoscale, warmup_multistep
 from common.session_log import SessionLog
 from common.start import find_start, find_trained, iteration_of
 from common.training_state import check_same_run, pack_state, restore_state
-from data import (
-    InstanceDataset,
-    ResumableLoader,
-    collate_instances,
-    open_coco,
-    ordered_batches,
-    save_predictions,
-    save_samples,
-    share_indexes,
-)
 from data.shapes import ensure_shapes
 from metrics import CocoEvaluator, format_table
-from models.yolact import (
-    build_yolact,
-    detect,
-    load_dataset_config,
-    load_weights,
-    load_yolact_config,
-    postprocess,
-)
+from models import yolact
 
 
 @dataclass
@@ -206,7 +180,7 @@ def session(flags, run):
     if flags.check_data:
         run.log(f"{', '.join(index.path for index in own_indexes.values())}: no fault found.")
         return
-    job = Job(flags, run, cfg, share_indexes(run, cfg.dataset, own_indexes))
+    job = Job(flags, run, cfg, data.share_indexes(run, cfg.dataset, own_indexes))
     build(job)
     start = load_start(job)
     if flags.export:
@@ -225,8 +199,8 @@ def read_settings(flags, run):
 
     Order of the original: config, --dataset, autoscale, flags; the data's own classes come between.
     """
-    cfg = load_yolact_config(flags.config, options=flags.cfg_options)
-    dataset = load_dataset_config(flags.dataset) if flags.dataset else cfg.dataset
+    cfg = yolact.load_yolact_config(flags.config, options=flags.cfg_options)
+    dataset = yolact.load_dataset_config(flags.dataset) if flags.dataset else cfg.dataset
     if dataset.train_info.startswith("data/shapes/"):  # the embedded sample is the project's
         ensure_shapes(PROJECT / "data" / "shapes", "coco")
         paths = ("train_images", "train_info", "valid_images", "valid_info")
@@ -237,7 +211,7 @@ def read_settings(flags, run):
         parts.append("valid")
     own_data = any(option.startswith("dataset.train_info=") for option in flags.cfg_options)
     cache = Path(flags.log_folder) / cfg.name / CACHE
-    dataset, indexes = open_coco(dataset, parts, own_data=own_data, deep=flags.check_data,
+    dataset, indexes = data.open_coco(dataset, parts, own_data=own_data, deep=flags.check_data,
                                  cache_folder=cache if cache.is_dir() else None)
     cfg = replace(cfg, dataset=dataset, num_classes=len(dataset.class_names) + 1)
     return scale(cfg, flags, run), indexes
@@ -271,18 +245,18 @@ def build(job):
     options = {"seed": flags.seed, "bad_images": flags.bad_images,
                "include_empty": cfg.dataset.include_empty}
     if "train" in job.indexes:
-        job.train_set = InstanceDataset(
+        job.train_set = data.InstanceDataset(
             job.indexes["train"], cfg.dataset.train_images, cfg, train=True, **options)
-        job.loader = ResumableLoader(
+        job.loader = data.ResumableLoader(
             job.train_set, flags.batch_size, seed=flags.seed, workers=flags.num_workers,
-            rank=run.rank, world_size=run.world_size, collate=collate_instances,
+            rank=run.rank, world_size=run.world_size, collate=data.collate_instances,
             shares=shares if run.world_size > 1 else None, pin_memory=run.device.type == "cuda")
     if "valid" in job.indexes:
-        job.valid_set = InstanceDataset(
+        job.valid_set = data.InstanceDataset(
             job.indexes["valid"], cfg.dataset.valid_images, cfg, train=False, **options)
 
     job.precision = Precision(flags.amp, run.device)
-    job.net = build_yolact(cfg).to(run.device)
+    job.net = yolact.build_yolact(cfg).to(run.device)
     if flags.channels_last:
         job.net.to(memory_format=torch.channels_last)
     job.optimizer = torch.optim.SGD(job.net.parameters(), lr=cfg.lr, momentum=cfg.momentum,
@@ -313,7 +287,7 @@ def load_start(job):
         initialise(job)
     else:
         run.log(f"Resuming training, loading {found[0]}...")
-        load_weights(job.net, found[1], source=found[0])
+        yolact.load_weights(job.net, found[1], source=found[0])
     if flags.ema:
         job.ema = average_of(job.net, flags.ema)
     return resume(job, found[0], found[2]) if found else max(flags.start_iter, 0)
@@ -326,7 +300,7 @@ def initialise(job):
     if flags.pretrained:
         weights = load_checkpoint(flags.pretrained)
         job.net.init_weights()  # for what the file lacks
-        report = load_weights(job.net, weights, partial=True, source=flags.pretrained)
+        report = yolact.load_weights(job.net, weights, partial=True, source=flags.pretrained)
     else:
         file = job.cfg.backbone.path
         report = job.net.init_weights(file and find_pretrained(file, flags.save_folder))
@@ -336,7 +310,7 @@ def initialise(job):
 
 def load_trained(job, path, weights, state):
     """A checkpoint to evaluate or export; the averaged weights where training kept an average."""
-    load_weights(job.net, weights, source=path)
+    yolact.load_weights(job.net, weights, source=path)
     if state and state["ema"]:
         job.ema = average_of(job.net, decay=0.0)
         job.ema.load_state_dict(state["ema"])
@@ -383,7 +357,7 @@ def train(job, start):
     else:
         open_run_folder(job, start)
         if run.is_main:
-            save_samples(job.train_set, job.cfg, job.folder / "train_samples.png", PICTURED)
+            data.save_samples(job.train_set, job.cfg, job.folder / "train_samples.png", PICTURED)
     per_epoch = job.loader.steps_per_epoch(flags.accumulate)
     run.log(f"Begin training! Iterations {start} to {stop_at}, {per_epoch} an epoch, "
             f"{flags.batch_size * flags.accumulate} of {len(job.train_set)} images each.")
@@ -582,8 +556,8 @@ def evaluate(job, iteration):
     labels = cfg.dataset.label_map or {i: i for i in range(1, cfg.num_classes)}
     category_ids = torch.tensor(sorted(labels, key=labels.get))
     chosen = job.valid_set.scattered(flags.validation_size)
-    batches = ordered_batches(job.valid_set, chosen[run.rank::run.world_size], EVAL_BATCH,
-                              collate=collate_instances, workers=flags.num_workers)
+    batches = data.ordered_batches(job.valid_set, chosen[run.rank::run.world_size], EVAL_BATCH,
+                                   collate=data.collate_instances, workers=flags.num_workers)
     evaluator, pictures = CocoEvaluator(cfg.dataset.valid_info), []
     net.eval()
     with closing(batches), torch.no_grad():
@@ -597,23 +571,24 @@ def evaluate(job, iteration):
                 continue
             with job.precision.autocast():
                 predictions = net.forward_heads(batch["images"].to(run.device))
-            detections = detect(predictions, cfg, flags.fast_nms, flags.cross_class_nms)
+            detections = yolact.detect(predictions, cfg, flags.fast_nms, flags.cross_class_nms)
             for i, detection in enumerate(detections):
                 height, width = batch["sizes"][i]
-                found = postprocess(detection, width, height, net, flags.score_threshold)
+                found = yolact.postprocess(detection, width, height, net, flags.score_threshold)
                 evaluator.update({batch["image_ids"][i]: {
                     "boxes": found["box"], "scores": found["score"], "masks": found["mask"],
                     "labels": category_ids[found["class"].cpu()],
                     "mask_scores": found["mask_score"]}})
                 if len(pictures) < PICTURED:
-                    found = postprocess(detection, cfg.max_size, cfg.max_size, net, SHOWN_SCORE)
-                    pictures.append((batch["images"][i], batch["targets"][i], batch["masks"][i],
-                                     found))
+                    size = cfg.max_size
+                    found = yolact.postprocess(detection, size, size, net, SHOWN_SCORE)
+                    truth = (batch[key][i] for key in ("images", "targets", "masks"))
+                    pictures.append((*truth, found))
     for part in run.gather(evaluator.results()) or []:
         evaluator.merge(part)
     if not run.is_main:
         return None
-    save_predictions(pictures, cfg, job.folder / "predictions.png")
+    data.save_predictions(pictures, cfg, job.folder / "predictions.png")
     if flags.eval_only and flags.output_coco_json:
         evaluator.write_detections(flags.bbox_det_file, flags.mask_det_file)
         run.log(f"Detections are in {flags.bbox_det_file} and {flags.mask_det_file}.")

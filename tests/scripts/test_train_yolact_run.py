@@ -8,8 +8,8 @@ import yaml
 
 from models.yolact import build_yolact
 
-FILES = {"cache", "config.yaml", "curves.png", "env.json", "log.txt", "metrics.jsonl", "predictions.png",
-         "train_samples.png"}
+FILES = {"cache", "config.yaml", "curves.png", "env.json", "log.txt", "metrics.jsonl",
+         "predictions.png", "train_samples.png"}
 
 
 def test_a_whole_run_leaves_what_it_should(train):
@@ -97,7 +97,8 @@ def test_two_processes_are_one_with_the_global_norm(train, torchrun):
             # float32 sums in another order, over four updates
             assert both.losses[iteration][name] == pytest.approx(value, rel=2e-4), (iteration, name)
     own = train("--max-iters 4 --cfg-options freeze_bn=True", launcher=torchrun(2), out="own")
-    assert any(own.losses[i]["C"] != pytest.approx(alone.losses[i]["C"], rel=1e-2) for i in own.losses)
+    assert any(losses["C"] != pytest.approx(alone.losses[iteration]["C"], rel=1e-2)
+               for iteration, losses in own.losses.items())
 
 
 def test_bf16_compile_free_paths_and_channels_last_train(train):
