@@ -24,24 +24,24 @@ from data.class_folders import ClassFolders, ClassificationDataset
 from data.imagenet import train_transform
 from data.loader import SampleKey
 
+TAKES = {
+    "RandAugment": ("rng", "np_rng"),
+    "ERandomCrop": ("rng",),
+    "RandomHorizontalFlip": ("generator",),
+    "ColorJitter": ("generator",),
+    "Lighting": ("generator",),
+}
+
 
 class OneByOne:
     """A transform's steps, each with the random streams that it takes."""
-
-    TAKES = {
-        "RandAugment": ("rng", "np_rng"),
-        "ERandomCrop": ("rng",),
-        "RandomHorizontalFlip": ("generator",),
-        "ColorJitter": ("generator",),
-        "Lighting": ("generator",),
-    }
 
     def __init__(self, transform):
         self.transform = transform
 
     def __call__(self, image, **streams):
         for step in self.transform.transforms:
-            takes = self.TAKES.get(type(step).__name__, ())
+            takes = TAKES.get(type(step).__name__, ())
             image = step(image, **{name: streams[name] for name in takes})
         return image
 

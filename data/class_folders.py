@@ -99,7 +99,7 @@ class ClassificationDataset(Dataset):
         self.folders, self.transform = folders, transform
         self._train, self._seed = train, seed
         self._skip_bad = bad_images == "skip"
-        self._np_rng = np.random.RandomState(0)  # seeded anew for each sample; a new one costs 80 us
+        self._np_rng = np.random.RandomState(0)  # seeded for each sample: a new one costs 80 us
 
     def __len__(self) -> int:
         return len(self.folders)

@@ -17,11 +17,7 @@ INIT = load_golden("resnest_init")
 TRAIN3 = load_golden("resnest_train3")
 
 COUNTS = KEYS.pop("_counts")
-CASES = [
-    pytest.param(name, case, marks=[pytest.mark.slow] if "224" in case else [], id=f"{name}-{case}")
-    for name, cases in FORWARD.items()
-    for case in cases
-]
+CASES = [(name, case) for name, cases in FORWARD.items() for case in cases]
 
 
 def build_on_meta(name):
