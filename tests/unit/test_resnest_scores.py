@@ -107,8 +107,10 @@ def test_losses_are_torchs():
 
 def test_soft_loss_computes_in_float32():
     logits, labels = batch(4)
-    loss = NLLMultiLabelSmooth(0.1)(logits.bfloat16(), F.one_hot(labels, 7).bfloat16())
+    coarse, targets = logits.bfloat16(), F.one_hot(labels, 7)
+    loss = NLLMultiLabelSmooth(0.1)(coarse, targets.bfloat16())
     assert loss.dtype == torch.float32
+    assert torch.equal(loss, NLLMultiLabelSmooth(0.1)(coarse.float(), targets.float()))
     assert NLLMultiLabelSmooth(0.1).eval()(logits, labels) == F.cross_entropy(logits, labels)
 
 
