@@ -17,12 +17,13 @@ import numpy as np
 CLASSES = ("ellipse", "rectangle", "triangle", "star", "ring", "bow")
 
 MIN_SIZE_PX = 32
-RADIUS_REL = (0.11, 0.26)  # of the shorter side
-CROWD_CHANCE = 0.08
+RADIUS_REL = (0.18, 0.32)  # of the shorter side
+CROWD_CHANCE = 0.05
+MOST_OBJECTS = 3
 
 SUBPIXELS = 4  # shapes are filled on a grid this much finer: 17 levels of edge coverage
 MIN_RADIUS_PX = 6.0
-MIN_VISIBLE = 0.55  # an object must show this share of itself: half a bow would be a triangle
+MIN_VISIBLE = 0.8  # an object must show this share of itself: half a bow would be a triangle
 MAX_TRIES = 12
 MIN_PART_PX = 1.0  # smaller polygons and holes are left out
 MIN_COLOUR_STEP = 75.0  # wanted RGB distance between objects and to the background
@@ -76,8 +77,8 @@ def render_scene(
 
     size:          (h, w) in pixels, each at least 32
     classes:       names out of CLASSES; labels are indices into them
-    labels:        what to place, front first (None: 1 to 5 random ones); an object that finds no
-                   place where enough of it shows is left out, the first one always finds one
+    labels:        what to place, front first (None: 1 to MOST_OBJECTS random ones); an object
+                   that finds no place where enough of it shows is left out, never the first one
     radius_rel:    range of the objects' outer radius as a fraction of the shorter side
     crowd_chance:  probability of one crowd behind the objects
     Raises ValueError for smaller sizes, unknown classes and an empty list of labels.
@@ -89,7 +90,7 @@ def render_scene(
     if unknown:
         raise ValueError(f"unknown shapes {sorted(unknown)}; known: {', '.join(CLASSES)}")
     if labels is None:
-        labels = rng.randint(len(classes), size=rng.randint(1, 6))
+        labels = rng.randint(len(classes), size=rng.randint(1, MOST_OBJECTS + 1))
     if len(labels) == 0:
         raise ValueError("a scene needs at least one object")
     wanted = [(int(label), False) for label in labels]

@@ -27,7 +27,7 @@ JPEG_QUALITY = 95
 
 # The embedded sets: enough to learn from, a few seconds to draw.
 SAMPLE_SIZE_PX = 160
-SAMPLE_TRAIN, SAMPLE_VAL = 480, 96
+SAMPLE_TRAIN, SAMPLE_VAL = 1200, 96
 CLASS_SIZE_PX = 96
 CLASS_TRAIN, CLASS_VAL = 120, 30  # per class
 SAMPLE_SEED = 7

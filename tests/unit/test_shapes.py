@@ -44,9 +44,9 @@ def small_samples(monkeypatch):
 
 
 def test_coco_set_reads_back(tmp_path):
-    paths = write_coco(tmp_path, 30, 4, 96, seed=3)
+    paths = write_coco(tmp_path, 60, 4, 96, seed=3)
     coco = COCO(str(paths.train_info))
-    assert len(coco.imgs) == 30
+    assert len(coco.imgs) == 60
     kinds = set()
     for annotation in coco.anns.values():
         image = coco.imgs[annotation["image_id"]]
@@ -70,7 +70,7 @@ def test_coco_set_reads_back(tmp_path):
             pixels = cv2.imread(str(paths.train_images / image["file_name"]))
             assert pixels.shape == (image["height"], image["width"], 3)
             ids.append(image["id"])
-    assert len(set(ids)) == len(ids) == 34
+    assert len(set(ids)) == len(ids) == 64
 
 
 @pytest.mark.parametrize("category_ids", [(0, 1, 2, 3, 4, 5), (7, 90, 3, 12, 5, 6)])
@@ -105,9 +105,9 @@ def test_larger_sets_begin_with_the_smaller_ones_scenes(tmp_path):
 
 
 def test_ade_set_reads_back(tmp_path):
-    paths = write_ade(tmp_path, 24, 3, 96, seed=3)
+    paths = write_ade(tmp_path, 60, 3, 96, seed=3)
     seen = set()
-    for odgt, count in ((paths.train_list, 24), (paths.val_list, 3)):
+    for odgt, count in ((paths.train_list, 60), (paths.val_list, 3)):
         records = [json.loads(line) for line in odgt.read_text().splitlines()]
         assert len(records) == count
         for record in records:
