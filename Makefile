@@ -12,7 +12,7 @@ BIN = $(VENV)/bin
 .PHONY: demo test slow install lint clean
 
 demo: install
-	$(BIN)/python train_yolact.py --config yolact_shapes --save_folder weights/demo --log_folder logs/demo --validation_epoch 5
+	$(BIN)/python train_yolact.py --config yolact_shapes --save_folder weights/demo --log_folder logs/demo --validation_epoch 5 --num_workers 1
 
 test: lint
 	$(BIN)/python -m pytest -q

@@ -115,7 +115,7 @@ from common.plots import plot_curves
 from common.precision import Precision
 from common.pretrained import find_pretrained
 from common.run import start_run
-from common.schedulers import autoscale, warmup_multistep
+from common.schedulers import warmup_multistep
 from common.session_log import SessionLog
 from common.start import find_start, find_trained, iteration_of
 from common.training_state import check_same_run, pack_state, restore_state
@@ -144,6 +144,7 @@ class Job:
     session_log: Any = None  # the original's <name>.log
     best: float = -1.0  # mask AP of the best checkpoint, percent
     validated_at: int = -1  # iteration of the last validation
+    metrics: Any = None  # its scores
 
     @property
     def folder(self):
@@ -164,6 +165,7 @@ class Job:
 def main(flags, stop):
     """One run, from the flags to the closed files."""
     flags.cfg_options = flags.cfg_options or []
+    flags.trains = not (flags.eval_only or flags.export)
     device = flags.device or (None if flags.cuda else "cpu")
     run = start_run(SCRIPT, device, flags.seed, stop)
     try:
@@ -201,36 +203,27 @@ def read_settings(flags, run):
     """
     cfg = yolact.load_yolact_config(flags.config, options=flags.cfg_options)
     dataset = yolact.load_dataset_config(flags.dataset) if flags.dataset else cfg.dataset
-    if dataset.train_info.startswith("data/shapes/"):  # the embedded sample is the project's
+    drawn = {key: str(PROJECT / value) for key, value in vars(dataset).items()
+             if str(value).startswith("data/shapes/")}
+    if drawn:  # the embedded sample belongs to the project's folder, wherever one stands
         ensure_shapes(PROJECT / "data" / "shapes", "coco")
-        paths = ("train_images", "train_info", "valid_images", "valid_info")
-        dataset = replace(dataset, **{k: str(PROJECT / vars(dataset)[k]) for k in paths})
-    training = not (flags.eval_only or flags.export)
-    parts = ["train"] if training else []
-    if flags.eval_only or flags.check_data or (training and flags.validation_epoch > 0):
-        parts.append("valid")
+        dataset = replace(dataset, **drawn)
     own_data = any(option.startswith("dataset.train_info=") for option in flags.cfg_options)
+    # the training file is also where the classes are, when the config does not name them
+    parts = ["train"] if flags.trains or own_data or not dataset.class_names else []
+    if flags.eval_only or flags.check_data or (flags.trains and flags.validation_epoch > 0):
+        parts.append("valid")
     cache = Path(flags.log_folder) / cfg.name / CACHE
     dataset, indexes = data.open_coco(dataset, parts, own_data=own_data, deep=flags.check_data,
-                                 cache_folder=cache if cache.is_dir() else None)
+                                      cache_folder=cache if cache.is_dir() else None)
     cfg = replace(cfg, dataset=dataset, num_classes=len(dataset.class_names) + 1)
-    return scale(cfg, flags, run), indexes
-
-
-def scale(cfg, flags, run):
-    """The config with lr schedule and frozen batch norm for the batch size (spec, section 1)."""
-    batch = flags.batch_size * flags.accumulate  # images behind one update
-    given = {"lr": flags.lr, "momentum": flags.momentum, "decay": flags.decay, "gamma": flags.gamma}
-    given = {key: value for key, value in given.items() if value is not None}
-    if batch != 8 and not flags.no_autoscale:
-        lr, steps, max_iter = autoscale(batch, cfg.lr, cfg.lr_steps, cfg.max_iter)
-        cfg = replace(cfg, lr=lr, lr_steps=steps, max_iter=max_iter)
-        run.log(f"Scaling parameters by {batch / 8:.2f} to account for a batch size of {batch}.")
+    if not flags.no_autoscale:
+        cfg = yolact.scaled_to_batch(cfg, flags.batch_size * flags.accumulate, run.log)
     per_device = flags.batch_size // run.num_devices(flags.device)
-    if per_device < 6 and not cfg.freeze_bn:
-        run.log(f"{per_device} images a device are too few for batch norm: its layers are frozen.")
-        given["freeze_bn"] = True
-    return replace(cfg, **given)
+    cfg = yolact.with_batch_norm_rule(cfg, per_device, run.log)
+    given = {key: vars(flags)[key] for key in ("lr", "momentum", "decay", "gamma")}
+    cfg = replace(cfg, **{key: value for key, value in given.items() if value is not None})
+    return cfg, indexes
 
 
 # --- building
@@ -244,7 +237,7 @@ def build(job):
         shares = parse_batch_alloc(flags.batch_alloc, devices, flags.batch_size)
     options = {"seed": flags.seed, "bad_images": flags.bad_images,
                "include_empty": cfg.dataset.include_empty}
-    if "train" in job.indexes:
+    if flags.trains:
         job.train_set = data.InstanceDataset(
             job.indexes["train"], cfg.dataset.train_images, cfg, train=True, **options)
         job.loader = data.ResumableLoader(
@@ -330,9 +323,6 @@ def resume(job, path, state):
         run.warn(f"{path} has no training state beside it: momentum starts at zero")
         return iteration
     check_same_run(state["identity"], identity(job), flags.force_resume, run.warn)
-    if state["world_size"] != run.world_size:
-        run.log(f"Written by {state['world_size']} processes, now there are {run.world_size}; the "
-                "global batches stay the same.")
     restore_state(state, job.optimizer, job.precision.scaler, job.ema)
     job.best, job.validated_at = state["best"], state["validated_at"]
     return iteration
@@ -411,7 +401,12 @@ def train(job, start):
         validate(job, stop_at)
     save(job, max(start, stop_at))
     draw_curves(job)
-    run.log(f"Done. Weights are in {flags.save_folder}, log and pictures in {job.folder}.")
+    run.log(f"Done. Weights are in {flags.save_folder}, log and metrics in {job.folder}.")
+    if job.metrics:
+        run.log(f"mask AP {job.metrics['mask/all'] / 100:.2f}, at IoU 0.5 "
+                f"{job.metrics['mask/50'] / 100:.2f}, box AP {job.metrics['box/all'] / 100:.2f}")
+    for picture in sorted(job.folder.glob("*.png")):
+        run.log(f"{picture}")
 
 
 def schedule(cfg):
@@ -511,7 +506,7 @@ def epoch_of(job, iteration):
 def leave(job, iteration):
     """A stop signal has come: save, note it, and end with its exit status."""
     name = job.run.stop_requested
-    if job.loader and not (job.flags.no_interrupt and name == "SIGINT"):
+    if job.flags.trains and not (job.flags.no_interrupt and name == "SIGINT"):
         save(job, iteration, interrupt=True)
     job.run.record({"event": "stop", "iteration": iteration, "reason": name})
     raise Stopped(name)
@@ -534,7 +529,7 @@ def validate(job, iteration):
     begin = time.perf_counter()
     metrics = run.broadcast(evaluate(job, iteration))
     epoch = epoch_of(job, iteration)
-    job.validated_at = iteration
+    job.validated_at, job.metrics = iteration, metrics
     run.record({"event": "eval", "iteration": iteration, "epoch": epoch, "metrics": metrics})
     if job.session_log:
         job.session_log.val(metrics, epoch, iteration, round(time.perf_counter() - begin, 2))

@@ -25,7 +25,8 @@ def open_coco(
 
     dataset:  a config's frozen section: train_info, train_images, valid_info, valid_images,
               has_gt, include_empty, class_names, label_map
-    parts:    "train", "valid" or both; the classes are those of the first, the other must agree
+    parts:    "train", "valid", both, or none; the classes are those of the first, the other must
+              agree; without any they are the config's
     own_data: the files were put over the config's on the command line (see `settle_classes`)
     cache_folder: where indexes are kept, None for nowhere
     deep:     open every image too
@@ -47,7 +48,7 @@ def open_coco(
     if faults:
         raise InputError(first_faults(faults))
 
-    if dataset.has_gt:
+    if dataset.has_gt and indexes:
         first, *others = indexes
         names, label_map = settle_classes(dataset.class_names, dataset.label_map,
                                           indexes[first].categories, files[first][0], own_data)

@@ -17,13 +17,13 @@ import numpy as np
 CLASSES = ("ellipse", "rectangle", "triangle", "star", "ring", "bow")
 
 MIN_SIZE_PX = 32
-RADIUS_REL = (0.18, 0.32)  # of the shorter side
+RADIUS_REL = (0.2, 0.34)  # of the shorter side
 CROWD_CHANCE = 0.05
 MOST_OBJECTS = 3
 
 SUBPIXELS = 4  # shapes are filled on a grid this much finer: 17 levels of edge coverage
 MIN_RADIUS_PX = 6.0
-MIN_VISIBLE = 0.8  # an object must show this share of itself: half a bow would be a triangle
+MIN_VISIBLE = 0.92  # an object must show this share of itself: half a bow would be a triangle
 MAX_TRIES = 12
 MIN_PART_PX = 1.0  # smaller polygons and holes are left out
 MIN_COLOUR_STEP = 75.0  # wanted RGB distance between objects and to the background

@@ -1,3 +1,4 @@
+from models.yolact.batch_rules import scaled_to_batch, with_batch_norm_rule
 from models.yolact.detect import detect
 from models.yolact.masks import postprocess
 from models.yolact.network import Yolact, build_yolact
@@ -13,4 +14,6 @@ __all__ = [
     "load_weights",
     "load_yolact_config",
     "postprocess",
+    "scaled_to_batch",
+    "with_batch_norm_rule",
 ]

@@ -1,0 +1,29 @@
+"""What YOLACT's trainer changes in a config because of the batch size (spec, section 1)."""
+
+from dataclasses import replace
+
+from common.schedulers import autoscale
+
+WRITTEN_FOR = 8  # images: the batch that learning rates and lengths of the configs are for
+FEWEST_FOR_BATCH_NORM = 6  # images a device; below, its statistics are left alone
+
+
+def scaled_to_batch(cfg, batch_size, log):
+    """The config with lr, steps and length scaled by batch_size / 8; `log` is told in one line.
+
+    batch_size: images behind one update, over all devices
+    """
+    if batch_size == WRITTEN_FOR:
+        return cfg
+    lr, steps, max_iter = autoscale(batch_size, cfg.lr, cfg.lr_steps, cfg.max_iter)
+    factor = batch_size / WRITTEN_FOR
+    log(f"Scaling parameters by {factor:.2f} to account for a batch size of {batch_size}.")
+    return replace(cfg, lr=lr, lr_steps=steps, max_iter=max_iter)
+
+
+def with_batch_norm_rule(cfg, per_device, log):
+    """The config with freeze_bn on where a device sees too few images at once."""
+    if per_device >= FEWEST_FOR_BATCH_NORM or cfg.freeze_bn:
+        return cfg
+    log(f"{per_device} images a device are too few for batch norm: its layers are frozen.")
+    return replace(cfg, freeze_bn=True)
