@@ -341,7 +341,7 @@ def identity(job):
 def train(job, start):
     """The updates from `start` on, with saves and validations, and the last of both."""
     flags, run = job.flags, job.run
-    stop_at = min(flags.max_iters or job.cfg.max_iter, job.cfg.max_iter)
+    stop_at = max(start, min(flags.max_iters or job.cfg.max_iter, job.cfg.max_iter))
     if flags.dry_run:
         stop_at = start + 2
     else:
@@ -372,8 +372,9 @@ def train(job, start):
             run.seed_step(step)  # random choices in the loss depend on seed, step, rank alone
 
             own_losses = backward(job, batches)
+            means = run.mean(own_losses)
             # The loop's one wait for the device: a loss is known before the weights change.
-            losses = {name: value.item() for name, value in run.mean(own_losses).items()}
+            losses = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
             image_ids = [i for batch in batches for i in batch["image_ids"]]
             grad_norm = None
             if guard.allows_update(losses, own_losses, image_ids, step):
@@ -397,9 +398,10 @@ def train(job, start):
     if flags.dry_run:
         run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
         return
+    save(job, stop_at)
     if job.valid_set and job.validated_at != stop_at:
-        validate(job, stop_at)
-    save(job, max(start, stop_at))
+        validate(job, stop_at)  # after the save: a fault in it must not cost the last weights
+        save(job, stop_at)  # with the best score in the state
     draw_curves(job)
     run.log(f"Done. Weights are in {flags.save_folder}, log and metrics in {job.folder}.")
     if job.metrics:
@@ -424,7 +426,6 @@ def apply_settings(job, settings):
 
 def backward(job, batches):
     """Forward and backward of one update. Returns its losses {name: 0-d tensor}."""
-
     job.optimizer.zero_grad(set_to_none=True)
     sums = {}
     for i, batch in enumerate(batches):
@@ -506,7 +507,9 @@ def epoch_of(job, iteration):
 def leave(job, iteration):
     """A stop signal has come: save, note it, and end with its exit status."""
     name = job.run.stop_requested
-    if job.flags.trains and not (job.flags.no_interrupt and name == "SIGINT"):
+    flags = job.flags
+    wanted = flags.trains and not flags.dry_run and not (flags.no_interrupt and name == "SIGINT")
+    if wanted:
         save(job, iteration, interrupt=True)
     job.run.record({"event": "stop", "iteration": iteration, "reason": name})
     raise Stopped(name)
