@@ -1,6 +1,7 @@
 """ResNeSt networks: options, weights files, configs."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -263,3 +264,25 @@ def test_all_faults_at_once(tmp_path):
 def test_names():
     assert len(MODEL_NAMES) == 16
     assert len([name for name in MODEL_NAMES if name.startswith("resnest50_fast_")]) == 7
+
+
+RECIPES = sorted((Path(__file__).parents[2] / "configs" / "resnest").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_load(path):
+    cfg = load_resnest_config(path)
+    name, optimizer = cfg.MODEL.NAME, cfg.OPTIMIZER
+    assert name in MODEL_NAMES
+    if path.stem in MODEL_NAMES:  # a published recipe
+        assert name == path.stem
+        # 0.1 at batch 256, whatever the number of processes
+        lr_per_image = optimizer.LR / cfg.TRAINING.BATCH_SIZE
+        assert lr_per_image == pytest.approx(0.1 / 256, rel=1e-12)
+        assert (cfg.TRAINING.EPOCHS, optimizer.WARMUP_EPOCHS, cfg.DATA.MIXUP) == (270, 5, 0.2)
+
+
+def test_all_recipes_are_there():
+    names = {path.stem for path in RECIPES}
+    published = {"resnest50", "resnest101", "resnest200", "resnest269"}
+    assert names >= published | {"base_resnet50", "resnest_base", "shapes", "small"}
