@@ -295,8 +295,11 @@ def initialise(job):
         job.net.init_weights()  # for what the file lacks
         report = yolact.load_weights(job.net, weights, partial=True, source=flags.pretrained)
     else:
-        file = job.cfg.backbone.path
-        report = job.net.init_weights(file and find_pretrained(file, flags.save_folder))
+        file, path = job.cfg.backbone.path, None
+        if file:  # rank 0 fetches what is missing, then it is there for the others
+            job.run.from_main(lambda: (find_pretrained(file, flags.save_folder), None))
+            path = find_pretrained(file, flags.save_folder)
+        report = job.net.init_weights(path)
     for line in report:
         job.run.log(line)
 
