@@ -95,7 +95,7 @@ def test_broken_polygon(train, broken):
         polygons = (a for a in coco["annotations"] if isinstance(a["segmentation"], list))
         next(polygons)["segmentation"][0].append(1.0)
 
-    one_line(train("", *broken(damage)), "instances_train.json", "13 coordinates")
+    one_line(train("", *broken(damage)), "instances_train.json", "it needs an even number")
 
 
 def test_every_fault_of_a_file_is_reported(train, broken):
