@@ -1,5 +1,6 @@
 """MultiBoxLoss against a plain loop over the spec's section 8, and its edges."""
 
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -463,16 +464,17 @@ def test_unknown_normalisation():
 
 def as_rank(rank, rendezvous):
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2,
+        timeout=timedelta(seconds=60))
     try:
         return share_of(rank, "global"), share_of(rank, "rank")
     finally:
         torch.distributed.destroy_process_group()
 
 
-def second_rank(rendezvous, results):
+def send_rank(rank, rendezvous, results):
     torch.set_num_threads(1)
-    results.put(as_rank(1, rendezvous))
+    results.put((rank, as_rank(rank, rendezvous)))
 
 
 def share_of(rank, normalize):
@@ -488,11 +490,15 @@ def share_of(rank, normalize):
 def test_global_normalisation_equals_one_process(tmp_path):
     context = torch.multiprocessing.get_context("spawn")
     results = context.Queue()
-    other = context.Process(target=second_rank, args=(tmp_path / "rendezvous", results))
-    other.start()
-    global0, local0 = as_rank(0, tmp_path / "rendezvous")
-    global1, _ = results.get(timeout=120)
-    other.join()
+    # two new processes: what earlier tests did to this one must not matter
+    ranks = [context.Process(target=send_rank, args=(rank, tmp_path / "rendezvous", results))
+             for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    by_rank = dict(results.get(timeout=120) for _ in ranks)
+    for process in ranks:
+        process.join()
+    (global0, local0), (global1, _) = by_rank[0], by_rank[1]
 
     predictions, targets, masks = make_inputs((6, 0, 1, 9))
     losses = MultiBoxLoss(config(), "global")(None, predictions, targets, masks, [0] * 4)
