@@ -97,7 +97,7 @@ class CocoIndex:
     def keep(self, cache_folder: str | Path) -> None:
         """Put the arrays into `cache_folder`, for `from_file`; not those of a faulty file."""
         cache = cache_path(Path(self.path), Path(cache_folder))
-        if self.faults or self.missing or cache.exists():
+        if self.faults or self.missing or read_cache(cache) is not None:
             return
         try:
             write_cache(cache, {f.name: getattr(self, f.name) for f in fields(self)[1:-2]})

@@ -32,7 +32,7 @@ def images(batch=2):
 def test_training_mode_gives_raw_outputs(net):
     out = net.train()(images())
     assert {key: tuple(value.shape) for key, value in out.items()} == {
-        "loc": (2, 1020, 4), "conf": (2, 1020, 7), "mask": (2, 1020, 16), "priors": (1020, 4),
+        "loc": (2, 1008, 4), "conf": (2, 1008, 7), "mask": (2, 1008, 16), "priors": (1008, 4),
         "proto": (2, 32, 32, 16), "segm": (2, 6, 16, 16),
     }
     assert out["mask"].abs().max() <= 1
@@ -99,13 +99,13 @@ def test_priors_by_hand():
 
 def test_separate_heads_have_own_weights_and_prior_counts():
     cfg = load_yolact_config("yolact_shapes")
-    ratios = (((1.0,),), ((1.0, 2.0),), ((1.0,),), ((1.0,),))
+    ratios = (((1.0,),), ((1.0, 2.0),), ((1.0,),))  # of three scales each
     cfg = replace(cfg, share_prediction_module=False, extra_layers=(1, 0, 2),
                   backbone=replace(cfg.backbone, pred_aspect_ratios=ratios))
     net = build_yolact(cfg)
-    assert len(net.prediction_layers) == 4
+    assert len(net.prediction_layers) == 3
     out = net(images())
-    assert out["loc"].shape[1] == len(out["priors"]) == 256 + 2 * 64 + 16 + 4
+    assert out["loc"].shape[1] == len(out["priors"]) == 3 * (256 + 2 * 64 + 16)
 
 
 def test_frozen_norms_stay_frozen_through_train(net):

@@ -142,7 +142,7 @@ def test_deformable_blocks_take_the_plain_weight(tmp_path):
 
 def test_darknet_and_vgg_files(tmp_path):
     section = load_yolact_config("yolact_base.copy({'backbone': darknet53_backbone})").backbone
-    few = {"pred_scales": ((1,),) * 4, "pred_aspect_ratios": (((1.0,),),) * 4}
+    few = {"pred_scales": ((1,),) * 3, "pred_aspect_ratios": (((1.0,),),) * 3}
     net = backbone_net(replace(section, args=replace(section.args, layers=(1, 1)),
                                selected_layers=(0, 1, 2), **few))
     state = random_state(net.backbone)
