@@ -33,13 +33,14 @@ Schema = TypeVar("Schema")
 def load_config(
     schema: type[Schema],
     path: str | Path | None = None,
-    overrides: Mapping[str, Any] | Iterable[str] = (),
+    overrides: Mapping[str, Any] | Iterable[str | tuple[str, Any]] = (),
 ) -> Schema:
     """The frozen config: `schema`'s defaults, the YAML file at `path` over them, then `overrides`.
 
     schema:    a frozen dataclass; fields may be int, float, bool, str, Literal, X | None, unions,
                tuple, list, dict, dataclasses, Any (there, sequences come back as tuples)
-    overrides: {"dotted.key": value} or texts "dotted.key=value"; an integer part indexes a list
+    overrides: {"dotted.key": value}, or texts "dotted.key=value" and pairs (dotted key, value) in
+               any order; an integer part of a key indexes a list
 
     A schema states impossible combinations by raising ValueError in `__post_init__`.
     Raises InputError with every fault found, each starting with its file:line or flag.
@@ -102,13 +103,13 @@ def _no_such_file(path: Path) -> str:
     return f"{path}: no such config file.{did_you_mean(path.name, siblings)}"
 
 
-def _override_items(overrides: Mapping | Iterable[str], faults: list[str]):
-    if isinstance(overrides, Mapping):
-        for key, value in overrides.items():
+def _override_items(overrides: Mapping | Iterable[str | tuple], faults: list[str]):
+    for item in overrides.items() if isinstance(overrides, Mapping) else overrides:
+        if not isinstance(item, str):
+            key, value = item
             yield key, from_plain(value, f"override {key}={value}")
-        return
-    for text in overrides:
-        where = f"--cfg-options {text}"
+            continue
+        text, where = item, f"--cfg-options {item}"
         key, equals, value = text.partition("=")
         if equals and key.strip():
             yield key.strip(), override_value(value.strip(), where)

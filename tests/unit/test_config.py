@@ -241,3 +241,12 @@ def test_did_you_mean():
     assert did_you_mean("lr_decodr", ["lr_decoder", "lr_encoder"]) == " Did you mean lr_decoder?"
     assert did_you_mean("train", ["TRAIN", "DATA"]) == " Did you mean TRAIN?"
     assert did_you_mean("xyz", ["abc"]) == ""
+
+
+def test_texts_and_pairs_may_be_mixed(tmp_path):
+    @dataclass(frozen=True)
+    class Small:
+        a: int = 1
+        b: int = 2
+
+    assert load_config(Small, None, [("a", 3), "b=4", ("a", 5)]) == Small(5, 4)
