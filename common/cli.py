@@ -18,11 +18,15 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from common.errors import Failed, InputError, SaveError, did_you_mean, nearest
+from common.peers import leave_note, loss_text, lost_peers, say_goodbye
 from common.signals import Stopped
 
 ADDITIONS = "Additions"  # the help panel of what the original scripts do not have
 # Newer Typer carries its own click, older Typer imports the package; this is its class in both.
 UsageError = typer.BadParameter.__base__
+
+# what torch.distributed says when a peer does not answer any more
+_CONNECTION = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken pipe")
 
 TRUE_TEXTS = ("yes", "true", "t", "1")
 
@@ -207,6 +211,7 @@ def _exit_status(script_name: str) -> Iterator[None]:
     status = 1
     try:
         yield
+        say_goodbye()
         return
     except typer.Exit as stop:  # --help
         status = stop.exit_code
@@ -216,20 +221,36 @@ def _exit_status(script_name: str) -> Iterator[None]:
         if "--debug" in sys.argv:
             traceback.print_exc()
         _let_rank_zero_speak()
-        _say(script_name, error.faults)
         status = 2
+        _say(script_name, error.faults, status)
     except SaveError as error:
-        _say(script_name, [str(error)])
         status = 3
+        _say(script_name, [str(error)], status)
     except Failed as error:
-        _say(script_name, [str(error)])
+        _say(script_name, [str(error)], status)
     except Stopped as stop:
         status = stop.status
+        say_goodbye()
+        leave_note(status, [])
     except Exception as error:
-        traceback.print_exc()
-        if "RANK" in os.environ:  # the launcher prints much; the last line names rank and cause
-            _say(script_name, [" ".join(f"{type(error).__name__}: {error}".split())])
+        _unexpected(script_name, error, status)
     sys.exit(status)
+
+
+def _unexpected(script_name: str, error: Exception, status: int) -> None:
+    """The traceback, and under a launcher, which prints much, a last line with rank and cause."""
+    if "RANK" not in os.environ:
+        traceback.print_exc()
+        return
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    # a connection that breaks because a peer has ended is no fault of this process
+    is_secondary = isinstance(error, RuntimeError) and bool(_CONNECTION.search(line))
+    lost = lost_peers(wait=is_secondary)
+    if lost:
+        line = loss_text(lost)
+    else:
+        traceback.print_exc()
+    _say(script_name, [line], status, is_secondary)
 
 
 def _invoke(function: Callable[..., Any], script_name: str, words: list[str]) -> Any:
@@ -300,8 +321,13 @@ def _let_rank_zero_speak() -> None:
         time.sleep(2)
 
 
-def _say(script_name: str, lines: list[str]) -> None:
-    """Print one line each on stderr, with the rank under a launcher."""
+def _say(script_name: str, lines: list[str], status: int, secondary: bool = False) -> None:
+    """Print one line each on stderr, with the rank under a launcher; `dist_train.sh` does it later.
+
+    secondary: this rank ends only because another one did
+    """
     rank = os.environ.get("RANK")
     prefix = f"{script_name}: " if rank is None else f"{script_name}: rank {rank}: "
+    if leave_note(status, [prefix + line for line in lines], secondary):
+        return
     print("\n".join(prefix + line for line in lines), file=sys.stderr, flush=True)

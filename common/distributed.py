@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from common.config import InputError
+from common.peers import watch_peers
 from common.signals import die_with_parent
 
 DEFAULT_PORT = "29500"  # torchrun's, and that of MMDetection's launch scripts
@@ -77,12 +78,15 @@ def pick_device(name: str | None, launch: Launch) -> torch.device:
     return torch.device("cuda", index)
 
 
-def join_group(launch: Launch, device: torch.device, timeout_s: float = 600) -> None:
+def join_group(
+    launch: Launch, device: torch.device, timeout_s: float = 600, script: str = "train"
+) -> None:
     """Join the process group of `launch`; alone, there is nothing to join.
 
     Collectives on CPU tensors go through gloo, on CUDA tensors through nccl. A collective that
-    waits longer than `timeout_s` for a peer fails. Raises InputError when rank 0's port is taken
-    or its machine does not answer.
+    waits longer than `timeout_s` for a peer fails. Under torchrun, a rank whose peer was killed
+    ends within seconds, with a line that begins with `script`.
+    Raises InputError when rank 0's port is taken or its machine does not answer.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)  # before the first collective
@@ -105,6 +109,8 @@ def join_group(launch: Launch, device: torch.device, timeout_s: float = 600) -> 
         )
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         raise InputError(_no_group(launch, timeout_s, str(error))) from error
+    if launch.launcher == "torchrun" and "TORCHELASTIC_RUN_ID" in os.environ:
+        watch_peers(script, launch.rank, launch.address, launch.port, timeout_s)
 
 
 def share_threads(launch: Launch) -> None:

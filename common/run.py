@@ -47,7 +47,7 @@ def start_run(
     """
     launch = read_launch(os.environ)
     picked = pick_device(device, launch)
-    join_group(launch, picked)
+    join_group(launch, picked, script=script)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)  # the same on every rank, so that all build the same network

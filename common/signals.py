@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from common.peers import lost_peers
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 REQUEUE_STATUS = 75  # EX_TEMPFAIL: a queue may start the same command again
 INTERRUPT_STATUS = 130  # 128 + SIGINT, as a shell reports Ctrl-C
@@ -75,7 +77,10 @@ class StopSignals:
         if self.requested is None:
             self._first_at = time.monotonic()
             self.requested = number.name
-            if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+            is_main = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+            # torchrun also sends SIGTERM because a rank was killed: then there is no iteration
+            # to finish, and the end is told elsewhere
+            if is_main and not lost_peers():
                 _print_line(self.message)
         elif time.monotonic() - self._first_at > self._echo_s:
             os._exit(128 + number)

@@ -31,9 +31,15 @@ def scenes(tmp_path_factory):
 
 
 @pytest.fixture
-def train(tmp_path, scenes):
-    """train("--max-iters 4", ...) runs the script in tmp_path; see `Trained`."""
+def tiny_config(tmp_path):
+    """Name, in tmp_path, of a config that trains in milliseconds."""
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return "tiny.yaml"
+
+
+@pytest.fixture
+def train(tmp_path, scenes, tiny_config):
+    """train("--max-iters 4", ...) runs the script in tmp_path; see `Trained`."""
 
     def run(line="", *more, **how):
         return Trained(tmp_path, scenes, [*line.split(), *more], **how)
