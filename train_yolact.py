@@ -15,7 +15,6 @@ logs/<config name>/. Mask mAP to expect on COCO test-dev: yolact_resnet50 28.2, 
 31.2, plus_base 34.6.
 """
 
-import math
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -106,20 +105,19 @@ from common.checkpoint import load_checkpoint, save_pair
 from common.checkpoint_folder import CheckpointFolder
 from common.config import to_yaml
 from common.ema import average_of
-from common.export import check_export, export
+from common.export import check_export, export_once
 from common.guard import NonFiniteGuard
 from common.losses import MultiBoxLoss, NetLoss
 from common.meter import Meter
 from common.parallel import CustomDataParallel, parse_batch_alloc, to_device
 from common.plots import plot_curves
 from common.precision import Precision
-from common.pretrained import find_pretrained
+from common.pretrained import find_pretrained_once
 from common.run import start_run
-from common.schedulers import warmup_multistep
-from common.session_log import SessionLog
+from common.session_log import SessionLog, console_line
 from common.start import find_start, find_trained, iteration_of
 from common.training_state import check_same_run, pack_state, restore_state
-from data.shapes import ensure_shapes
+from data.shapes import with_drawn_scenes
 from metrics import CocoEvaluator, format_table
 from models import yolact
 
@@ -186,7 +184,8 @@ def session(flags, run):
     build(job)
     start = load_start(job)
     if flags.export:
-        export_network(job)
+        example = torch.zeros(1, 3, cfg.max_size, cfg.max_size)
+        export_once(run, job.scored_net, example, flags.export, method="forward_heads")
     elif flags.eval_only:
         evaluate_only(job, start)
     else:
@@ -203,11 +202,7 @@ def read_settings(flags, run):
     """
     cfg = yolact.load_yolact_config(flags.config, options=flags.cfg_options)
     dataset = yolact.load_dataset_config(flags.dataset) if flags.dataset else cfg.dataset
-    drawn = {key: str(PROJECT / value) for key, value in vars(dataset).items()
-             if str(value).startswith("data/shapes/")}
-    if drawn:  # the embedded sample belongs to the project's folder, wherever one stands
-        ensure_shapes(PROJECT / "data" / "shapes", "coco")
-        dataset = replace(dataset, **drawn)
+    dataset = with_drawn_scenes(dataset, PROJECT, "coco")
     own_data = any(option.startswith("dataset.train_info=") for option in flags.cfg_options)
     # the training file is also where the classes are, when the config does not name them
     parts = ["train"] if flags.trains or own_data or not dataset.class_names else []
@@ -248,7 +243,7 @@ def build(job):
         job.valid_set = data.InstanceDataset(
             job.indexes["valid"], cfg.dataset.valid_images, cfg, train=False, **options)
 
-    job.precision = Precision(flags.amp, run.device)
+    job.precision = Precision(flags.amp, run.device, run.warn)
     job.net = yolact.build_yolact(cfg).to(run.device)
     if flags.channels_last:
         job.net.to(memory_format=torch.channels_last)
@@ -295,11 +290,9 @@ def initialise(job):
         job.net.init_weights()  # for what the file lacks
         report = yolact.load_weights(job.net, weights, partial=True, source=flags.pretrained)
     else:
-        file, path = job.cfg.backbone.path, None
-        if file:  # rank 0 fetches what is missing, then it is there for the others
-            job.run.from_main(lambda: (find_pretrained(file, flags.save_folder), None))
-            path = find_pretrained(file, flags.save_folder)
-        report = job.net.init_weights(path)
+        file = job.cfg.backbone.path
+        report = job.net.init_weights(
+            find_pretrained_once(job.run, file, flags.save_folder) if file else None)
     for line in report:
         job.run.log(line)
 
@@ -356,7 +349,8 @@ def train(job, start):
             f"{flags.batch_size * flags.accumulate} of {len(job.train_set)} images each.")
     guard = NonFiniteGuard(run, flags.nan)
     meter = Meter(run.device, flags.batch_size * flags.accumulate, AVERAGED, run.warn)
-    lr_at, delayed = schedule(job.cfg), sorted(job.cfg.delayed_settings, key=lambda due: due[0])
+    lr_at = yolact.schedule(job.cfg)
+    delayed = sorted(job.cfg.delayed_settings, key=lambda due: due[0])
     if validation_due(job, start):  # stopped between an epoch's last update and its validation
         validate(job, start)
 
@@ -368,7 +362,7 @@ def train(job, start):
             meter.data_ready()
             while delayed and step >= delayed[0][0]:
                 apply_settings(job, delayed.pop(0)[1])
-                lr_at = schedule(job.cfg)
+                lr_at = yolact.schedule(job.cfg)
             lr = lr_at(step)
             for group in job.optimizer.param_groups:
                 group["lr"] = lr
@@ -414,12 +408,6 @@ def train(job, start):
         run.log(f"{picture}")
 
 
-def schedule(cfg):
-    """lr_at(iteration) of the config in force."""
-    return warmup_multistep(cfg.lr, cfg.lr_steps, cfg.gamma, cfg.lr_warmup_until,
-                            cfg.lr_warmup_init)
-
-
 def apply_settings(job, settings):
     """A delayed setting is due: the config in force changes for all who read it."""
     job.cfg = replace(job.cfg, **settings)
@@ -458,10 +446,8 @@ def report(job, meter, step, epoch, lr, losses, grad_norm, batches, stop_at):
         job.session_log.train(losses, total, epoch, step, lr, round(meter.elapsed_s, 2))
     if step % job.flags.log_every == 0:
         run.record(meter.train_event(step, epoch, lr, losses, grad_norm))
-        means = meter.means()
-        terms = "".join(f" {name}: {means[name]:.3f} |" for name in "BCMSI" if name in means)
-        run.log(f"[{epoch:3d}] {step:7d} ||{terms} T: {sum(means.values()):.3f} || "
-                f"ETA: {meter.eta(stop_at - step - 1)} || timer: {meter.elapsed_s:.3f}")
+        run.log(console_line(epoch, step, meter.means(), meter.eta(stop_at - step - 1),
+                             meter.elapsed_s))
 
 
 # --- run folder and checkpoints
@@ -562,14 +548,9 @@ def evaluate(job, iteration):
     evaluator, pictures = CocoEvaluator(cfg.dataset.valid_info), []
     net.eval()
     with closing(batches), torch.no_grad():
-        # as many rounds on each rank, so that a stop signal to one reaches all
-        for _ in range(math.ceil(len(chosen) / (EVAL_BATCH * run.world_size))):
-            run.any()
+        for batch in run.in_step(batches, len(chosen), EVAL_BATCH):
             if run.stop_requested:
                 leave(job, iteration)
-            batch = next(batches, None)
-            if batch is None:
-                continue
             with job.precision.autocast():
                 predictions = net.forward_heads(batch["images"].to(run.device))
             detections = yolact.detect(predictions, cfg, flags.fast_nms, flags.cross_class_nms)
@@ -605,15 +586,6 @@ def evaluate_only(job, iteration):
     open_run_folder(job)
     metrics = job.run.broadcast(evaluate(job, iteration))
     job.run.record({"event": "eval", "iteration": iteration, "epoch": None, "metrics": metrics})
-
-
-def export_network(job):
-    """--export: the network's raw heads in the format that the file's name asks for."""
-    if not job.run.is_main:
-        return
-    example = torch.zeros(1, 3, job.cfg.max_size, job.cfg.max_size)
-    difference = export(job.scored_net, (example,), job.flags.export, method="forward_heads")
-    job.run.log(f"Exported to {job.flags.export}; read back, it differs by {difference:.1e}.")
 
 
 def draw_curves(job):

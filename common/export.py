@@ -10,6 +10,7 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -85,6 +86,22 @@ def export(
         if len(names) != len(wanted):
             raise ValueError(f"{len(names)} output names for {len(wanted)} outputs: {list(wanted)}")
         return _write_and_check(path, wrapped, inputs, names, wanted)
+
+
+def export_once(
+    run: Any,
+    module: nn.Module,
+    example_inputs: torch.Tensor | Sequence[torch.Tensor],
+    path: str | Path,
+    **how: Any,
+) -> None:
+    """`export` on rank 0, and a line of the log that says how well it went.
+
+    run: the Run; how: further arguments of `export`
+    """
+    if run.is_main:
+        difference = export(module, example_inputs, path, **how)
+        run.log(f"Exported to {path}; read back, it differs by {difference:.1e}.")
 
 
 class _Method(nn.Module):

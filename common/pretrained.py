@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -50,7 +50,7 @@ def find_pretrained(
     progress: show a bar while downloading, on a terminal
 
     A file appears under its name only when all of it has arrived and its hash is right. Under
-    several processes call it on the main one first.
+    several processes use `find_pretrained_once`.
     Raises InputError, saying where to get the file and where to put it, when it is not there and
     cannot be fetched; SaveError when it cannot be written.
     """
@@ -68,6 +68,15 @@ def find_pretrained(
         raise SaveError(f"{path}: could not be written: {error.strerror or error}") from error
     write_atomically(path, partial(_download, path, address, digits, progress))
     return path
+
+
+def find_pretrained_once(run: Any, name: str, folder: str | Path) -> Path:
+    """`find_pretrained` of several processes: rank 0 fetches what is missing (all ranks).
+
+    run: the Run
+    """
+    run.from_main(lambda: (find_pretrained(name, folder), None))
+    return find_pretrained(name, folder)
 
 
 def _download(path: Path, address: str, digits: str, progress: bool, file: BinaryIO) -> None:

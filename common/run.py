@@ -1,10 +1,11 @@
 """One training run: its place among the ranks, its device, its folder and its log."""
 
 import json
+import math
 import os
 import random
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -242,6 +243,18 @@ class Run:
         if isinstance(answer, InputError):
             raise answer
         return answer, own
+
+    def in_step(self, batches: Iterator[Any], total: int, batch_size: int) -> Iterator[Any]:
+        """The rank's own `batches`, with an `any` before each (all ranks).
+
+        total:      items that the ranks share out, so that some may have a batch less than others
+        batch_size: items of a batch; every rank makes as many rounds as the busiest one has batches
+        """
+        for _ in range(math.ceil(total / (batch_size * self.world_size))):
+            self.any()
+            batch = next(batches, None)
+            if batch is not None or self.stop_requested:
+                yield batch
 
     def barrier(self) -> None:
         """Wait until every rank has come here (all ranks)."""

@@ -1,4 +1,4 @@
-"""YOLACT's own log: one JSON object a line, appended over sessions, read by its plot tools."""
+"""YOLACT's own logs: the console line, and one JSON object a line for its plot tools."""
 
 import json
 import shutil
@@ -30,6 +30,16 @@ def _number(text):
         return float(text) if "." in text else int(text)
     except ValueError:
         return text  # names, and "[N/A]" of cards without a fan
+
+
+def console_line(epoch, iteration, means, eta, elapsed_s):
+    """The original's line of an update: parsers of its output rely on this form.
+
+    means: {term: mean of its last values}; eta: the time left as text
+    """
+    terms = "".join(f" {name}: {means[name]:.3f} |" for name in "BCMSI" if name in means)
+    return (f"[{epoch:3d}] {iteration:7d} ||{terms} T: {sum(means.values()):.3f} || "
+            f"ETA: {eta} || timer: {elapsed_s:.3f}")
 
 
 class SessionLog:

@@ -13,8 +13,9 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -106,6 +107,20 @@ def ensure_shapes(root: str | Path, kind: str) -> CocoPaths | AdePaths | ClassPa
     if not final.exists():
         _draw_once(final, write)
     return paths(final)
+
+
+def with_drawn_scenes(section: Any, project: Path, kind: str) -> Any:
+    """A config's frozen section whose paths below data/shapes/ are the project's own folder's.
+
+    project: the folder of the scripts, which the sample sets belong to wherever one stands
+    kind:    as `ensure_shapes`, which is called when there is such a path
+    """
+    drawn = {key: str(project / value) for key, value in vars(section).items()
+             if str(value).startswith("data/shapes/")}
+    if not drawn:
+        return section
+    ensure_shapes(project / "data" / "shapes", kind)
+    return replace(section, **drawn)
 
 
 def write_coco(

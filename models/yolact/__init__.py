@@ -1,8 +1,8 @@
-from models.yolact.batch_rules import scaled_to_batch, with_batch_norm_rule
 from models.yolact.detect import detect
 from models.yolact.masks import postprocess
 from models.yolact.network import Yolact, build_yolact
 from models.yolact.recipes import load_dataset_config, load_yolact_config
+from models.yolact.schedule import scaled_to_batch, schedule, with_batch_norm_rule
 from models.yolact.weights import LoadReport, load_weights
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "load_yolact_config",
     "postprocess",
     "scaled_to_batch",
+    "schedule",
     "with_batch_norm_rule",
 ]

@@ -25,6 +25,16 @@ def test_the_scaler_changes_nothing_unless_fp16_needs_it():
     assert scaler.state_dict() == {}
 
 
+def test_imitated_bfloat16_is_said_to_be_slow(monkeypatch):
+    lines = []
+    for has_it in (True, False):
+        monkeypatch.setattr("common.precision.cpu_has_bf16", lambda has_it=has_it: has_it)
+        Precision("bf16", CPU, lines.append)
+        Precision("off", CPU, lines.append)
+    assert len(lines) == 1
+    assert "--amp bf16" in lines[0]
+
+
 def test_float16_is_refused_on_a_cpu():
     with pytest.raises(InputError, match=r"--amp fp16: .*bf16 or off"):
         Precision("fp16", CPU)

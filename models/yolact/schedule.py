@@ -1,11 +1,20 @@
-"""What YOLACT's trainer changes in a config because of the batch size (spec, section 1)."""
+"""YOLACT's schedule, and what its trainer changes in a config because of the batch size.
+
+Source: project spec, sections 1 and 9.
+"""
 
 from dataclasses import replace
 
-from common.schedulers import autoscale
+from common.schedulers import autoscale, warmup_multistep
 
 WRITTEN_FOR = 8  # images: the batch that learning rates and lengths of the configs are for
 FEWEST_FOR_BATCH_NORM = 6  # images a device; below, its statistics are left alone
+
+
+def schedule(cfg):
+    """lr_at(iteration) of the config in force."""
+    return warmup_multistep(cfg.lr, cfg.lr_steps, cfg.gamma, cfg.lr_warmup_until,
+                            cfg.lr_warmup_init)
 
 
 def scaled_to_batch(cfg, batch_size, log):
