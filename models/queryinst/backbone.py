@@ -1,0 +1,141 @@
+"""ResNet and feature pyramid; state-dict keys are torchvision's and MMDetection's.
+
+Source: arXiv:1512.03385, arXiv:1612.03144; specs/queryinst.md section 2.
+"""
+
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models.queryinst.config import DEPTHS, BackboneConfig
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 with the stride, 1x1, and a residual connection."""
+
+    expansion = 4
+
+    def __init__(self, in_channels, planes, stride):
+        super().__init__()
+        out_channels = planes * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample = shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        residual = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return F.relu(self.bn3(self.conv3(x)) + residual, inplace=True)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convs and a residual connection."""
+
+    expansion = 1
+
+    def __init__(self, in_channels, planes, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = shortcut(in_channels, planes, stride)
+
+    def forward(self, x):
+        residual = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(x)) + residual, inplace=True)
+
+
+def shortcut(in_channels, out_channels, stride):
+    """The projection beside a block that changes shape, or None."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+
+
+class ResNet(nn.Module):
+    """Images [B, 3, H, W] to the outputs of the four stages, strides 4, 8, 16, 32.
+
+    channels: of the four outputs
+    Frozen parts have requires_grad False and their batch norms stay in evaluation mode; with
+    `norm_eval` all batch norms do, while their scale and shift are trained.
+    """
+
+    def __init__(self, cfg: BackboneConfig):
+        super().__init__()
+        kind, blocks = DEPTHS[cfg.depth]
+        block = {"basic": BasicBlock, "bottleneck": Bottleneck}[kind]
+        self.norm_eval, self.frozen_stages = cfg.norm_eval, cfg.frozen_stages
+        self.conv1 = nn.Conv2d(3, cfg.base_channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(cfg.base_channels)
+        self.channels = []
+        in_channels = cfg.base_channels
+        for i, count in enumerate(blocks):
+            planes, stage = cfg.base_channels * 2**i, nn.Sequential()
+            for j in range(count):
+                stage.append(block(in_channels, planes, stride=2 if i > 0 and j == 0 else 1))
+                in_channels = planes * block.expansion
+            self.add_module(f"layer{i + 1}", stage)
+            self.channels.append(in_channels)
+        for module in self.frozen_parts():
+            module.requires_grad_(False)
+
+    def frozen_parts(self):
+        """The modules that `frozen_stages` keeps as they are."""
+        if self.frozen_stages < 0:
+            return []
+        stages = [self.layer1, self.layer2, self.layer3, self.layer4]
+        return [self.conv1, self.bn1, *stages[: self.frozen_stages]]
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        outs = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            outs.append(x)
+        return outs
+
+    def train(self, mode=True):
+        super().train(mode)
+        parts = [self] if self.norm_eval else self.frozen_parts()
+        for module in (module for part in parts for module in part.modules()):
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+
+class ConvModule(nn.Module):
+    """A conv under the name `conv`, as MMDetection wraps it."""
+
+    def __init__(self, in_channels, out_channels, kernel_size):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+class FeaturePyramid(nn.Module):
+    """Four stages to four levels of equal width: no norms, no activations, no further levels."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.lateral_convs = nn.ModuleList(ConvModule(c, out_channels, 1) for c in in_channels)
+        self.fpn_convs = nn.ModuleList(
+            ConvModule(out_channels, out_channels, 3) for _ in in_channels
+        )
+
+    def forward(self, stages):
+        levels = [conv(x) for conv, x in zip(self.lateral_convs, stages, strict=True)]
+        for i in range(len(levels) - 1, 0, -1):
+            size = levels[i - 1].shape[-2:]
+            levels[i - 1] = levels[i - 1] + F.interpolate(levels[i], size=size, mode="nearest")
+        return [conv(x) for conv, x in zip(self.fpn_convs, levels, strict=True)]
