@@ -60,6 +60,10 @@ class BadFile(Exception):
     """A checkpoint file is damaged, hostile, or none at all; the text says which."""
 
 
+class ForeignName(BadFile):
+    """The file asks for a class or function that weights do not need."""
+
+
 @dataclass(frozen=True, slots=True)
 class Global:
     name: str
@@ -69,7 +73,11 @@ class Global:
 class Storage:
     key: str
     numel: int
-    item_bytes: int
+    kind: str  # for example torch.FloatStorage
+
+    @property
+    def item_bytes(self) -> int:
+        return ITEM_BYTES[self.kind]
 
 
 @dataclass(slots=True)
@@ -97,21 +105,27 @@ class Pickle:
     end: int
 
 
-def scan_pickle(data: bytes, start: int = 0, max_opcodes: int = MAX_OPCODES) -> Pickle:
+def scan_pickle(
+    data: bytes,
+    start: int = 0,
+    max_opcodes: int = MAX_OPCODES,
+    machine_type: "type[Machine] | None" = None,
+) -> Pickle:
     """Walk the pickle at `start` of `data` without building anything of the size it claims.
 
+    machine_type: how globals and calls are taken; None: only what weights use is
     Raises BadFile for opcodes and globals that weights do not use, and for sizes beyond the limits.
     """
     file = io.BytesIO(data)
     file.seek(start)
-    machine = _Machine()
+    machine = (machine_type or Machine)()
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if count >= max_opcodes:
                 raise BadFile(f"its pickle has more than {max_opcodes} steps")
             machine.step(opcode.name, argument)
     except BadFile as error:
-        raise BadFile(f"refused: {error}") from error
+        raise type(error)(f"refused: {error}") from error
     except (ValueError, IndexError, KeyError, AttributeError, TypeError, OverflowError) as error:
         raise BadFile(
             f"damaged: its pickle makes no sense ({error or type(error).__name__})"
@@ -121,7 +135,7 @@ def scan_pickle(data: bytes, start: int = 0, max_opcodes: int = MAX_OPCODES) -> 
     return Pickle(machine.stack[0], machine.storages, file.tell())
 
 
-class _Machine:
+class Machine:
     """The unpickler's stack and memo, filled with place-holders."""
 
     def __init__(self):
@@ -155,26 +169,44 @@ class _Machine:
             stack.append(_fill(Box("tuple"), items))
         elif name in ("APPEND", "APPENDS"):
             items = self.pop(1) if name == "APPEND" else self.pop_to_mark()
-            _fill(_expect(stack[-1], "list"), items)
+            self.extend(stack[-1], items, "list")
         elif name in ("SETITEM", "SETITEMS"):
             items = self.pop(2) if name == "SETITEM" else self.pop_to_mark()
             _check_keys(items)
-            _fill(_expect(stack[-1], "dict", "ordered dict"), items)
+            self.extend(stack[-1], items, "dict", "ordered dict")
         elif name == "GLOBAL":
-            stack.append(_allowed_global(argument))
+            stack.append(self.named(argument.replace(" ", ".", 1)))
         elif name == "BINPERSID":
             stack.append(self.storage(stack.pop()))
         elif name in ("REDUCE", "NEWOBJ"):
             function, arguments = self.pop(2)
-            stack.append(_call(function, _expect(arguments, "tuple").items))
+            stack.append(self.call(function, _expect(arguments, "tuple").items))
         elif name == "BUILD":
             state = stack.pop()
-            _build(stack[-1], state)
+            self.build(stack[-1], state)
         elif name == "PROTO":
             if argument != 2:
                 raise BadFile(f"it is written in pickle protocol {argument}; only 2 is read")
         elif name != "STOP":
             raise BadFile(f"its pickle uses {name}, which weights do not need")
+
+    def named(self, name: str) -> Global:
+        """The place-holder of a global."""
+        if name not in _GLOBALS:
+            raise ForeignName(f"it asks for {name}, which is neither a tensor nor a plain value")
+        return Global(name)
+
+    def call(self, function: Any, arguments: list[Any]) -> Any:
+        """What REDUCE and NEWOBJ build."""
+        return _call(function, arguments)
+
+    def build(self, target: Any, state: Any) -> None:
+        """BUILD gives `target` its `state`."""
+        _build(target, state)
+
+    def extend(self, target: Any, items: list[Any], *kinds: str) -> None:
+        """APPENDS or SETITEMS put `items` into `target`, which must be of one of the kinds."""
+        _fill(_expect(target, *kinds), items)
 
     def pop(self, count: int) -> list[Any]:
         if len(self.stack) < count or _MARK in self.stack[-count:]:
@@ -198,17 +230,10 @@ class _Machine:
         has_view = len(items) != 5 and items[5:] != [None]
         if not is_plain or has_view or not isinstance(location, str) or not _is_size(numel):
             raise BadFile("it names a storage in a form that weights do not use")
-        storage = Storage(str(key), numel, ITEM_BYTES[kind.name])
+        storage = Storage(str(key), numel, kind.name)
         if self.storages.setdefault(storage.key, storage) != storage:
             raise BadFile(f"it gives storage {storage.key} two sizes")
         return storage
-
-
-def _allowed_global(argument: str) -> Global:
-    name = argument.replace(" ", ".", 1)
-    if name not in _GLOBALS:
-        raise BadFile(f"it asks for {name}, which is neither a tensor nor a plain value")
-    return Global(name)
 
 
 def _expect(value: Any, *kinds: str) -> Box:

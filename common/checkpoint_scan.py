@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from common.checkpoint_pickle import MAX_PICKLE_BYTES, BadFile, Box, Pickle, scan_pickle
+from common.checkpoint_pickle import MAX_PICKLE_BYTES, BadFile, Box, Machine, Pickle, scan_pickle
 
 MAX_RECORDS = 50_000  # tensors in one file
 MAX_DIRECTORY_BYTES = 8 << 20
@@ -68,11 +68,17 @@ def hash_bytes(file: BinaryIO, count: int) -> str:
     return digest.hexdigest()
 
 
-def check_file(file: BinaryIO, is_fresh: bool = False) -> None:
+def check_file(
+    file: BinaryIO,
+    is_fresh: bool = False,
+    machine_type: type[Machine] | None = None,
+    max_pickle_bytes: int = MAX_PICKLE_BYTES,
+) -> Pickle:
     """Refuse a file that is damaged, claims more than it holds, or is no checkpoint.
 
-    is_fresh: just written, so the checksum need not be compared again
-    Raises BadFile with the reason.
+    is_fresh:     just written, so the checksum need not be compared again
+    machine_type: see `scan_pickle`
+    Returns what its pickle claims to hold. Raises BadFile with the reason.
     """
     status = os.fstat(file.fileno())
     if status.st_size == 0:
@@ -83,11 +89,10 @@ def check_file(file: BinaryIO, is_fresh: bool = False) -> None:
     file.seek(0)
     start = file.read(64)
     if start.startswith(b"PK\x03\x04"):
-        _check_zip(file, status.st_size, is_fresh)
-    elif start.startswith(b"\x80\x02\x8a\x0a"):
-        _check_legacy(file, status.st_size)
-    else:
-        raise BadFile("not a PyTorch checkpoint" + _looks_like(start))
+        return _check_zip(file, status.st_size, is_fresh, machine_type, max_pickle_bytes)
+    if start.startswith(b"\x80\x02\x8a\x0a"):
+        return _check_legacy(file, status.st_size)
+    raise BadFile("not a PyTorch checkpoint" + _looks_like(start))
 
 
 def _looks_like(start: bytes) -> str:
@@ -98,7 +103,13 @@ def _looks_like(start: bytes) -> str:
     return ""
 
 
-def _check_zip(file: BinaryIO, size: int, is_fresh: bool) -> None:
+def _check_zip(
+    file: BinaryIO,
+    size: int,
+    is_fresh: bool,
+    machine_type: type[Machine] | None,
+    max_pickle_bytes: int,
+) -> Pickle:
     directory_start = _check_end_of_zip(file, size)
     checksum = read_checksum(file)
     is_ours = checksum is not None
@@ -107,13 +118,13 @@ def _check_zip(file: BinaryIO, size: int, is_fresh: bool) -> None:
     file.seek(0)
     try:
         with zipfile.ZipFile(file) as archive:
-            records = _check_records(archive.infolist(), directory_start)
+            records = _check_records(archive.infolist(), directory_start, max_pickle_bytes)
             if not is_ours:
                 _check_crcs(archive)
             data = archive.read(records["data.pkl"])
     except _ZIP_ERRORS as error:
         raise BadFile(f"damaged: {error}") from error
-    found = scan_pickle(data)
+    found = scan_pickle(data, machine_type=machine_type)
     _check_is_mapping(found)
     for key, storage in found.storages.items():
         record = records.get(f"data/{key}")
@@ -123,6 +134,7 @@ def _check_zip(file: BinaryIO, size: int, is_fresh: bool) -> None:
             raise BadFile(
                 f"refused: it claims {storage.numel} elements where {record.file_size} bytes are"
             )
+    return found
 
 
 def _check_end_of_zip(file: BinaryIO, size: int) -> int:
@@ -155,7 +167,9 @@ def _check_end_of_zip(file: BinaryIO, size: int) -> int:
     return start
 
 
-def _check_records(infos: list[zipfile.ZipInfo], end: int) -> dict[str, zipfile.ZipInfo]:
+def _check_records(
+    infos: list[zipfile.ZipInfo], end: int, max_pickle_bytes: int
+) -> dict[str, zipfile.ZipInfo]:
     """Records by name, without the archive's own folder; stored as they are, none twice.
 
     end: where the directory starts; what the records claim together must lie before it
@@ -181,7 +195,7 @@ def _check_records(infos: list[zipfile.ZipInfo], end: int) -> dict[str, zipfile.
                 f"refused: it holds a record that does not belong there: {info.filename!r}"
             )
         is_data = name.startswith("data/")
-        limit = MAX_PICKLE_BYTES if name == "data.pkl" else MAX_SMALL_RECORD_BYTES
+        limit = max_pickle_bytes if name == "data.pkl" else MAX_SMALL_RECORD_BYTES
         if not is_data and info.file_size > limit:
             raise BadFile(f"refused: it holds a record of absurd size: {info.filename}")
         folded.add(name.casefold())
@@ -199,7 +213,7 @@ def _check_crcs(archive: zipfile.ZipFile) -> None:
         raise BadFile(f"damaged: record {bad} does not match its checksum")
 
 
-def _check_legacy(file: BinaryIO, size: int) -> None:
+def _check_legacy(file: BinaryIO, size: int) -> Pickle:
     file.seek(0)
     data = file.read(MAX_PICKLE_BYTES)
     magic = scan_pickle(data, 0, MAX_HEADER_OPCODES)
@@ -224,6 +238,7 @@ def _check_legacy(file: BinaryIO, size: int) -> None:
         at += 8 + storage.numel * storage.item_bytes
         if at > size:
             raise BadFile(f"cut off: storage {name} reaches beyond its end")
+    return found
 
 
 def _check_is_mapping(found: Pickle) -> None:
