@@ -226,7 +226,7 @@ def test_batch_norms_of_a_step(seen, net):
 
 
 def test_without_any_object(net):
-    """Divided by 1 and not by 1e-7, the class loss of a batch without objects is nothing special."""
+    """Divided by 1 and not by 1e-7, the class loss of an empty batch is nothing special."""
     images = image_batch("queryinst/loss", 2, 3, 256, 320)
     with torch.no_grad():
         losses = net.train().loss(images, make_samples(([], [])))
