@@ -1,5 +1,6 @@
 """Data sets, augmentation, samplers, decoding, the sample maker, the data set checker."""
 
+from data.aspect_loader import AspectRatioLoader
 from data.classes import derive_classes, settle_classes, unmapped_categories
 from data.coco_check import check_coco, first_faults
 from data.coco_index import CocoIndex
@@ -11,6 +12,7 @@ from data.loader import ResumableLoader, SampleKey, ordered_batches, sample_rng
 from data.yolact_transform import YolactTransform
 
 __all__ = [
+    "AspectRatioLoader",
     "CocoIndex",
     "InstanceDataset",
     "ResumableLoader",

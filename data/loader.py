@@ -94,7 +94,7 @@ class ResumableLoader:
         if start >= stop:
             return
         key_lists = _KeyLists(self, start, stop, accumulate)
-        batches = _fetched(
+        batches = fetched(
             self._dataset, self._collate, key_lists, self._workers, self._pin_memory
         )
         with contextlib.closing(batches):
@@ -140,7 +140,7 @@ def ordered_batches(
     closing the iterator ends the workers.
     """
     lists = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
-    return _fetched(dataset, collate, lists, min(workers, len(lists)))
+    return fetched(dataset, collate, lists, min(workers, len(lists)))
 
 
 class _KeyLists:
@@ -197,7 +197,7 @@ class _WorkerSetup:
         torch.set_num_threads(1)
 
 
-def _fetched(dataset, collate, key_lists, workers, pin_memory=False):
+def fetched(dataset, collate, key_lists, workers, pin_memory=False):
     """The collated batches of `key_lists`; faults as they were raised, no worker left behind."""
     loader = DataLoader(
         _BatchFetcher(dataset, collate),
