@@ -103,7 +103,7 @@ def init_weights(net, backbone_path=None):
         own -= set(stage.modules())
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module not in own:
-            nn.init.xavier_uniform_(module.weight)
+            _draw(module.weight, nn.init.xavier_uniform_)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     if backbone_path is not None:
@@ -112,10 +112,16 @@ def init_weights(net, backbone_path=None):
     offset_convs = {m.conv_offset_mask for m in own if isinstance(m, DeformConv)}
     for module in backbone.modules():  # in order, so that a seed gives the same weights
         if module in own - offset_convs:
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            _draw(module.weight, nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return ["backbone from random weights"]
+
+
+def _draw(weight, distribution, **how):
+    """Fill `weight` with what a seed gives on the CPU in the plain layout, wherever it lies."""
+    drawn = torch.empty(weight.shape, dtype=weight.dtype)
+    weight.copy_(distribution(drawn, **how))
 
 
 def _compare(module, state, source):
