@@ -23,6 +23,7 @@ KNOWN_FILES: dict[str, tuple[str, str]] = {
     for name, digits in (
         ("resnet18", "5c106cde"),
         ("resnet18", "f37072fd"),
+        ("resnet34", "b627a593"),
         ("resnet50", "19c8e357"),
         ("resnet50", "0676ba61"),
         ("resnet101", "5d3b4d8f"),

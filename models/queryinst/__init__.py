@@ -1,13 +1,22 @@
+from common.load_report import LoadReport
 from models.queryinst.boxes import decode_boxes, roi_levels
 from models.queryinst.config import QueryInstConfig
 from models.queryinst.network import QueryInst, build_queryinst
+from models.queryinst.optim import lr_factor, param_groups
 from models.queryinst.recipes import load_queryinst_config
+from models.queryinst.weights import backbone_file, load_backbone, load_weights
 
 __all__ = [
+    "LoadReport",
     "QueryInst",
     "QueryInstConfig",
+    "backbone_file",
     "build_queryinst",
     "decode_boxes",
+    "load_backbone",
     "load_queryinst_config",
+    "load_weights",
+    "lr_factor",
+    "param_groups",
     "roi_levels",
 ]

@@ -3,7 +3,7 @@ from models.yolact.masks import postprocess
 from models.yolact.network import Yolact, build_yolact
 from models.yolact.recipes import load_dataset_config, load_yolact_config
 from models.yolact.schedule import scaled_to_batch, schedule, with_batch_norm_rule
-from models.yolact.weights import LoadReport, load_weights
+from models.yolact.weights import load_weights
 
 __all__ = [
     "LoadReport",

@@ -4,8 +4,6 @@ Whatever does not go in is named in a report; nothing is skipped silently.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,36 +11,8 @@ from torch import nn
 
 from common.checkpoint import load_checkpoint
 from common.config import InputError
+from common.load_report import compare_weights
 from models.yolact.deform_conv import DeformConv
-
-NAMES_SHOWN = 6  # of each kind, in a report
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What of a file went into a network. Iterating gives the lines of `lines`."""
-
-    loaded: int
-    missing: tuple[str, ...]  # the network has them, the file has not
-    unexpected: tuple[str, ...]  # the other way round
-    mismatched: tuple[str, ...]  # in both, with different shapes
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.lines())
-
-    def lines(self) -> list[str]:
-        """The report for a log, one line a kind, long lists cut."""
-        kinds = {
-            "not in the file, left as they were": self.missing,
-            "of another shape in the file, left as they were": self.mismatched,
-            "in the file only, not used": self.unexpected,
-        }
-        lines = [f"{self.loaded} entries loaded"]
-        for kind, names in kinds.items():
-            if names:
-                cut = ", ..." if len(names) > NAMES_SHOWN else ""
-                lines.append(f"{len(names)} {kind}: {', '.join(names[:NAMES_SHOWN])}{cut}")
-        return lines
 
 
 def load_weights(net, state_dict, partial=False, source="weights"):
@@ -56,7 +26,7 @@ def load_weights(net, state_dict, partial=False, source="weights"):
     """
     state = {key.removeprefix("module."): value for key, value in state_dict.items()}
     state = {key: value for key, value in state.items() if not _is_old_duplicate(key, net.cfg)}
-    fitting, report = _compare(net, state, source)
+    fitting, report = compare_weights(net, state, source)
     if not partial:
         _require_all(net, state, report, source)
     net.load_state_dict(fitting, strict=False)
@@ -84,7 +54,7 @@ def load_backbone(net, path):
         names = _vgg_names(net.backbone)
         state = {names.get(key.split(".")[0], "?") + key[key.find("."):]: value
                  for key, value in state.items()}
-    fitting, report = _compare(net.backbone, state, str(path))
+    fitting, report = compare_weights(net.backbone, state, str(path))
     net.backbone.load_state_dict(fitting, strict=False)
     return report
 
@@ -122,23 +92,6 @@ def _draw(weight, distribution, **how):
     """Fill `weight` with what a seed gives on the CPU in the plain layout, wherever it lies."""
     drawn = torch.empty(weight.shape, dtype=weight.dtype)
     weight.copy_(distribution(drawn, **how))
-
-
-def _compare(module, state, source):
-    """The entries of `state` that fit `module`, and the report. Raises when none does."""
-    if not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{source}: not a dict of tensors, so not weights")
-    wanted = module.state_dict()
-    mismatched = [k for k, v in state.items() if k in wanted and wanted[k].shape != v.shape]
-    fitting = {k: v for k, v in state.items() if k in wanted and k not in mismatched}
-    if not fitting:
-        raise InputError(
-            f"{source}: none of its {len(state)} entries is one of a {type(module).__name__} "
-            f"network such as {next(iter(wanted))}"
-        )
-    missing = tuple(k for k in wanted if k not in state)
-    unexpected = tuple(k for k in state if k not in wanted)
-    return fitting, LoadReport(len(fitting), missing, unexpected, tuple(mismatched))
 
 
 def _require_all(net, state, report, source):

@@ -1,0 +1,38 @@
+"""Parameter groups and learning rates of a QueryInst config. Source: specs/queryinst.md section 8.
+"""
+
+from typing import Any
+
+from common.schedulers import LrAt, warmup_multistep
+
+
+def param_groups(net: Any) -> list[dict[str, Any]]:
+    """Groups for AdamW: `params`, `lr`, `base_lr` (the same), `weight_decay`.
+
+    The multipliers are those of the config's paramwise_cfg. Parameters of equal rate and decay
+    share a group, in the order in which the network first has one of it, so the backbone's is the
+    first. Frozen parameters are in none.
+    differs: the original has a group for each parameter; the updates are the same.
+    """
+    wrapper = net.cfg.optim_wrapper
+    optimizer, keys = wrapper.optimizer, wrapper.paramwise_cfg.custom_keys
+    ordered = sorted(sorted(keys), key=len, reverse=True)
+    groups: dict[tuple[float, float], list] = {}
+    for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        lr, decay = optimizer.lr, optimizer.weight_decay
+        key = next((key for key in ordered if key in name), None)
+        if key is not None:
+            lr, decay = lr * keys[key].lr_mult, decay * keys[key].decay_mult
+        groups.setdefault((lr, decay), []).append(parameter)
+    return [{"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
+            for (lr, decay), parameters in groups.items()]
+
+
+def lr_factor(cfg: Any, iters_per_epoch: int) -> LrAt:
+    """What every group's base rate is multiplied by, as a function of the iteration."""
+    last, start = cfg.warmup
+    milestones, gamma = cfg.steps
+    steps = [epoch * iters_per_epoch for epoch in milestones]
+    return warmup_multistep(1.0, steps, gamma, last, start, during_warmup="multiply")

@@ -1,0 +1,105 @@
+"""Weights into QueryInst: its own and MMDetection's files, other class counts, backbones.
+
+Whatever does not go in is named in a report; nothing is skipped silently.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.checkpoint import load_checkpoint
+from common.config import InputError
+from common.load_report import LoadReport, compare_weights
+from models.queryinst.config import BackboneConfig
+
+# torchvision's first weights, which MMDetection's `torchvision://` means.
+_TORCHVISION = "torchvision://"
+_FILES = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet101": "resnet101-63fe2227.pth",
+}
+
+
+def backbone_file(cfg: BackboneConfig) -> str | None:
+    """The pretrained file's name in the weights folder, or its path; None: random weights.
+
+    Raises InputError for a `torchvision://` name that is not known.
+    """
+    if cfg.init_cfg is None:
+        return None
+    checkpoint = cfg.init_cfg.checkpoint
+    if not checkpoint.startswith(_TORCHVISION):
+        return checkpoint
+    name = checkpoint.removeprefix(_TORCHVISION)
+    if name not in _FILES:
+        raise InputError(f"model.backbone.init_cfg.checkpoint {checkpoint}: known are "
+                         f"{', '.join(_TORCHVISION + known for known in _FILES)}, or give a file")
+    return _FILES[name]
+
+
+def load_backbone(net: Any, path: str | Path) -> LoadReport:
+    """Load a torchvision-style ResNet file into `net.backbone`.
+
+    A classifier's entries are ignored. Raises InputError when the file cannot be read, or is not
+    for this backbone.
+    """
+    state = _weights_of(load_checkpoint(path), str(path))
+    state = {key.removeprefix("backbone."): value for key, value in state.items()
+             if not key.startswith("fc.")}
+    fitting, report = compare_weights(net.backbone, state, str(path))
+    report = _without_counters(report)
+    if report.missing or report.mismatched:
+        depth = net.cfg.model.backbone.depth
+        raise InputError(f"{path}: does not fit a ResNet-{depth}: {'; '.join(report.lines()[1:])}; "
+                         "set model.backbone.init_cfg.checkpoint to the right file, or to None")
+    net.backbone.load_state_dict(fitting, strict=False)
+    return report
+
+
+def load_weights(
+    net: Any, state_dict: Mapping[str, Any], partial: bool = False, source: str = "weights"
+) -> LoadReport:
+    """Load a state dict, or a checkpoint that holds one as `state_dict`, in place.
+
+    A `module.` prefix is dropped, old files' top-level `bbox_head.` is `rpn_head.`, and
+    `num_batches_tracked` may be absent.
+    partial: take what agrees in name and shape, for example from another number of classes
+    source:  what the messages call it
+    Raises InputError when nothing fits or, unless `partial`, when anything does not.
+    """
+    state = _weights_of(state_dict, source)
+    if not any(key.startswith("rpn_head.") for key in state):
+        state = {"rpn_" + key.removeprefix("bbox_") if key.startswith("bbox_head.") else key: value
+                 for key, value in state.items()}
+    fitting, report = compare_weights(net, state, source)
+    report = _without_counters(report)
+    if not partial and (report.missing or report.unexpected or report.mismatched):
+        raise InputError(_misfit(net, state, report, source))
+    net.load_state_dict(fitting, strict=False)
+    return report
+
+
+def _weights_of(loaded, source):
+    state = loaded.get("state_dict", loaded)
+    if not isinstance(state, Mapping):
+        raise InputError(f"{source}: its state_dict is not a dict of tensors")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _without_counters(report):
+    """The report without batch norm's counters, which files of old versions lack."""
+    missing = tuple(k for k in report.missing if not k.endswith("num_batches_tracked"))
+    return LoadReport(report.loaded, missing, report.unexpected, report.mismatched)
+
+
+def _misfit(net, state, report, source):
+    remedy = "use the config that it was trained with, or load it partially (--pretrained)"
+    head = state.get("roi_head.bbox_head.0.fc_cls.weight")
+    wanted = net.cfg.model.num_classes
+    if head is not None and len(head) != wanted:
+        return (f"{source}: made for {len(head)} classes, config {net.cfg.name} has {wanted}; "
+                f"{remedy}")
+    what = "; ".join(report.lines()[1:])
+    return f"{source}: does not fit config {net.cfg.name}: {what}; {remedy}"
