@@ -9,12 +9,17 @@ from data.decode import read_image
 from data.instance_pictures import save_predictions, save_samples
 from data.instances import InstanceDataset, collate_instances
 from data.loader import ResumableLoader, SampleKey, ordered_batches, sample_rng
+from data.query_instances import QueryInstDataset, network_input
+from data.query_open import open_query_data
+from data.query_pictures import save_query_predictions, save_query_samples
+from data.query_transform import rescale_size
 from data.yolact_transform import YolactTransform
 
 __all__ = [
     "AspectRatioLoader",
     "CocoIndex",
     "InstanceDataset",
+    "QueryInstDataset",
     "ResumableLoader",
     "SampleKey",
     "YolactTransform",
@@ -22,11 +27,16 @@ __all__ = [
     "collate_instances",
     "derive_classes",
     "first_faults",
+    "network_input",
     "open_coco",
+    "open_query_data",
     "ordered_batches",
     "read_image",
+    "rescale_size",
     "sample_rng",
     "save_predictions",
+    "save_query_predictions",
+    "save_query_samples",
     "save_samples",
     "settle_classes",
     "share_indexes",

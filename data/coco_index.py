@@ -34,6 +34,7 @@ class CocoIndex:
     ann_starts:      int64 [N + 1], annotation rows of image r are ann_starts[r]:ann_starts[r + 1]
     ann_ids, ann_image_ids, ann_categories: int64 [M]; category ids as in the file
     ann_crowd:       bool [M]
+    ann_ignored:     bool [M], the file says `ignore` or states no area; only QueryInst looks at it
     boxes:           float32 [M, 4], x, y, width, height in pixels
     coordinates:     float32, all polygons' x, y, x, y ... in pixels
     polygon_ends:    int64 [P], where each polygon's coordinates end
@@ -57,6 +58,7 @@ class CocoIndex:
     ann_image_ids: np.ndarray
     ann_categories: np.ndarray
     ann_crowd: np.ndarray
+    ann_ignored: np.ndarray
     boxes: np.ndarray
     coordinates: np.ndarray
     polygon_ends: np.ndarray

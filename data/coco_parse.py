@@ -139,6 +139,7 @@ class _Lists:
 
     def __init__(self):
         self.ids, self.image_ids, self.categories = array("q"), array("q"), array("q")
+        self.ignored = array("b")
         self.boxes = array("f")
         self.coordinates, self.polygon_ends = array("f"), array("q")
         self.ann_polygon_ends = array("q")
@@ -157,6 +158,7 @@ class _Lists:
         for numbers_of, number in zip((self.ids, self.image_ids, self.categories), numbers,
                                       strict=True):
             numbers_of.append(number)
+        self.ignored.append(_is_ignored(annotation))
         self.boxes.extend(box)
         for polygon in polygons:
             self.coordinates.extend(polygon)
@@ -171,6 +173,7 @@ class _Lists:
             "ann_ids": _numpy(self.ids),
             "ann_image_ids": _numpy(self.image_ids),
             "ann_categories": _numpy(self.categories),
+            "ann_ignored": _numpy(self.ignored).astype(bool),
             "boxes": _numpy(self.boxes).reshape(-1, 4),
             "coordinates": _numpy(self.coordinates),
             "polygon_ends": _numpy(self.polygon_ends),
@@ -179,6 +182,11 @@ class _Lists:
             "ann_rle_ends": _numpy(self.ann_rle_ends),
             "ann_rle_hw": _numpy(self.rle_hw).reshape(-1, 2),
         }
+
+
+def _is_ignored(annotation):
+    area = annotation.get("area", 1)
+    return bool(annotation.get("ignore")) or (type(area) in (int, float) and area <= 0)
 
 
 def _polygons(segmentation):

@@ -115,12 +115,7 @@ class InstanceDataset(Dataset):
         return self._sample(row, image, None) | {"skipped": skipped}
 
     def _read(self, row):
-        name = self._index.file_name(row)
-        path = self._images_dir / name
-        # parity: COCO_val2014_000000000042.jpg may lie there as 000000000042.jpg (section 6)
-        if name.startswith("COCO") and not path.is_file():
-            path = self._images_dir / name.rpartition("_")[2]
-        return read_image(path, tuple(self._index.image_hw[row].tolist()))
+        return read_indexed(self._index, self._images_dir, row)
 
     def _sample(self, row, image, rng):
         annotations = self._index.annotations_of(row)
@@ -143,6 +138,16 @@ class InstanceDataset(Dataset):
             "image_id": int(self._index.image_ids[row]),
             "size": image.shape[:2],
         }
+
+
+def read_indexed(index: CocoIndex, images_dir: Path, row: int) -> np.ndarray:
+    """The image of an index's row, uint8 [h, w, 3] BGR. Raises InputError as `read_image`."""
+    name = index.file_name(row)
+    path = images_dir / name
+    # parity: COCO_val2014_000000000042.jpg may lie there as 000000000042.jpg (section 6)
+    if name.startswith("COCO") and not path.is_file():
+        path = images_dir / name.rpartition("_")[2]
+    return read_image(path, tuple(index.image_hw[row].tolist()))
 
 
 def collate_instances(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -174,14 +179,14 @@ def draw_mask(index: CocoIndex, annotation: int, geometry: Geometry, out: np.nda
 
 
 def rasterise(polygons: list[np.ndarray], out: np.ndarray) -> None:
-    """Set to 1 the pixels of `out`, uint8 [S, S], that lie in any of the polygons, [k, 2] each.
+    """Set to 1 the pixels of `out`, uint8 [h, w], that lie in any of the polygons, [k, 2] each.
 
     Done by pycocotools, as the ground truth of an evaluation is, but only in the window that the
     polygons span: most objects are small.
     """
     corners = np.concatenate(polygons)
     left, top = np.maximum(np.floor(corners.min(0)), 0).astype(int).tolist()
-    right, bottom = np.minimum(np.ceil(corners.max(0)), len(out)).astype(int).tolist()
+    right, bottom = np.minimum(np.ceil(corners.max(0)), out.shape[::-1]).astype(int).tolist()
     if left >= right or top >= bottom:
         return
     moved = [(polygon - (left, top)).ravel() for polygon in polygons]

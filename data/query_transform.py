@@ -1,0 +1,159 @@
+"""QueryInst's geometry: resize, mirror and crop, drawn first, then applied to pixels and shapes.
+
+Sizes are (w, h), as OpenCV and MMDetection have them. Source: specs/queryinst.md section 9.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+
+def rescale_size(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
+    """(w, h) of an image that keeps its ratio and fits `scale` as tightly as it can.
+
+    scale: limits of the longer and of the shorter side, px, in any order
+    """
+    factor = min(max(scale) / max(size), min(scale) / min(size))
+    width, height = (int(side * factor + 0.5) for side in size)
+    return width, height
+
+
+class Resized(NamedTuple):
+    """To another size: bilinear for images, the nearest pixel for bitmaps."""
+
+    old: tuple[int, int]
+    size: tuple[int, int]
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        return self.size[0] / self.old[0], self.size[1] / self.old[1]
+
+    def image(self, pixels):
+        return cv2.resize(pixels, self.size, interpolation=cv2.INTER_LINEAR)
+
+    def bitmap(self, mask):
+        return cv2.resize(mask, self.size, interpolation=cv2.INTER_NEAREST)
+
+    def points(self, xy):
+        return xy * self.factors
+
+
+class Mirrored(NamedTuple):
+    """Left and right exchanged."""
+
+    size: tuple[int, int]
+
+    def image(self, pixels):
+        return cv2.flip(pixels, 1)
+
+    bitmap = image
+
+    def points(self, xy):
+        return xy * (-1, 1) + (self.size[0], 0)
+
+
+class Cropped(NamedTuple):
+    """The window of this size at (left, top)."""
+
+    corner: tuple[int, int]
+    size: tuple[int, int]
+
+    def image(self, pixels):
+        (x, y), (width, height) = self.corner, self.size
+        return pixels[y : y + height, x : x + width]
+
+    bitmap = image
+
+    def points(self, xy):
+        return xy - self.corner
+
+
+class Geometry:
+    """What a sample's draws do to it. size: (w, h) of the result.
+
+    factors: of the last resize, (w, h); 1, 1 without one
+    """
+
+    def __init__(self, size: tuple[int, int], steps: Sequence[Any] = ()):
+        self.steps = list(steps)
+        self.size = self.steps[-1].size if self.steps else size
+        resizes = [step for step in self.steps if isinstance(step, Resized)]
+        self.factors = resizes[-1].factors if resizes else (1.0, 1.0)
+
+    def image(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [h, w, 3] of the source to that of the result."""
+        for step in self.steps:
+            pixels = step.image(pixels)
+        return pixels
+
+    def bitmap(self, mask: np.ndarray) -> np.ndarray:
+        """uint8 [h, w] of 0 and 1 of the source to that of the result."""
+        for step in self.steps:
+            mask = step.bitmap(np.ascontiguousarray(mask))
+        return mask
+
+    def points(self, xy: np.ndarray) -> np.ndarray:
+        """[k, 2] source pixels to [k, 2] result pixels, float64; may lie outside."""
+        xy = np.asarray(xy, np.float64)
+        for step in self.steps:
+            xy = step.points(xy)
+        return xy
+
+    def boxes(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes [n, 4] xyxy clipped step by step, [k, 4] float64, and which are left, bool [n].
+
+        Only crops drop boxes: those that do not reach into the window.
+        """
+        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        kept = np.ones(len(boxes), bool)
+        for step in self.steps:
+            corners = step.points(boxes.reshape(-1, 2)).reshape(-1, 2, 2)
+            corners = np.clip(np.sort(corners, axis=1), 0, step.size)
+            boxes = corners.reshape(-1, 4)
+            if isinstance(step, Cropped):
+                kept &= (corners[:, 1] > corners[:, 0]).all(1)
+        return boxes[kept], kept
+
+
+def draw_geometry(transforms: Sequence[Any], size: tuple[int, int], rng: Any) -> Geometry:
+    """The geometry of one sample. Fixed steps draw nothing.
+
+    transforms: a pipeline's steps; each has `type` and MMDetection's keys of it
+    size:       (w, h) of the source
+    rng:        numpy RandomState; None where nothing is drawn
+    """
+    steps: list[Any] = []
+    _draw(transforms, size, rng, steps)
+    return Geometry(size, steps)
+
+
+def _draw(transforms, size, rng, steps):
+    """Append the steps that the transforms draw; return the size behind them."""
+    for transform in transforms:
+        if transform.type == "Resize":
+            steps.append(Resized(size, rescale_size(size, transform.scale)))
+        elif transform.type == "RandomChoiceResize":
+            scale = transform.scales[rng.randint(len(transform.scales))]
+            steps.append(Resized(size, rescale_size(size, scale)))
+        elif transform.type == "RandomFlip":
+            if rng.random_sample() < transform.prob:
+                steps.append(Mirrored(size))
+        elif transform.type == "RandomCrop":
+            steps.append(_draw_crop(transform.crop_size, size, rng))
+        else:  # RandomChoice
+            chosen = transform.transforms[rng.randint(len(transform.transforms))]
+            size = _draw(chosen, size, rng, steps)
+            continue
+        size = steps[-1].size if steps else size
+    return size
+
+
+def _draw_crop(limits, size, rng):
+    # Height before width, extent before place: MMDetection's order.
+    height, width = (int(rng.randint(min(side, limits[0]), min(side, limits[1]) + 1))
+                     for side in size[::-1])
+    top = int(rng.randint(size[1] - height + 1))
+    left = int(rng.randint(size[0] - width + 1))
+    return Cropped((left, top), (width, height))
