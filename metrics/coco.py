@@ -42,6 +42,20 @@ SUMMARY = (
 )
 
 
+# MMDetection's six: name, index into the thresholds, area range, detections an image. Its limits
+# are 100, 300 and 1000, and only the mean over the thresholds takes the first (specs/queryinst.md,
+# section 7).
+MMDETECTION_LIMITS = (100, 300, 1000)
+MMDETECTION_SUMMARY = (
+    ("mAP", None, 0, 0),
+    ("mAP_50", 0, 0, 2),
+    ("mAP_75", 5, 0, 2),
+    ("mAP_s", None, 1, 2),
+    ("mAP_m", None, 2, 2),
+    ("mAP_l", None, 3, 2),
+)
+
+
 class CocoEvaluator:
     """Collects detections image by image; `compute()` gives box and mask AP in percent.
 
@@ -121,11 +135,7 @@ class CocoEvaluator:
         has -1, because no object could be found, the value is NaN.
         """
         protocol = _checked_protocol(protocol or self.protocol)
-        chosen = self.ground_truth.sizes if image_ids is None else image_ids
-        chosen = sorted({int(image_id) for image_id in chosen})
-        unknown = [image_id for image_id in chosen if image_id not in self.ground_truth.sizes]
-        if unknown:
-            raise ValueError(f"images not in the ground truth: {unknown[:5]}")
+        chosen = self._chosen(image_ids)
         metrics = {}
         for iou_type in self.iou_types:
             if protocol == "yolact":
@@ -135,6 +145,26 @@ class CocoEvaluator:
                 metrics |= _row(iou_type, 100 * precision.mean(), 100 * precision)
             else:
                 metrics |= self._coco_numbers(chosen, iou_type)
+        return metrics
+
+    def mmdetection_scores(
+        self, image_ids: Iterable[int] | None = None, category_ids: Iterable[int] | None = None
+    ) -> dict[str, float]:
+        """MMDetection's scores, fractions: `coco/bbox_mAP`, `coco/bbox_mAP_50`, `_75`, `_s`, `_m`,
+        `_l` and the same for `segm`; -1 where no object defines one.
+
+        image_ids: as `compute`; category_ids: score only these, None: all of the ground truth
+        `mAP` counts the 100 surest detections of an image, the others 1000.
+        differs: not rounded to three decimals.
+        """
+        metrics = {}
+        chosen = self._chosen(image_ids)
+        for iou_type in self.iou_types:
+            tables = self._tables(chosen, iou_type, MMDETECTION_LIMITS, category_ids)
+            for name, threshold, area, limit in MMDETECTION_SUMMARY:
+                table = tables["precision"][..., area, limit]
+                value = _percent(table if threshold is None else table[threshold])
+                metrics[f"coco/{iou_type}_{name}"] = -1.0 if math.isnan(value) else value / 100
         return metrics
 
     def write_detections(
@@ -206,13 +236,7 @@ class CocoEvaluator:
 
     def _coco_numbers(self, image_ids, iou_type):
         """The table's row and the twelve numbers of one IoU type."""
-        objects = self.ground_truth.annotations(image_ids, segm=iou_type == "segm")
-        found = [one for image_id in image_ids if image_id in self._found
-                 for one in self._detections(image_id, iou_type)]
-        for number, one in enumerate(found, start=1):
-            one["id"] = number
-        sizes = {image_id: self.ground_truth.sizes[image_id] for image_id in image_ids}
-        tables = _accumulate(objects, found, sizes, self.ground_truth.category_ids, iou_type)
+        tables = self._tables(image_ids, iou_type)
         # precision [thresholds, recalls, categories, areas, detections]; recall has no recalls axis
         at_thresholds = [_percent(table) for table in tables["precision"][..., 0, 2]]
         metrics = _row(iou_type, _percent(tables["precision"][..., 0, 2]), at_thresholds)
@@ -221,6 +245,27 @@ class CocoEvaluator:
             metrics[f"{iou_type}/{name}"] = _percent(
                 table if threshold is None else table[threshold])
         return metrics
+
+    def _chosen(self, image_ids):
+        """The ids to score, sorted; all of the ground truth's for None."""
+        chosen = self.ground_truth.sizes if image_ids is None else image_ids
+        chosen = sorted({int(image_id) for image_id in chosen})
+        unknown = [image_id for image_id in chosen if image_id not in self.ground_truth.sizes]
+        if unknown:
+            raise ValueError(f"images not in the ground truth: {unknown[:5]}")
+        return chosen
+
+    def _tables(self, image_ids, iou_type, limits=None, category_ids=None):
+        """What `_accumulate` makes of the detections on these images."""
+        objects = self.ground_truth.annotations(image_ids, segm=iou_type == "segm")
+        found = [one for image_id in image_ids if image_id in self._found
+                 for one in self._detections(image_id, iou_type)]
+        for number, one in enumerate(found, start=1):
+            one["id"] = number
+        sizes = {image_id: self.ground_truth.sizes[image_id] for image_id in image_ids}
+        if category_ids is None:
+            category_ids = self.ground_truth.category_ids
+        return _accumulate(objects, found, sizes, sorted(category_ids), iou_type, limits)
 
 
 def format_table(metrics: Mapping[str, float]) -> str:
@@ -299,8 +344,11 @@ def _coco_api():
     return COCO, COCOeval
 
 
-def _accumulate(objects, found, sizes, category_ids, iou_type):
-    """{"precision", "recall"} of a COCO evaluation; -1 marks what no object defines."""
+def _accumulate(objects, found, sizes, category_ids, iou_type, limits=None):
+    """{"precision", "recall"} of a COCO evaluation; -1 marks what no object defines.
+
+    limits: three numbers of detections an image, None for COCO's own
+    """
     if not sizes or not category_ids:  # pycocotools takes an empty list for "all"
         return {"precision": np.zeros([10, 101, 0, 4, 3]), "recall": np.zeros([10, 0, 4, 3])}
     coco, coco_eval = _coco_api()
@@ -316,6 +364,8 @@ def _accumulate(objects, found, sizes, category_ids, iou_type):
             side.createIndex()
             sides.append(side)
         evaluation = coco_eval(*sides, iouType=iou_type)
+        if limits is not None:
+            evaluation.params.maxDets = list(limits)
         evaluation.evaluate()
         evaluation.accumulate()
     return {name: np.asarray(evaluation.eval[name]) for name in ("precision", "recall")}

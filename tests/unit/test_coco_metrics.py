@@ -489,3 +489,39 @@ def test_table():
     assert [cell.strip() for cell in lines[2].split("|")] == ["box"] + ["42.22"] * 11
     assert [cell.strip() for cell in lines[3].split("|")] == ["mask"] + ["100.00"] * 11
     assert len({len(line) for line in lines}) == 1
+
+
+# --- MMDetection's names
+
+
+def test_mmdetection_scores_are_pycocotools_as_fractions():
+    truth, detections = random_case(0)
+    evaluator = CocoEvaluator(truth)
+    evaluator.update(detections)
+    scores = evaluator.mmdetection_scores()
+    names = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+    assert list(scores) == [f"coco/{kind}_{name}" for kind in ("bbox", "segm") for name in names]
+    for iou_type in ("bbox", "segm"):
+        # fewer than 100 detections an image: the limits make no difference
+        reference = np.array(pycocotools_stats(truth, detections, iou_type)[:6]) / 100
+        ours = [scores[f"coco/{iou_type}_{name}"] for name in names]
+        np.testing.assert_allclose(ours, np.nan_to_num(reference, nan=-1), rtol=1e-12)
+
+
+def test_mmdetection_counts_1000_detections_except_in_the_mean():
+    evaluator = CocoEvaluator(ground_truth([(1, 1, BIG, 0)]), iou_types=("bbox",))
+    wrong = [(1, (0, 0, 3, 3), 0.9)] * 120
+    evaluator.update({1: found(*wrong, (1, BIG, 0.5)), 2: found()})
+    scores = evaluator.mmdetection_scores()
+    assert scores["coco/bbox_mAP"] == 0
+    assert scores["coco/bbox_mAP_50"] == pytest.approx(1 / 121, rel=1e-6)
+    assert scores["coco/bbox_mAP_s"] == -1
+
+
+def test_mmdetection_scores_of_some_categories():
+    evaluator = CocoEvaluator(ground_truth([(1, 1, BIG, 0), (1, 2, OTHER, 0)]))
+    evaluator.update({1: found((1, BIG, 0.9)), 2: found()})
+    # 101 recalls, the last of which rounding may miss
+    assert evaluator.mmdetection_scores()["coco/segm_mAP"] == pytest.approx(0.5)
+    only = evaluator.mmdetection_scores(category_ids=[1])
+    assert only["coco/segm_mAP"] == pytest.approx(1)
