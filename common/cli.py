@@ -79,8 +79,8 @@ def _check_device(value: str | None) -> str | None:
     raise typer.BadParameter(f"{value!r} is not cpu, cuda or cuda:N")
 
 
-def _check_seed(value: int) -> int:
-    if 0 <= value < 2**32:  # what numpy's generators take
+def _check_seed(value: int | None) -> int | None:
+    if value is None or 0 <= value < 2**32:  # what numpy's generators take
         return value
     raise typer.BadParameter(f"{value} is not between 0 and {2**32 - 1}")
 
@@ -125,10 +125,11 @@ Ema = Annotated[
     ),
 ]
 Seed = Annotated[
-    int, _addition("--seed", callback=_check_seed, help="All randomness comes from this number.")
+    int | None,
+    _addition("--seed", callback=_check_seed, help="All randomness comes from this number."),
 ]
 Workers = Annotated[
-    int, _addition("--workers", min=0, help="Processes that prepare samples; 0: this one.")
+    int | None, _addition("--workers", min=0, help="Processes that prepare samples; 0: this one.")
 ]
 MaxIters = Annotated[
     int | None,
@@ -175,11 +176,28 @@ CfgOptions = Annotated[
     list[str] | None,
     _addition("--cfg-options", metavar="KEY=VALUE", help="Override a config key; repeatable."),
 ]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY VALUE]...", help="Config keys and their values, in pairs."),
+]
 Tensorboard = Annotated[bool, _addition("--tensorboard", help="Write TensorBoard events too.")]
 Pretrained = Annotated[
     str | None, _addition("--pretrained", metavar="FILE", help="Weights to start from.")
 ]
 Debug = Annotated[bool, _addition("--debug", help="Show the traceback of input errors too.")]
+
+
+def paired(words: Sequence[str] | None) -> list[str]:
+    """KEY=VALUE texts of the trailing words KEY VALUE KEY VALUE ... (`Pairs`).
+
+    Raises InputError when one is left over.
+    """
+    words = list(words or [])
+    if len(words) % 2:
+        raise InputError(
+            f"{' '.join(words)}: config keys and values come in pairs, KEY VALUE; one is left over"
+        )
+    return [f"{key}={value}" for key, value in zip(words[::2], words[1::2], strict=True)]
 
 
 def read_flags(

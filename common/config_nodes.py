@@ -131,7 +131,8 @@ def read_file(path: Path, faults: list[str], above: tuple[Path, ...] = ()) -> No
 
 
 def _over_bases(tree: Node, path: Path, faults: list[str], above: tuple[Path, ...]) -> Node:
-    named = tree.value.pop("_base_", None)
+    # fvcore, which reads the classification original's files, spells it in capitals
+    named = tree.value.pop("_base_", None) or tree.value.pop("_BASE_", None)
     if named is None:
         return tree
     result = Node({}, str(path))

@@ -28,12 +28,14 @@ class Launch:
     local_world_size: int = 1
     address: str = ""  # of rank 0's machine; empty when alone
     port: int = 0
+    meeting: str = ""  # where the ranks meet, as torch's init_method; empty: at address and port
 
 
 def read_launch(env: Mapping[str, str]) -> Launch:
     """The launch that the environment variables describe; alone when there are none.
 
-    torchrun: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
+    torchrun: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT; a process
+    that `common.spawn` placed has DIST_URL instead of the last two.
     srun: SLURM_PROCID, SLURM_NTASKS (the step's count when there is one), SLURM_LOCALID; the
     address is MASTER_ADDR or the first host of SLURM_NODELIST, the port MASTER_PORT or 29500.
     Raises InputError naming the variable that is missing or malformed.
@@ -79,11 +81,15 @@ def pick_device(name: str | None, launch: Launch) -> torch.device:
 
 
 def join_group(
-    launch: Launch, device: torch.device, timeout_s: float = 600, script: str = "train"
+    launch: Launch,
+    device: torch.device,
+    timeout_s: float = 600,
+    script: str = "train",
+    backend: str = "nccl",
 ) -> None:
     """Join the process group of `launch`; alone, there is nothing to join.
 
-    Collectives on CPU tensors go through gloo, on CUDA tensors through nccl. A collective that
+    Collectives on CPU tensors go through gloo, on CUDA tensors through `backend`. A collective that
     waits longer than `timeout_s` for a peer fails. Under torchrun, a rank whose peer was killed
     ends within seconds, with a line that begins with `script`.
     Raises InputError when rank 0's port is taken or its machine does not answer.
@@ -93,15 +99,18 @@ def join_group(
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # a killed torchrun leaves its ranks behind; this one then saves and ends as on SIGTERM
         die_with_parent(signal.SIGTERM, os.getppid())
+    elif "TRAINER_PARENT" in os.environ:  # likewise, started by common.spawn
+        die_with_parent(signal.SIGTERM, int(os.environ["TRAINER_PARENT"]))
     if launch.world_size == 1:
         return
     if device.type == "cpu":
         share_threads(launch)
     # torchrun has its own store running on the port and tells env:// so
     init = "env://" if launch.launcher == "torchrun" else f"tcp://{launch.address}:{launch.port}"
+    init = launch.meeting or init
     try:
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            f"cpu:gloo,cuda:{backend}" if device.type == "cuda" else "gloo",
             init_method=init,
             rank=launch.rank,
             world_size=launch.world_size,
@@ -125,14 +134,17 @@ def share_threads(launch: Launch) -> None:
 
 def _read_torchrun(env):
     world_size = _number(env, "WORLD_SIZE")
+    meeting = env.get("DIST_URL", "")
+    has_address = world_size > 1 and not meeting
     return Launch(
-        launcher="torchrun",
+        launcher="spawn" if meeting else "torchrun",
         rank=_number(env, "RANK"),
         world_size=world_size,
         local_rank=_number(env, "LOCAL_RANK", "0"),
         local_world_size=_number(env, "LOCAL_WORLD_SIZE", str(world_size)),
-        address=_text(env, "MASTER_ADDR") if world_size > 1 else "",
-        port=_number(env, "MASTER_PORT") if world_size > 1 else 0,
+        address=_text(env, "MASTER_ADDR") if has_address else "",
+        port=_number(env, "MASTER_PORT") if has_address else 0,
+        meeting=meeting,
     )
 
 
@@ -167,7 +179,14 @@ def _number(env, name, default=None):
 
 
 def _no_group(launch, timeout_s, reason):
-    at = f"{launch.address} port {launch.port}"
+    at = launch.meeting or f"{launch.address} port {launch.port}"
+    if launch.meeting:
+        taken = "EADDRINUSE" in reason
+        return f"--dist-url {at}: " + (
+            "the port is taken by another program: name a free one" if taken else
+            f"rank {launch.rank} of {launch.world_size} met no group there within {timeout_s:g} s: "
+            "check the address, --rank and that every node was started"
+        )
     if "EADDRINUSE" in reason:
         return (
             f"port {launch.port} is taken by another program: set MASTER_PORT to a free one, "

@@ -36,25 +36,32 @@ _STEP_STREAM = 3  # first word of the seed sequences of the steps' torch generat
 
 
 def start_run(
-    script: str, device: str | None = None, seed: int = 0, stop: StopSignals | None = None
+    script: str,
+    device: str | None = None,
+    seed: int = 0,
+    stop: StopSignals | None = None,
+    backend: str | None = None,
+    clock: bool = False,
 ) -> "Run":
     """Join the process group, pick the device, seed the generators, begin to log. Makes no files.
 
     script: its name, for messages
     device: "cpu", "cuda", "cuda:N"; None is the GPU when there is one, else the CPU
     stop:   the signals installed at start-up; None when the caller handles them itself
+    backend: of collectives on GPU tensors, "nccl" or "gloo"; None is nccl
+    clock:  begin each log line with [MM/DD HH:MM:SS]
 
     Raises InputError for a device or a process group that cannot be had.
     """
     launch = read_launch(os.environ)
     picked = pick_device(device, launch)
-    join_group(launch, picked, script=script)
+    join_group(launch, picked, script=script, backend=backend or "nccl")
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)  # the same on every rank, so that all build the same network
     if picked.type == "cpu":
         _compute_repeatably()
-    return Run(script, launch, picked, seed, stop)
+    return Run(script, launch, picked, seed, stop, clock)
 
 
 class Run:
@@ -75,6 +82,7 @@ class Run:
         device: torch.device,
         seed: int,
         stop: StopSignals | None,
+        clock: bool = False,
     ):
         self.rank = launch.rank
         self.world_size = launch.world_size
@@ -87,7 +95,7 @@ class Run:
         self._launcher = launch.launcher
         self._seed = seed
         self._stop = stop
-        self._log = RunLog(script, launch.rank)
+        self._log = RunLog(script, launch.rank, clock)
         self._metrics: LineFile | None = None
         self._events: EventWriter | None = None
 
@@ -171,6 +179,15 @@ class Run:
         module: what `wrap` returned
         """
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Rank 0's buffers of `module` on every rank, before all of them evaluate it (all ranks).
+
+        In training each rank's BatchNorm statistics are of its own batches.
+        """
+        if self.world_size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag, whether it is set on any rank: one small all-reduce (all ranks).

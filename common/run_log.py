@@ -7,6 +7,7 @@ removed with it. The root logger is left alone.
 import contextlib
 import logging
 import sys
+import time
 
 from tqdm import tqdm
 
@@ -20,15 +21,17 @@ class RunLog:
 
     Rank 0 shows everything, information on stdout and warnings on stderr. Other ranks show only
     warnings, which name the rank. Lines that come before `open_file` go to the file as well.
+
+    clock: begin each line with [MM/DD HH:MM:SS], as the classification original does
     """
 
-    def __init__(self, script: str, rank: int):
+    def __init__(self, script: str, rank: int, clock: bool = False):
         self._logger = logging.getLogger(script)
         self._level = logging.INFO if rank == 0 else logging.WARNING
         self._console = _ConsoleHandler(self._level)
         self._file = _FileHandler(self._level)
         for handler in (self._console, self._file):
-            handler.setFormatter(_Formatter("" if rank == 0 else f"rank {rank}: "))
+            handler.setFormatter(_Formatter("" if rank == 0 else f"rank {rank}: ", clock))
         self._loggers = [self._logger, *map(logging.getLogger, PACKAGES)]
         for logger in self._loggers:
             logger.setLevel(self._level)
@@ -65,13 +68,15 @@ class RunLog:
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, prefix):
+    def __init__(self, prefix, clock):
         super().__init__()
-        self._prefix = prefix
+        self._prefix, self._clock = prefix, clock
 
     def format(self, record):
         kind = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return f"{self._prefix}{kind}{super().format(record)}"
+        at = time.localtime(record.created)
+        clock = time.strftime("[%m/%d %H:%M:%S] ", at) if self._clock else ""
+        return f"{clock}{self._prefix}{kind}{super().format(record)}"
 
 
 class _ConsoleHandler(logging.Handler):

@@ -44,8 +44,8 @@ class StopSignals:
 
     `requested` is the name of the stop signal that has arrived, or None.
 
-    message: the line printed on stderr when the first signal arrives. Under a launcher only rank 0
-             prints it; a rank that learns of the signal from others is told by `Run.any`.
+    message: the line printed on stderr when the first signal arrives, "" for none. Under a launcher
+             only rank 0 prints it; one that learns of the signal from others is told by `Run.any`.
 
     A thread watches for signals, so the second one also ends a process whose main thread hangs
     in C code, for example in a collective that waits for a dead rank.
@@ -80,7 +80,7 @@ class StopSignals:
             is_main = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
             # torchrun also sends SIGTERM because a rank was killed: then there is no iteration
             # to finish, and the end is told elsewhere
-            if is_main and not lost_peers():
+            if self.message and is_main and not lost_peers():
                 _print_line(self.message)
         elif time.monotonic() - self._first_at > self._echo_s:
             os._exit(128 + number)

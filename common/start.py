@@ -11,13 +11,14 @@ Found = tuple[Path, dict, dict | None]  # path, weights, training state if it li
 
 def find_start(
     folder: str | Path,
-    name: str,
+    name: str | None,
     resume: str | None,
     warn: Callable[[str], None],
 ) -> Found | None:
     """The checkpoint that `--resume` names; None without it, and for "latest" when there is none.
 
-    folder, name: where the run's checkpoints lie, and the config's name in their file names
+    folder, name: where the run's checkpoints lie, and the config's name in their file names, None
+                  when those have none
     resume:       None, "latest", "interrupt" or a file
     warn:         called with a line for each damaged checkpoint that "latest" passes over
     Raises InputError when a file or an interrupted state is asked for and not there.
@@ -29,7 +30,8 @@ def find_start(
     if resume == "interrupt":
         path = find_interrupt(folder, name)
         if path is None:
-            raise InputError(f"--resume interrupt: {folder} holds no interrupted state of {name}. "
+            of_whom = f" of {name}" if name else ""
+            raise InputError(f"--resume interrupt: {folder} holds no interrupted state{of_whom}. "
                              "Use --resume latest, or leave --resume out to start anew.")
         return path, *load_pair(path)
     return Path(resume), *load_pair(resume)
@@ -37,7 +39,7 @@ def find_start(
 
 def find_trained(
     folder: str | Path,
-    name: str,
+    name: str | None,
     resume: str | None,
     best: Path,
     warn: Callable[[str], None],
@@ -50,7 +52,8 @@ def find_trained(
         resume = str(best) if best.exists() else "latest"
     found = find_start(folder, name, resume, warn)
     if found is None:
-        raise InputError(f"{folder} holds no checkpoint of {name}: name one with --resume FILE")
+        of_whom = f" of {name}" if name else ""
+        raise InputError(f"{folder} holds no checkpoint{of_whom}: name one with --resume FILE")
     return found
 
 

@@ -8,18 +8,20 @@ import math
 import random
 from typing import Any
 
-CENTER_MARGIN_PX = 32  # the centre crop is what a resize to crop_size + 32 would leave
+CENTER_MARGIN_PX = 32  # the centre crop is what a resize to crop_size + margin would leave
 ASPECT_RANGE = (3.0 / 4.0, 4.0 / 3.0)
 MIN_AREA_REL = 0.1
 ATTEMPTS = 10
 
 
-def center_crop_box(width: int, height: int, crop_size: int) -> tuple[float, float, float, float]:
-    """The square of side crop_size / (crop_size + 32) x the shorter side, in the middle.
+def center_crop_box(
+    width: int, height: int, crop_size: int, margin: int = CENTER_MARGIN_PX
+) -> tuple[float, float, float, float]:
+    """The square of side crop_size / (crop_size + margin) x the shorter side, in the middle.
 
     Its corner is whole, its side may not be: PIL's crop rounds the far edges.
     """
-    side = crop_size / (crop_size + CENTER_MARGIN_PX) * min(width, height)
+    side = crop_size / (crop_size + margin) * min(width, height)
     # Python's rounding: halves go to the even number
     top, left = round((height - side) / 2.0), round((width - side) / 2.0)
     return left, top, left + side, top + side

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.crops import MIN_AREA_REL, center_crop_box, random_crop_box
+from data.crops import CENTER_MARGIN_PX, MIN_AREA_REL, center_crop_box, random_crop_box
 from data.jitter import IDENTITY, ColorJitter, Planes, as_tensor, jittered_planes, planes_of
 from data.rand_augment import RAND_AUGMENT_OPS, RandAugment
 
@@ -53,11 +53,12 @@ _FILTERS = {
 class ECenterCrop:
     """The centre crop, resized to crop_size x crop_size."""
 
-    def __init__(self, crop_size: int, interpolation: str = "bilinear"):
-        self.crop_size, self.filter = crop_size, _FILTERS[interpolation]
+    def __init__(self, crop_size: int, interpolation: str, margin: int):
+        self.crop_size, self.margin = crop_size, margin
+        self.filter = _FILTERS[interpolation]
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        box = center_crop_box(*image.size, self.crop_size)
+        box = center_crop_box(*image.size, self.crop_size, self.margin)
         return _cropped(image, box, self.crop_size, self.filter)
 
 
@@ -178,8 +179,8 @@ class RandomErasing:
 class ValTransform:
     """Centre crop, tensor, normalise. Called with an RGB PIL image."""
 
-    def __init__(self, crop_size: int, interpolation: str):
-        self.transforms = [ECenterCrop(crop_size, interpolation), ToTensor(), Normalize()]
+    def __init__(self, crop_size: int, interpolation: str, margin: int):
+        self.transforms = [ECenterCrop(crop_size, interpolation, margin), ToTensor(), Normalize()]
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         for transform in self.transforms:
@@ -239,12 +240,15 @@ class StandardTransform:
         return pixels if self._erasing is None else self._erasing(pixels, generator=generator)
 
 
-def val_transform(crop_size: int, interpolation: str = "bilinear") -> ValTransform:
+def val_transform(
+    crop_size: int, interpolation: str = "bilinear", margin: int = CENTER_MARGIN_PX
+) -> ValTransform:
     """The original's validation transform.
 
     interpolation: "bilinear", or "bicubic" as for the published accuracies
+    margin:        crop_size / (crop_size + margin) of the shorter side is looked at; 0: all of it
     """
-    return ValTransform(crop_size, interpolation)
+    return ValTransform(crop_size, interpolation, margin)
 
 
 def train_transform(

@@ -39,9 +39,11 @@ class ResumableLoader:
     shares:     samples of each rank, in rank order, when the slices are not equal
     collate:    list of samples -> batch
     pin_memory: copy batches to page-locked memory (only with a GPU)
+    min_last:   samples of a rank, at least, in the shorter batch that an epoch then ends with; it
+                is filled up from the epoch's first samples, also to as many for each rank
 
-    What does not fill a batch at an epoch's end is left out. Raises InputError when the batch
-    does not divide over the ranks or the data set is smaller than a batch.
+    Without `min_last`, what does not fill a batch at an epoch's end is left out. Raises InputError
+    when the batch does not divide over the ranks or the data set is smaller than a batch.
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class ResumableLoader:
         collate: Callable[[list], Any],
         shuffle: bool = True,
         pin_memory: bool = False,
+        min_last: int | None = None,
     ):
-        if len(dataset) < batch_size:
+        if min_last is None and len(dataset) < batch_size:
             raise InputError(
                 f"batch size {batch_size} needs as many training samples, there are only "
                 f"{len(dataset)}: lower the batch size or add data"
@@ -71,9 +74,12 @@ class ResumableLoader:
         self._shuffle = shuffle
         self._pin_memory = pin_memory
         self._slice = _rank_slice(batch_size, rank, world_size, shares)
+        self._rank, self._world_size, self._min_last = rank, world_size, min_last
 
     def steps_per_epoch(self, accumulate: int = 1) -> int:
-        """Updates in an epoch when each takes `accumulate` batches."""
+        """Updates in an epoch when each takes `accumulate` batches, the last one what is left."""
+        if self._min_last is not None:
+            return -(-len(self._dataset) // (self._batch_size * accumulate))
         steps = len(self._dataset) // (self._batch_size * accumulate)
         if steps == 0:
             raise InputError(
@@ -99,19 +105,32 @@ class ResumableLoader:
         )
         with contextlib.closing(batches):
             for step in range(start, stop):
-                yield step, step // per_epoch, [next(batches) for _ in range(accumulate)]
+                count = len(self._batches_of(step % per_epoch, accumulate))
+                yield step, step // per_epoch, [next(batches) for _ in range(count)]
 
     def keys(self, step: int, accumulate: int = 1) -> list[list[SampleKey]]:
         """This rank's samples of the update `step`, one list for each accumulated batch."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch(accumulate))
         return self._keys_of(epoch, step_in_epoch, accumulate, self._order(epoch))
 
+    def _batches_of(self, step_in_epoch, accumulate):
+        """The numbers of the batches, counted in the epoch, that make an update."""
+        first = step_in_epoch * accumulate
+        if self._min_last is None:
+            return range(first, first + accumulate)
+        return range(first, min(first + accumulate, self.steps_per_epoch()))
+
     def _keys_of(self, epoch, step_in_epoch, accumulate, order):
         lists = []
-        for i_batch in range(step_in_epoch * accumulate, (step_in_epoch + 1) * accumulate):
+        for i_batch in self._batches_of(step_in_epoch, accumulate):
             first = i_batch * self._batch_size
-            positions = range(first, first + self._batch_size)[self._slice]
-            lists.append([SampleKey(epoch, p, int(order[p])) for p in positions])
+            rest, own = len(order) - first, self._slice
+            if rest < self._batch_size:
+                share = max(-(-rest // self._world_size), self._min_last)
+                own = slice(self._rank * share, (self._rank + 1) * share)
+            positions = range(first, first + self._batch_size)[own]
+            # what lies beyond the order are its first samples again, at positions of their own
+            lists.append([SampleKey(epoch, p, int(order[p % len(order)])) for p in positions])
         return lists
 
     def _order(self, epoch):
@@ -160,7 +179,9 @@ class _KeyLists:
             yield from self._owner._keys_of(epoch, step_in_epoch, self._accumulate, order)
 
     def __len__(self):
-        return max(0, self._stop - self._start) * self._accumulate
+        per_epoch = self._owner.steps_per_epoch(self._accumulate)
+        steps = range(self._start, self._stop)
+        return sum(len(self._owner._batches_of(i % per_epoch, self._accumulate)) for i in steps)
 
 
 class _BatchFetcher(Dataset):

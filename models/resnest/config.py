@@ -43,6 +43,7 @@ class DataConfig:
     RAND_AUG: bool = False  # RandAugment(2, 12) before the other transforms
     # ours
     AUGMENT: Literal["original", "standard"] = "original"  # standard: torchvision's usual pipeline
+    CENTER_MARGIN: int = 32  # validation sees CROP / (CROP + margin) of the shorter side
     MIN_CROP_AREA: float = 0.1  # of the random crop, as a fraction; torchvision's is 0.08
     CUTMIX: float = 0.0  # alpha; with MIXUP as well, each batch gets one of the two
     RANDOM_ERASING: float = 0.0  # probability; with AUGMENT standard
@@ -54,6 +55,7 @@ class DataConfig:
             (self.DATASET == "ImageNet", "DATA.DATASET", self.DATASET, "ImageNet"),
             (self.CROP_SIZE >= 16, "DATA.CROP_SIZE", self.CROP_SIZE, "at least 16"),
             _fraction("DATA.LABEL_SMOOTHING", self.LABEL_SMOOTHING),
+            _not_negative("DATA.CENTER_MARGIN", self.CENTER_MARGIN),
             _fraction("DATA.MIN_CROP_AREA", self.MIN_CROP_AREA),
             _fraction("DATA.RANDOM_ERASING", self.RANDOM_ERASING),
             (not erases, "DATA.RANDOM_ERASING", self.RANDOM_ERASING, "DATA.AUGMENT standard too"),

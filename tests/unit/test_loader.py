@@ -168,3 +168,39 @@ def test_impossible_batches_are_refused(options, text):
 def test_ordered_batches_leave_nothing_out(workers):
     batches = ordered_batches([10, 11, 12, 13, 14], [4, 0, 1], 2, collate=list, workers=workers)
     assert list(batches) == [[14, 10], [11]]
+
+
+def test_the_rest_of_an_epoch_can_make_a_shorter_batch():
+    kept = loader(batch_size=4, min_last=2)  # 11 samples: 4, 4, 3
+    assert kept.steps_per_epoch() == 3
+    batches = run(kept, 0, 6)
+    assert [len(batch) for _, _, (batch,) in batches] == [4, 4, 3] * 2
+    assert [epoch for _, epoch, _ in batches] == [0, 0, 0, 1, 1, 1]
+    for first in (0, 3):
+        indices = [s[2] for _, _, (batch,) in batches[first : first + 3] for s in batch]
+        assert sorted(indices) == list(range(11))
+    assert run(loader(batch_size=4, min_last=2, workers=2), 2, 6) == batches[2:]
+    assert loader(batch_size=16, min_last=2).steps_per_epoch() == 1
+
+
+def test_a_rest_of_one_sample_is_filled_up_from_the_epochs_first():
+    ((_, _, (first,)), (_, _, (last,))) = run(loader(Noise(5), batch_size=4, min_last=2), 0, 2)
+    assert [s[1] for s in last] == [4, 5]
+    assert last[1][2] == first[0][2]
+    assert last[1][3] != first[0][3]  # augmented by itself
+
+
+def test_ranks_get_equal_shares_of_the_rest():
+    alone = run(loader(batch_size=8, min_last=2), 1, 2)[0][2][0]  # three samples are left
+    assert len(alone) == 3
+    ranks = [run(loader(batch_size=8, min_last=2, rank=r, world_size=2), 1, 2) for r in range(2)]
+    shares = [batch for ((_, _, (batch,)),) in ranks]
+    assert [len(share) for share in shares] == [2, 2]
+    assert (shares[0] + shares[1])[:3] == alone
+
+
+def test_the_last_update_takes_the_batches_that_are_left():
+    kept = loader(batch_size=3, min_last=2)  # 3, 3, 3, 2
+    assert kept.steps_per_epoch(accumulate=3) == 2
+    sizes = [[len(b) for b in batches] for _, _, batches in kept.steps(0, 4, accumulate=3)]
+    assert sizes == [[3, 3, 3], [2]] * 2

@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -85,6 +86,17 @@ def test_the_folder_and_its_log(make_run, tmp_path, capsys):
     assert environment["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     assert environment["command"] == sys.argv
     assert (environment["world_size"], len(environment["devices"])) == (1, 1)
+
+
+def test_lines_can_begin_with_the_clock(make_run, tmp_path, capsys):
+    run = make_run(clock=True)
+    run.open_folder(tmp_path, "")
+    run.log("Batch: 0| Loss: 1.000")
+    run.warn("odd")
+    out, err = capsys.readouterr()
+    assert re.fullmatch(r"\[\d\d/\d\d \d\d:\d\d:\d\d\] Batch: 0\| Loss: 1\.000\n", out)
+    assert re.fullmatch(r"\[\d\d/\d\d \d\d:\d\d:\d\d\] warning: odd\n", err)
+    assert (tmp_path / "log.txt").read_text() == out + err
 
 
 def test_a_closed_run_leaves_no_handlers(make_run, capsys):
