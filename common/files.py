@@ -1,11 +1,12 @@
 """Writing files so that a crash leaves either the old one or the new one, never half of one."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from common.errors import SaveError
 
@@ -23,6 +24,12 @@ def write_atomically(path: str | Path, write: Writer, needed_bytes: int = 0) -> 
     Raises SaveError naming the file and the reason.
     """
     write_together([(Path(path), write)], needed_bytes)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a plain value as one line of JSON, atomically. Raises as `write_atomically`."""
+    text = json.dumps(value) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_together(writes: Sequence[tuple[Path, Writer]], needed_bytes: int = 0) -> None:

@@ -16,6 +16,8 @@ import numpy as np
 
 from common.files import write_atomically
 
+NAMED_CLASSES = 40  # a larger confusion matrix has no room for its classes' names
+NUMBERED_CLASSES = 15  # ... and for numbers in its cells
 MAX_CURVE_POINTS = 1500  # longer runs are averaged in groups: more than the picture's pixels
 CLEAR_SIDE_PX = 320  # images are enlarged until the shorter side has this, for readable captions
 FONT_PX = 13
@@ -151,6 +153,33 @@ def _running_mean(y, window):
     padded_total = np.convolve(np.where(finite, y, 0.0), kernel)[window:-window]
     padded_count = np.convolve(finite.astype(float), kernel)[window:-window]
     return np.where(finite, padded_total / np.maximum(padded_count, 1), math.nan)
+
+
+def plot_confusion(
+    shares: np.ndarray, classes: Sequence[str], out_png: str | Path, title: str = ""
+) -> None:
+    """Draw a confusion matrix, small ones with names and percentages.
+
+    shares: [K, K], share of the images of class row that were taken for class column
+    Raises SaveError when the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    shares, k = np.asarray(shares, float), len(classes)
+    side = float(np.clip(0.55 * k + 2.5, 5, 14))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(picture, label="% of the class's images", shrink=0.8)
+    axes.set(title=title, xlabel="taken for", ylabel="class")
+    if k <= NAMED_CLASSES:
+        axes.set_xticks(range(k), classes, rotation=90 if k > 4 else 0)
+        axes.set_yticks(range(k), classes)
+    if k <= NUMBERED_CLASSES:
+        for (row, column), share in np.ndenumerate(shares):
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center",
+                      color="white" if share > 0.5 else "black", fontsize="small")
+    write_atomically(Path(out_png), lambda file: figure.savefig(file, format="png", dpi=100))
 
 
 # Instances

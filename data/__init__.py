@@ -1,6 +1,12 @@
 """Data sets, augmentation, samplers, decoding, the sample maker, the data set checker."""
 
 from data.aspect_loader import AspectRatioLoader
+from data.class_folders import (
+    ClassificationDataset,
+    collate_classes,
+    open_class_folders,
+)
+from data.class_pictures import save_class_samples, save_mistakes
 from data.classes import derive_classes, settle_classes, unmapped_categories
 from data.coco_check import check_coco, first_faults
 from data.coco_index import CocoIndex
@@ -8,7 +14,13 @@ from data.coco_open import open_coco, share_indexes
 from data.decode import read_image
 from data.instance_pictures import save_predictions, save_samples
 from data.instances import InstanceDataset, collate_instances
-from data.loader import ResumableLoader, SampleKey, ordered_batches, sample_rng
+from data.loader import (
+    ResumableLoader,
+    SampleKey,
+    ordered_batches,
+    sample_rng,
+    whole_batches,
+)
 from data.query_instances import QueryInstDataset, network_input
 from data.query_open import open_query_data
 from data.query_pictures import save_query_predictions, save_query_samples
@@ -17,6 +29,7 @@ from data.yolact_transform import YolactTransform
 
 __all__ = [
     "AspectRatioLoader",
+    "ClassificationDataset",
     "CocoIndex",
     "InstanceDataset",
     "QueryInstDataset",
@@ -24,16 +37,20 @@ __all__ = [
     "SampleKey",
     "YolactTransform",
     "check_coco",
+    "collate_classes",
     "collate_instances",
     "derive_classes",
     "first_faults",
     "network_input",
+    "open_class_folders",
     "open_coco",
     "open_query_data",
     "ordered_batches",
     "read_image",
     "rescale_size",
     "sample_rng",
+    "save_class_samples",
+    "save_mistakes",
     "save_predictions",
     "save_query_predictions",
     "save_query_samples",
@@ -41,4 +58,5 @@ __all__ = [
     "settle_classes",
     "share_indexes",
     "unmapped_categories",
+    "whole_batches",
 ]

@@ -163,9 +163,12 @@ def collate_classes(samples: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def open_class_folders(root: str | Path) -> tuple[ClassFolders, ClassFolders]:
+def open_class_folders(
+    root: str | Path, deep: bool = False
+) -> tuple[ClassFolders, ClassFolders]:
     """(train, val) below `root`; val is labelled by train's classes and may lack some of them.
 
+    deep: open every image too
     Raises InputError with every fault of both.
     """
     root, faults, opened, classes = Path(root), [], [], None
@@ -181,6 +184,8 @@ def open_class_folders(root: str | Path) -> tuple[ClassFolders, ClassFolders]:
             faults += error.faults
         if part == "train" and (root / part).is_dir():
             classes = _class_names(root / part) if not opened else opened[0].classes
+    if deep and not faults:
+        faults = [line for folders in opened for line in check_images(folders)]
     if faults:
         raise InputError(faults)
     return opened[0], opened[1]

@@ -28,12 +28,17 @@ def center_crop_box(
 
 
 def random_crop_box(
-    width: int, height: int, crop_size: int, rng: Any = None, min_area: float = MIN_AREA_REL
+    width: int,
+    height: int,
+    crop_size: int,
+    rng: Any = None,
+    min_area: float = MIN_AREA_REL,
+    margin: int = CENTER_MARGIN_PX,
 ) -> tuple[float, float, float, float]:
     """A box of `min_area` to 1 of the image's area, aspect ratio 3/4 to 4/3, drawn from `rng`.
 
     The centre crop when the box would be the whole image or ten draws do not fit (very long
-    images). rng: random.Random; None: Python's global stream
+    images), with `margin`. rng: random.Random; None: Python's global stream
     """
     rng = rng or random
     area = width * height
@@ -60,4 +65,4 @@ def random_crop_box(
         x = rng.randint(0, width - box_width)
         y = rng.randint(0, height - box_height)
         return x, y, x + box_width, y + box_height
-    return center_crop_box(width, height, crop_size)
+    return center_crop_box(width, height, crop_size, margin)

@@ -26,6 +26,7 @@ __all__ = [
     "random_crop_box",
     "standard_transform",
     "train_transform",
+    "transforms_of",
     "val_transform",
 ]
 
@@ -65,11 +66,13 @@ class ECenterCrop:
 class ERandomCrop:
     """A random crop of at least `min_area` of the image, resized bilinearly to crop_size."""
 
-    def __init__(self, crop_size: int, min_area: float = MIN_AREA_REL):
-        self.crop_size, self.min_area = crop_size, min_area
+    def __init__(
+        self, crop_size: int, min_area: float = MIN_AREA_REL, margin: int = CENTER_MARGIN_PX
+    ):
+        self.crop_size, self.min_area, self.margin = crop_size, min_area, margin
 
     def __call__(self, image: Image.Image, *, rng: Any = None) -> Image.Image:
-        box = random_crop_box(*image.size, self.crop_size, rng, self.min_area)
+        box = random_crop_box(*image.size, self.crop_size, rng, self.min_area, self.margin)
         return _cropped(image, box, self.crop_size, _FILTERS["bilinear"])
 
 
@@ -195,9 +198,9 @@ class TrainTransform:
     the other, with mirroring, jitter, lighting and normalisation done in one go.
     """
 
-    def __init__(self, crop_size: int, rand_aug: bool, min_area: float):
+    def __init__(self, crop_size: int, rand_aug: bool, min_area: float, margin: int):
         self._rand_augment = RandAugment(RAND_AUGMENT_N, RAND_AUGMENT_M) if rand_aug else None
-        self._crop = ERandomCrop(crop_size, min_area)
+        self._crop = ERandomCrop(crop_size, min_area, margin)
         self._flip = RandomHorizontalFlip()
         self._jitter = ColorJitter(JITTER)
         self._lighting = Lighting(LIGHTING_STD)
@@ -252,14 +255,18 @@ def val_transform(
 
 
 def train_transform(
-    crop_size: int, rand_aug: bool = False, min_area: float = MIN_AREA_REL
+    crop_size: int,
+    rand_aug: bool = False,
+    min_area: float = MIN_AREA_REL,
+    margin: int = CENTER_MARGIN_PX,
 ) -> TrainTransform:
     """The original's training transform.
 
     rand_aug: RandAugment(2, 12) in front
     min_area: of the random crop, as a fraction of the image's; 0.1 is the original
+    margin:   of the centre crop that stands in where no random crop fits, as in `val_transform`
     """
-    return TrainTransform(crop_size, rand_aug, min_area)
+    return TrainTransform(crop_size, rand_aug, min_area, margin)
 
 
 def standard_transform(
@@ -270,6 +277,18 @@ def standard_transform(
 ) -> StandardTransform:
     """torchvision's usual training transform; the same, and the probability of random erasing."""
     return StandardTransform(crop_size, rand_aug, min_area, random_erasing)
+
+
+def transforms_of(cfg: Any) -> tuple[TrainTransform | StandardTransform, ValTransform]:
+    """(training, validation) transform of the config section DATA."""
+    val = val_transform(cfg.CROP_SIZE, cfg.INTERPOLATION, cfg.CENTER_MARGIN)
+    if cfg.AUGMENT == "standard":
+        train = standard_transform(
+            cfg.CROP_SIZE, cfg.RAND_AUG, cfg.MIN_CROP_AREA, cfg.RANDOM_ERASING
+        )
+    else:
+        train = train_transform(cfg.CROP_SIZE, cfg.RAND_AUG, cfg.MIN_CROP_AREA, cfg.CENTER_MARGIN)
+    return train, val
 
 
 def _cropped(image, box, crop_size, resample):

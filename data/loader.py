@@ -162,6 +162,16 @@ def ordered_batches(
     return fetched(dataset, collate, lists, min(workers, len(lists)))
 
 
+def whole_batches(count: int, batch_size: int, rank: int, world_size: int) -> list[int]:
+    """A rank's indices of 0 to `count` - 1 when the ranks take whole batches in turn.
+
+    With `ordered_batches` the batches, and with them the scores of a network, are then the same
+    over any number of ranks.
+    """
+    starts = range(rank * batch_size, count, world_size * batch_size)
+    return [i for start in starts for i in range(start, min(start + batch_size, count))]
+
+
 class _KeyLists:
     """The sampler: what to fetch, batch by batch, from one update to another."""
 

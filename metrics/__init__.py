@@ -1,5 +1,15 @@
 """Scores: arrays in, numbers out."""
 
+from metrics.class_history import ClassHistory
+from metrics.classification import ClassScores, ConfidentMistakes, ConfusionMatrix, TopK
 from metrics.coco import CocoEvaluator, format_table
 
-__all__ = ["CocoEvaluator", "format_table"]
+__all__ = [
+    "ClassHistory",
+    "ClassScores",
+    "CocoEvaluator",
+    "ConfidentMistakes",
+    "ConfusionMatrix",
+    "TopK",
+    "format_table",
+]

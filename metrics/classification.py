@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+MATRIX_CLASSES = 2000  # a confusion matrix of more classes would only cost memory
+
 
 class TopK:
     """Share of images whose label is among the k highest logits, in percent.
@@ -87,3 +89,27 @@ class ConfidentMistakes:
     def _keep(self, rows):
         # by index among equals: the same list however the images were split over processes
         self.rows = sorted([*self.rows, *rows], key=lambda row: (-row[0], row[1]))[: self.limit]
+
+
+class ClassScores:
+    """What one validation finds: `.top` (TopK), `.matrix` (ConfusionMatrix, or None when there are
+    more than MATRIX_CLASSES classes) and `.mistakes` (ConfidentMistakes)."""
+
+    def __init__(self, num_classes: int, limit: int = 16):
+        self.top = TopK()
+        self.matrix = ConfusionMatrix(num_classes) if num_classes <= MATRIX_CLASSES else None
+        self.mistakes = ConfidentMistakes(limit)
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, indices: torch.Tensor) -> None:
+        """logits: [B, K] float; labels, indices (of the images): [B] integer"""
+        self.top.update(logits, labels)
+        self.mistakes.update(logits, labels, indices)
+        if self.matrix is not None:
+            self.matrix.update(logits, labels)
+
+    def merge(self, other: "ClassScores") -> None:
+        """Add another process's."""
+        self.top.merge(other.top)
+        self.mistakes.merge(other.mistakes)
+        if self.matrix is not None:
+            self.matrix.merge(other.matrix)

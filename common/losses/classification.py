@@ -109,6 +109,24 @@ def draw_cutmix(
     return box, torch.from_numpy(rng.permutation(batch_size))
 
 
+def mix(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    num_classes: int,
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    rng: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(images, soft targets) after mixup or CutMix; an alpha of 0 is off, with both `rng` picks.
+
+    rng: numpy RandomState
+    """
+    if cutmix_alpha > 0 and (mixup_alpha == 0 or rng.random_sample() < 0.5):
+        box, perm = draw_cutmix(cutmix_alpha, len(images), *images.shape[2:], rng)
+        return cutmix(images, labels, num_classes, box, perm)
+    return mixup(images, labels, num_classes, *draw_mixup(mixup_alpha, len(images), rng))
+
+
 def _checked(smoothing):
     if not 0.0 <= smoothing <= 1.0:
         raise ValueError(f"label smoothing is a fraction in [0, 1], got {smoothing}")

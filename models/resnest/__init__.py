@@ -1,10 +1,11 @@
 """ResNeSt networks, their weights and configs."""
 
-from models.resnest.config import ResNeStConfig, load_resnest_config
+from models.resnest.config import ResNeStConfig, build_network, load_resnest_config
 from models.resnest.weights import (
     PRETRAINED_FILES,
     WeightsReport,
     bare_state_dict,
+    find_weights,
     load_weights,
     pretrained_file,
 )
@@ -16,7 +17,9 @@ __all__ = [
     "ResNeStConfig",
     "WeightsReport",
     "bare_state_dict",
+    "build_network",
     "build_resnest",
+    "find_weights",
     "load_resnest_config",
     "load_weights",
     "param_groups",

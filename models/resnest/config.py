@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from common.config import InputError, did_you_mean, load_config
-from models.resnest.zoo import MODEL_NAMES
+from torch import nn
 
+from common.config import InputError, did_you_mean, load_config
+from models.resnest.zoo import MODEL_NAMES, build_resnest
+
+PROJECT = Path(__file__).resolve().parents[2]
 Check = tuple[bool, str, Any, str]  # whether it holds, key, value, what is wanted
 
 
@@ -48,6 +51,11 @@ class DataConfig:
     CUTMIX: float = 0.0  # alpha; with MIXUP as well, each batch gets one of the two
     RANDOM_ERASING: float = 0.0  # probability; with AUGMENT standard
     INTERPOLATION: Literal["bilinear", "bicubic"] = "bilinear"  # of validation; bicubic: verify.py
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training images and labels are mixed."""
+        return self.MIXUP > 0 or self.CUTMIX > 0
 
     def __post_init__(self):
         erases = self.RANDOM_ERASING > 0 and self.AUGMENT != "standard"
@@ -162,11 +170,32 @@ def load_resnest_config(
     cfg: ResNeStConfig | str | Path | None = None,
     overrides: Mapping[str, Any] | Iterable[str] = (),
 ) -> ResNeStConfig:
-    """The frozen config. cfg: a YAML path, a loaded config, None for the defaults.
+    """The frozen config.
 
+    cfg: a YAML path, also one below the project's folder; the name of a file in configs/resnest/; a
+         loaded config; None for the defaults
     overrides: {"TRAINING.EPOCHS": 3} or texts "TRAINING.EPOCHS=3"; not for a loaded config
     Raises InputError with every fault.
     """
     if isinstance(cfg, ResNeStConfig):
         return cfg
-    return load_config(ResNeStConfig, cfg, overrides)
+    return load_config(ResNeStConfig, cfg if cfg is None else _config_file(cfg), overrides)
+
+
+def build_network(cfg: ResNeStConfig, num_classes: int) -> nn.Module:
+    """The config's network with random weights."""
+    return build_resnest(
+        cfg.MODEL.NAME,
+        num_classes,
+        final_drop=cfg.MODEL.FINAL_DROP,
+        stem_stride=cfg.MODEL.STEM_STRIDE,
+        last_gamma=cfg.TRAINING.LAST_GAMMA,
+    )
+
+
+def _config_file(named):
+    """Where it lies: as given, below the project's folder, or among its recipes by name."""
+    recipes = PROJECT / "configs" / "resnest"
+    places = (Path(named), PROJECT / named, recipes / f"{named}.yaml", recipes / named)
+    found = next((place for place in places if place.is_file()), None)
+    return found or (Path(named) if Path(named).suffix else recipes / f"{named}.yaml")

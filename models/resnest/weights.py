@@ -10,6 +10,7 @@ from torch import nn
 
 from common.checkpoint import load_checkpoint
 from common.errors import InputError
+from common.pretrained import find_pretrained
 from models.resnest.zoo import MODEL_NAMES
 
 _RELEASE = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/"
@@ -64,16 +65,36 @@ def pretrained_file(name: str) -> str | None:
     return f"{name}-{_PUBLISHED[name]}.pth" if name in _PUBLISHED else None
 
 
-def load_weights(net: nn.Module, path: str | Path, name: str = "") -> WeightsReport:
+def find_weights(named: str | Path, folder: str | Path) -> Path:
+    """The file that `named` means: a path, or a published file or network by name.
+
+    A published file that is not there is fetched, to `folder` unless `named` has a folder.
+    Raises InputError when it cannot be.
+    """
+    path = Path(named)
+    name = pretrained_file(path.name) or path.name
+    if path.is_file() or name not in PRETRAINED_FILES:
+        return path
+    has_folder = path.parent != Path(".")
+    return find_pretrained(name, path.parent if has_folder else folder, PRETRAINED_FILES)
+
+
+def load_weights(
+    net: nn.Module,
+    path: str | Path,
+    name: str = "",
+    checkpoint: Mapping[str, Any] | None = None,
+) -> WeightsReport:
     """Load a file into a network of `models.resnest` and say what came of it.
 
     path: a bare state dict, or a checkpoint that holds one as `state_dict`; `module.` is dropped
     name: the network's, to notice a file that is named after another one of the same shapes
+    checkpoint: the file's content, if it is loaded already
 
     A classifier of another class count is left out. Raises InputError, naming file and keys, when
     anything else is missing, unexpected or of another shape; the network is then unchanged.
     """
-    state = bare_state_dict(load_checkpoint(path))
+    state = bare_state_dict(load_checkpoint(path) if checkpoint is None else checkpoint)
     own = net.state_dict()
     head = state.get("fc.weight")
     file_classes = len(head) if torch.is_tensor(head) and head.ndim else None
