@@ -76,7 +76,7 @@ from common.checkpoint import save_checkpoint
 from common.config import InputError, to_yaml
 from common.ema import average_of
 from common.epoch_folder import EpochFolder
-from common.export import PACKAGES, check_export, export
+from common.export import PACKAGES, check_export, export_once
 from common.files import write_json
 from common.guard import NonFiniteGuard
 from common.losses import LabelSmoothing, NLLMultiLabelSmooth, mix
@@ -89,7 +89,7 @@ from common.spawn import start_ranks
 from common.start import find_start, find_trained
 from common.training_state import check_same_run, pack_state, restore_state
 from data.imagenet import transforms_of
-from data.shapes import ensure_shapes
+from data.shapes import with_drawn_scenes
 from metrics import ClassHistory, ClassScores
 from models import resnest
 
@@ -171,8 +171,6 @@ def read_config(flags):
     overrides = cli.paired(flags.pairs) + (flags.cfg_options or [])
     cfg = resnest.load_resnest_config(flags.config_file, overrides)
     root = Path(cfg.DATA.ROOT).expanduser()
-    if cfg.DATA.ROOT == "data/shapes/classes":
-        root = PROJECT / root  # the sample is the project's, wherever one stands
     workers = cfg.TRAINING.WORKERS if flags.workers is None else flags.workers
     return replace(cfg, SEED=cfg.SEED if flags.seed is None else flags.seed,
                    DATA=replace(cfg.DATA, ROOT=str(root)),
@@ -181,10 +179,8 @@ def read_config(flags):
 
 def open_data(job):
     """(train, val) ClassFolders, checked; every image too with --check-data."""
-    root = Path(job.cfg.DATA.ROOT)
-    if root == PROJECT / "data" / "shapes" / "classes":
-        ensure_shapes(root.parent, root.name)
-    return data.open_class_folders(root, deep=job.flags.check_data)
+    section = with_drawn_scenes(job.cfg.DATA, PROJECT, "classes")
+    return data.open_class_folders(section.ROOT, deep=job.flags.check_data)
 
 
 # --- building
@@ -204,7 +200,7 @@ def build(job, train_folders, val_folders):
         collate=data.collate_classes, min_last=MIN_SHARE, pin_memory=run.device.type == "cuda")
     job.per_epoch = job.loader.steps_per_epoch(flags.accumulate)
 
-    job.precision = Precision(flags.amp, run.device)
+    job.precision = Precision(flags.amp, run.device, run.warn)
     job.net = resnest.build_network(cfg, len(job.classes)).to(run.device)
     if flags.channels_last:
         job.net.to(memory_format=torch.channels_last)
@@ -534,14 +530,9 @@ def evaluate(job, iteration):
     run.share_buffers(net)
     net.eval()
     with closing(batches), torch.no_grad():
-        # as many rounds on each rank, so that a stop signal to one reaches all
-        for _ in range(math.ceil(count / (size * run.world_size))):
-            run.any()
+        for batch in run.in_step(batches, count, size):  # a stop signal to one rank reaches all
             if run.stop_requested:
                 leave(job, iteration)
-            batch = next(batches, None)
-            if batch is None:
-                continue
             for fault in batch["skipped"]:
                 run.warn(f"counted as a black picture: {fault}")
             with job.precision.autocast():
@@ -575,12 +566,9 @@ def export_network(job):
     job.classes = tuple(range(len(weights["fc.weight"])))
     job.net = resnest.build_network(job.cfg, len(job.classes))
     load_trained(job, (path, saved))
-    if not job.run.is_main:
-        return
     side = job.cfg.DATA.CROP_SIZE
     example = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    difference = export(job.scored_net, (example,), job.flags.export, output_names=["logits"])
-    job.run.log(f"Exported to {job.flags.export}; read back, it differs by {difference:.1e}.")
+    export_once(job.run, job.scored_net, example, job.flags.export, output_names=["logits"])
 
 
 def draw(job):

@@ -1,18 +1,14 @@
-"""Runs train_yolact.py as a user does, on a set of 16 tiny drawn scenes."""
+"""Runs the scripts as a user does, on tiny drawn sets."""
 
-import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
+from script_run import ScriptRun, limits, load
 
-from data.shapes import write_coco
+from data.scenes import CLASSES
+from data.shapes import write_class_folders, write_coco
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -21,6 +17,12 @@ TINY = {
     "max_size": 64,
     "lr_warmup_until": 4,
     "backbone": {"args": {"width": 8}},
+}
+TINY_CLASSIFIER = {
+    "DATA": {"CROP_SIZE": 32},
+    "MODEL": {"NAME": "resnest14_small"},
+    "TRAINING": {"BATCH_SIZE": 4, "TEST_BATCH_SIZE": 4, "EPOCHS": 2, "WORKERS": 0},
+    "OPTIMIZER": {"LR": 0.01},
 }
 
 
@@ -47,82 +49,71 @@ def train(tmp_path, scenes, tiny_config):
     return run
 
 
-class Trained:
-    """One finished run: status, out, err (lines), train and eval events, weights files.
+class Trained(ScriptRun):
+    """One finished run of train_yolact.py: what `ScriptRun` says, out, and the weights files.
 
-    launcher:  command in front of the script instead of Python
-    stop:      (signal, n): send it once n train events are written
-    data:      False leaves out the flags that name config and data
+    data: False leaves out the flags that name config and data
     """
 
-    def __init__(self, folder, scenes, words, launcher=None, stop=None, data=True, env=None,
-                 preexec=None, out="out"):
-        self.folder, self.out = folder, folder / out
-        self.weights, self.logs = self.out / "weights", self.out / "logs" / "tiny"
-        command = [*(launcher or [sys.executable]), str(ROOT / "train_yolact.py")]
+    def __init__(self, folder, scenes, words, data=True, out="out", **how):
+        self.out = folder / out
+        self.weights = self.out / "weights"
         if data:
-            command += ["--config", "tiny.yaml", "--num_workers", "0", "--log_every", "1",
-                        "--save_folder", str(self.weights), "--log_folder", str(self.out / "logs"),
-                        "--batch_size", "8", "--validation_epoch", "0", "--cfg-options",
-                        f"dataset.train_info={scenes.train_info}",
-                        f"dataset.train_images={scenes.train_images}",
-                        f"dataset.valid_info={scenes.valid_info}",
-                        f"dataset.valid_images={scenes.valid_images}"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | (env or {})
-        process = subprocess.Popen(command + words, cwd=folder, env=environment, text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   preexec_fn=preexec)
-        if stop:
-            number, count = stop
-            self._wait_for(count, process)
-            process.send_signal(number)
-        self.text, self.err_text = process.communicate(timeout=300)
-        self.status = process.returncode
-        self.err = self.err_text.splitlines()
-
-    def _wait_for(self, count, process):
-        deadline = time.monotonic() + 120
-        while len(self.train_events) < count and process.poll() is None:
-            assert time.monotonic() < deadline, "no progress"
-            time.sleep(0.02)
-
-    @property
-    def events(self):
-        path = self.logs / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
-
-    @property
-    def train_events(self):
-        return [event for event in self.events if event["event"] == "train"]
-
-    @property
-    def losses(self):
-        """{iteration: {term: value}} of metrics.jsonl."""
-        return {event["iteration"]: event["losses"] for event in self.train_events}
-
-    @property
-    def evals(self):
-        return [event for event in self.events if event["event"] == "eval"]
+            words = ["--config", "tiny.yaml", "--num_workers", "0", "--log_every", "1",
+                     "--save_folder", self.weights, "--log_folder", self.out / "logs",
+                     "--batch_size", "8", "--validation_epoch", "0", "--cfg-options",
+                     f"dataset.train_info={scenes.train_info}",
+                     f"dataset.train_images={scenes.train_images}",
+                     f"dataset.valid_info={scenes.valid_info}",
+                     f"dataset.valid_images={scenes.valid_images}", *words]
+        super().__init__("train_yolact.py", words, folder, self.out / "logs" / "tiny", **how)
 
     @property
     def names(self):
         return sorted(path.name for path in self.weights.glob("*"))
 
     def load(self, name):
-        return torch.load(self.weights / name, weights_only=True)
+        return load(self.weights / name)
 
 
-def limits(**values):
-    """A preexec function that sets resource limits, for full disks."""
-    import resource
+@pytest.fixture(scope="session")
+def class_folders(tmp_path_factory):
+    """21 training and 9 validation images of three classes, 40 px: a rest of 1 with batches of 4"""
+    folder = tmp_path_factory.mktemp("classes")
+    write_class_folders(folder, 7, 3, 40, seed=3, classes=CLASSES[:3])
+    return folder
 
-    def apply():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails
-        for name, value in values.items():
-            resource.setrlimit(getattr(resource, name), (value, value))
 
-    return apply
+@pytest.fixture
+def classify(tmp_path, class_folders):
+    """classify("--max-iters 4", ...) runs train_resnest.py in tmp_path; see `Classified`."""
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY_CLASSIFIER))
+
+    def run(line="", *more, **how):
+        return Classified(tmp_path, class_folders, [*line.split(), *more], **how)
+
+    return run
+
+
+class Classified(ScriptRun):
+    """One finished run of train_resnest.py: what `ScriptRun` says, and the checkpoints.
+
+    root: of the class folders; None leaves out the flags that name config and data
+    """
+
+    def __init__(self, folder, root, words, out="out", **how):
+        self.out = folder / out
+        if root is not None:
+            words = ["--config-file", "tiny.yaml", "--outdir", self.out, "--log-every", "1",
+                     *words, "DATA.ROOT", root]
+        super().__init__("train_resnest.py", words, folder, self.out, **how)
+
+    @property
+    def names(self):
+        return sorted(path.name for path in self.out.glob("*.pth"))
+
+    def load(self, name):
+        return load(self.out / name)
 
 
 @pytest.fixture(name="limits")
