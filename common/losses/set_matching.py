@@ -56,7 +56,8 @@ def match_cost(
         positive = -(prob + LOG_EPS).log() * FOCAL_ALPHA * (1 - prob) ** FOCAL_GAMMA
         negative = -(1 - prob + LOG_EPS).log() * (1 - FOCAL_ALPHA) * prob**FOCAL_GAMMA
         height, width = img_shape
-        whwh = boxes.new_tensor((width, height, width, height))
+        # a blocking copy would wait for the device
+        whwh = torch.tensor((width, height) * 2).to(boxes, non_blocking=True)
         distance = ((boxes / whwh)[:, None] - (gt_boxes / whwh)[None]).abs().sum(-1)
         costs = {
             "cls": CLASS_WEIGHT * (positive - negative),

@@ -74,7 +74,7 @@ def match_stages(logits, boxes, samples) -> list[Matches]:
     gt_boxes = torch.cat([sample["boxes"] for sample in samples]).to(boxes)
     gt_labels = torch.cat([sample["labels"] for sample in samples])
     firsts = torch.tensor([0] + [len(sample["labels"]) for sample in samples]).cumsum(0)
-    whwh = torch.tensor([sample["img_shape"][::-1] * 2 for sample in samples]).to(boxes)
+    whwh = torch.tensor([tuple(sample["img_shape"][::-1]) * 2 for sample in samples]).to(boxes)
     matches = []
     for s in range(num_stages):
         pairs = [[torch.from_numpy(side) for side in stages[s]] for stages in found]
@@ -94,7 +94,7 @@ def match_stages(logits, boxes, samples) -> list[Matches]:
 def mean_positives(samples, num_proposals, device):
     """Matched proposals of the batch, averaged over the ranks, 0-d float32 (all ranks)."""
     count = sum(min(num_proposals, len(sample["labels"])) for sample in samples)
-    count = torch.tensor(float(count), device=device)
+    count = torch.tensor(float(count)).to(device, non_blocking=True)
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(count)
         count /= dist.get_world_size()

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-DELTA_SCALE = (0.5, 0.5, 1.0, 1.0)  # MMDetection's target_stds
+SHIFT_SCALE = 0.5  # of MMDetection's target_stds (0.5, 0.5, 1, 1)
 MAX_LOG_SCALE = abs(math.log(16 / 1000))  # a side grows or shrinks by 62.5 at most
 LEVEL_SIDE_PX = 56  # boxes of this side and up to twice as large belong to the finest level
 NUM_LEVELS = 4
@@ -17,8 +17,8 @@ def decode_boxes(boxes: torch.Tensor, deltas: torch.Tensor) -> torch.Tensor:
     deltas: [..., 4] float: shift of the centre in widths and heights, logarithm of the scales
     Returns [..., 4] xyxy. Differentiable in both.
     """
-    shift, log_scale = (deltas * deltas.new_tensor(DELTA_SCALE)).split(2, dim=-1)
-    log_scale = log_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE)
+    shift, log_scale = deltas.split(2, dim=-1)
+    shift, log_scale = shift * SHIFT_SCALE, log_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE)
     first, last = boxes.split(2, dim=-1)
     size = last - first
     center = (first + last) * 0.5 + shift * size

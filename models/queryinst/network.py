@@ -180,7 +180,8 @@ class QueryInst(nn.Module):
         fpn = self.neck(backbone)
         rows = PyramidRows(fpn)
         proposals = self.rpn_head["init_proposal_bboxes"].weight
-        whwh = torch.tensor([tuple(shape[::-1]) * 2 for shape in img_shapes]).to(proposals)
+        whwh = torch.tensor([tuple(shape[::-1]) * 2 for shape in img_shapes])
+        whwh = whwh.to(proposals, non_blocking=True)
         boxes = proposal_boxes(proposals, whwh)
         queries = self.rpn_head["init_proposal_features"].weight
         queries = queries.expand(len(images), *queries.shape)

@@ -34,9 +34,9 @@ class PyramidRows:
             widths.append(width)
             firsts.append(first)
             first += batch_size * height * width
-        # of each level: h, w, its first row
-        self.layout = torch.tensor([heights, widths, firsts], device=self.rows.device)
-        self.strides = torch.tensor(STRIDES[: len(levels)], device=self.rows.device)
+        # of each level: h, w, its first row, its stride; a blocking copy would wait for the device
+        layout = torch.tensor([heights, widths, firsts, STRIDES[: len(levels)]])
+        self.layout = layout.to(self.rows.device, non_blocking=True)
 
     def pool(self, boxes, image, size):
         """Pooled features [N, size * size, C], cells row by row.
@@ -47,8 +47,8 @@ class PyramidRows:
         with torch.no_grad():
             boxes = boxes.detach().to(self.rows.dtype)
             level = roi_levels(boxes)
-            height, width, first = self.layout[:, level]
-            scale = 1 / self.strides[level].to(boxes.dtype)
+            height, width, first, stride = self.layout[:, level]
+            scale = 1 / stride.to(boxes.dtype)
             y, y_weight = _taps(boxes[:, 1], boxes[:, 3], scale, height, size)
             x, x_weight = _taps(boxes[:, 0], boxes[:, 2], scale, width, size)
             # [N, 4] and [N, 4] taps of row and column to [N, rows, columns, 16]
