@@ -54,10 +54,11 @@ def test_sixteen_photos_are_learnt_by_heart(datasets, tmp_path):
     images = photos / "images"
     run = run_script(
         tmp_path, "--config", "yolact_small", "--num_workers", "1", "--validation_epoch", "100",
+        "--clip-grad", "10",  # so short a warm-up would diverge without it
         "--amp", "bf16" if cpu_has_bf16() else "off",  # less than half the time
         "--cfg-options", "dataset.train_info=train.json", f"dataset.train_images={images}",
         "dataset.valid_info=large.json", f"dataset.valid_images={images}",
-        "max_iter=560", "lr_steps=[400,510]", "lr_warmup_until=50",
+        "max_iter=400", "lr_steps=[280,360]", "lr_warmup_until=50",
         # by heart: each photo always looks the same
         "augment_photometric_distort=False", "augment_expand=False",
         "augment_random_sample_crop=False", "augment_random_mirror=False")
