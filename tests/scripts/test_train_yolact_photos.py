@@ -58,7 +58,7 @@ def test_sixteen_photos_are_learnt_by_heart(datasets, tmp_path):
         "--amp", "bf16" if cpu_has_bf16() else "off",  # less than half the time
         "--cfg-options", "dataset.train_info=train.json", f"dataset.train_images={images}",
         "dataset.valid_info=large.json", f"dataset.valid_images={images}",
-        "max_iter=400", "lr_steps=[280,360]", "lr_warmup_until=50",
+        "max_iter=400", "lr=0.004", "lr_steps=[280,360]", "lr_warmup_until=50",
         # by heart: each photo always looks the same
         "augment_photometric_distort=False", "augment_expand=False",
         "augment_random_sample_crop=False", "augment_random_mirror=False")
