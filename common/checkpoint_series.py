@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.checkpoint import load_checkpoint, save_checkpoint, verify
-from common.checkpoint_names import newest_first
+from common.checkpoint_names import find_interrupt, newest_first
 from common.errors import InputError, SaveError
 from common.files import write_atomically
 
@@ -166,6 +166,27 @@ class BestCheckpoints:
         return names
 
 
+def checkpoint_rules(
+    hook: Any, run_folder: Path, save_every: int | None = None
+) -> tuple[CheckpointSeries, BestCheckpoints]:
+    """The regular and the best checkpoints of a run as a CheckpointHook's settings want them.
+
+    hook: interval, by_epoch, max_keep_ckpts, out_dir, save_best (None, a name, several), rule
+    save_every: updates between further ones
+    """
+    folder = run_folder
+    # differs: a trailing slash, or a relative path to the same folder, is no other folder
+    if hook.out_dir and os.path.abspath(hook.out_dir) != os.path.abspath(run_folder):
+        folder = Path(hook.out_dir) / run_folder.absolute().name
+    watched = (hook.save_best,) if isinstance(hook.save_best, str) else hook.save_best or ()
+    for name in watched:
+        if name != "auto":
+            is_greater_better(name, hook.rule)  # said now, not after an epoch
+    series = CheckpointSeries(folder, hook.interval, hook.by_epoch, save_every,
+                              hook.max_keep_ckpts, run_folder=run_folder)
+    return series, BestCheckpoints(folder, tuple(watched), hook.rule)
+
+
 def is_greater_better(metric: str, rule: str | None = None) -> bool:
     """Whether a greater value of `metric` is better.
 
@@ -204,6 +225,33 @@ def read_last_checkpoint(run_folder: str | Path) -> Path | None:
         return None
     candidates = [Path(run_folder) / text, Path(run_folder) / Path(text).name]
     return next((path for path in candidates if text and path.is_file()), None)
+
+
+def find_single(
+    wanted: str | None,
+    run_folder: Path,
+    folder: Path,
+    warn: Callable[[str], None],
+    load: Callable[[Path], dict] = load_checkpoint,
+) -> tuple[Path, dict] | None:
+    """(path, content) of the checkpoint that --resume names; None for None, and when "latest"
+    finds none.
+
+    wanted: "latest", "interrupt" (what a stopped run has left) or a file; others as
+            `load_newest_single`
+    Raises InputError for a file or an interrupted state that is not there.
+    """
+    if wanted is None:
+        return None
+    if wanted == "latest":
+        return load_newest_single(run_folder, folder, warn, load)
+    path = Path(wanted)
+    if wanted == "interrupt":
+        path = find_interrupt(folder)
+        if path is None:
+            raise InputError(f"--resume interrupt: {folder} holds no interrupted state. Use "
+                             "--resume latest, or leave --resume out to start anew.")
+    return path, load(path)
 
 
 def load_newest_single(

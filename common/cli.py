@@ -28,6 +28,7 @@ UsageError = typer.BadParameter.__base__
 # what torch.distributed says when a peer does not answer any more
 _CONNECTION = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken pipe")
 
+AMP_CHOICES = ("off", "bf16", "fp16")
 TRUE_TEXTS = ("yes", "true", "t", "1")
 
 
@@ -98,9 +99,9 @@ Amp = Annotated[
     str,
     _addition(
         "--amp",
-        metavar="off|bf16|fp16",
-        callback=one_of("off", "bf16", "fp16"),
-        help="Mixed precision.",
+        metavar="[off|bf16|fp16]",
+        callback=one_of(*AMP_CHOICES),
+        help="Mixed precision; fp16 without a value.",
     ),
 ]
 Compile = Annotated[bool, _addition("--compile", help="Run the network through torch.compile.")]
@@ -109,7 +110,7 @@ ChannelsLast = Annotated[
     _addition("--channels-last/--no-channels-last", help="Memory layout of images and features."),
 ]
 Accumulate = Annotated[
-    int, _addition("--accumulate", min=1, help="Batches whose gradients make one update.")
+    int | None, _addition("--accumulate", min=1, help="Batches whose gradients make one update.")
 ]
 ClipGrad = Annotated[
     float | None,
@@ -205,9 +206,9 @@ def read_flags(
 ) -> Any:
     """What `flags` returns for the command line; its signature says which options there are.
 
-    Long flags are accepted with `-` and `_`; a bare `--resume` means `--resume latest`; several
-    KEY=VALUE may follow one `--cfg-options`. After --help, or a wrong command line, the process
-    ends; so call it before the imports that take long.
+    Long flags are accepted with `-` and `_`; a bare `--resume` means `--resume latest`, a bare
+    `--amp` fp16; several KEY=VALUE may follow one `--cfg-options`. After --help, or a wrong
+    command line, the process ends; so call it before the imports that take long.
     """
     with _exit_status(script_name):
         return _invoke(flags, script_name, list(sys.argv[1:] if argv is None else argv))
@@ -309,6 +310,7 @@ def _dashed(flag: str) -> str:
 def _spread(words: list[str], flags: list[str]) -> list[str]:
     """The words with optional values filled in and lists of values given one flag each."""
     known = {_dashed(flag) for flag in flags}
+    takes_words = any(not flag.startswith("-") for flag in flags)
     spread: list[str] = []
     in_options = False
     for i, word in enumerate(words):
@@ -316,9 +318,12 @@ def _spread(words: list[str], flags: list[str]) -> list[str]:
             return spread + words[i:]
         name, equals, _ = word.partition("=")
         name = _dashed(name)
-        is_last = i + 1 == len(words) or words[i + 1].startswith("--")
-        if name == "--resume" and name in known and is_last and not equals:
+        following = words[i + 1] if i + 1 < len(words) else "--"
+        if name == "--resume" and name in known and following.startswith("--") and not equals:
             spread.append("--resume=latest")
+        elif name == "--amp" and name in known and not equals and (
+                following.startswith("--") or (takes_words and following not in AMP_CHOICES)):
+            spread.append("--amp=fp16")
         elif in_options and equals and not word.startswith("-"):
             is_first = _dashed(spread[-1]) == "--cfg-options"
             spread += [word] if is_first else ["--cfg-options", word]

@@ -3,7 +3,7 @@
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -45,6 +45,32 @@ def read_launch(env: Mapping[str, str]) -> Launch:
     if "SLURM_PROCID" in env and _number(env, "SLURM_NTASKS", "1") > 1:
         return _read_slurm(env)
     return Launch()
+
+
+def take_launcher(
+    launcher: str, local_rank: int | None, env: MutableMapping[str, str]
+) -> None:
+    """MMDetection's --launcher and --local_rank, put into the environment that `read_launch` reads.
+
+    launcher: "none" (whatever the environment says), "pytorch", "slurm" or "mpi"; mpi's
+              OMPI_COMM_WORLD_* become torchrun's variables, MASTER_PORT is 29500 when unset
+    Raises InputError when the process was not started in that way.
+    """
+    if local_rank is not None:
+        env.setdefault("LOCAL_RANK", str(local_rank))
+    wanted = {"pytorch": ("RANK", "dist_train.sh or torchrun"), "slurm": ("SLURM_PROCID", "srun"),
+              "mpi": ("OMPI_COMM_WORLD_RANK", "mpirun")}
+    if launcher not in wanted:
+        return
+    variable, starter = wanted[launcher]
+    if variable not in env:
+        raise InputError(f"--launcher {launcher}: {variable} is not set; start with {starter}, or "
+                         "leave --launcher out")
+    if launcher == "mpi":
+        for name in ("RANK", "LOCAL_RANK"):
+            env[name] = env[f"OMPI_COMM_WORLD_{name}"]
+        env["WORLD_SIZE"] = env["OMPI_COMM_WORLD_SIZE"]
+        env.setdefault("MASTER_PORT", DEFAULT_PORT)
 
 
 def first_host(node_list: str) -> str:

@@ -107,6 +107,7 @@ class Run:
         resume_from: int | None = None,
         append: bool = False,
         tensorboard: bool = False,
+        log_too: Path | None = None,
     ) -> None:
         """Make the run folder with config.yaml, env.json, log.txt and metrics.jsonl (all ranks).
 
@@ -115,6 +116,7 @@ class Run:
                      are cut. None is a fresh run: metrics of an earlier one are renamed
         append:      keep all metrics, an existing config.yaml and env.json: for an evaluation
         tensorboard: write TensorBoard events too
+        log_too:     a second file for the log's lines
 
         Raises SaveError on every rank when rank 0 cannot write there, InputError when the
         tensorboard package is wanted and missing.
@@ -125,7 +127,7 @@ class Run:
         if self.is_main:
             try:
                 self._make_folder(cfg_text, devices, append)
-                self._open_lines(resume_from, append)
+                self._open_lines(resume_from, append, log_too)
             except OSError as error:
                 fault = f"{error.filename or folder}: could not be written: {error.strerror}"
             except SaveError as error:
@@ -309,7 +311,7 @@ class Run:
             if not (append and path.exists()):
                 write_atomically(path, partial(_write_text, text))
 
-    def _open_lines(self, resume_from, append):
+    def _open_lines(self, resume_from, append, log_too):
         metrics = self.folder / "metrics.jsonl"
         if append:
             cut_metrics(metrics, float("inf"))
@@ -318,7 +320,11 @@ class Run:
         else:
             set_aside(metrics)
         self._metrics = LineFile(metrics)
-        self._log.open_file(LineFile(self.folder / "log.txt"))
+        files = [self.folder / "log.txt"]
+        if log_too is not None:
+            log_too.parent.mkdir(parents=True, exist_ok=True)
+            files.append(log_too)
+        self._log.open_file(*map(LineFile, files))
 
 
 def _write_text(text, file):

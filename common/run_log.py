@@ -44,9 +44,9 @@ class RunLog:
     def warning(self, text: str) -> None:
         self._logger.warning("%s", text)
 
-    def open_file(self, file: LineFile) -> None:
-        """Write to `file` from now on, beginning with the lines so far."""
-        self._file.open(file)
+    def open_file(self, *files: LineFile) -> None:
+        """Write to `files` from now on, beginning with the lines so far."""
+        self._file.open(files)
 
     def progress(self, total: int, initial: int) -> tqdm:
         """A progress bar that stays below the lines; a silent one away from a terminal."""
@@ -101,23 +101,27 @@ class _ConsoleHandler(logging.Handler):
 class _FileHandler(logging.Handler):
     def __init__(self, level):
         super().__init__(level)
-        self._lines = None
+        self._files = None
         self._early = []
 
-    def open(self, lines):
-        self._lines = lines
+    def open(self, files):
+        self._files = files
         for text in self._early:
-            lines.write(text)
+            self._write(text)
         self._early = []
 
     def emit(self, record):
         text = self.format(record)
-        if self._lines is None:
+        if self._files is None:
             self._early.append(text)
         else:
-            self._lines.write(text)  # SaveError ends the run: the disk is full or gone
+            self._write(text)
 
     def close(self):
-        if self._lines is not None:
-            self._lines.close()
+        for file in self._files or ():
+            file.close()
         super().close()
+
+    def _write(self, text):
+        for file in self._files:
+            file.write(text)  # SaveError ends the run: the disk is full or gone

@@ -2,7 +2,7 @@ from common.load_report import LoadReport
 from models.queryinst.boxes import decode_boxes, roi_levels
 from models.queryinst.config import QueryInstConfig
 from models.queryinst.network import QueryInst, build_queryinst
-from models.queryinst.optim import lr_factor, param_groups
+from models.queryinst.optim import auto_scale, lr_factor, param_groups
 from models.queryinst.recipes import load_queryinst_config
 from models.queryinst.weights import backbone_file, load_backbone, load_weights
 
@@ -10,6 +10,7 @@ __all__ = [
     "LoadReport",
     "QueryInst",
     "QueryInstConfig",
+    "auto_scale",
     "backbone_file",
     "build_queryinst",
     "decode_boxes",

@@ -36,3 +36,17 @@ def lr_factor(cfg: Any, iters_per_epoch: int) -> LrAt:
     milestones, gamma = cfg.steps
     steps = [epoch * iters_per_epoch for epoch in milestones]
     return warmup_multistep(1.0, steps, gamma, last, start, during_warmup="multiply")
+
+
+def auto_scale(cfg: Any, processes: int) -> tuple[float, str]:
+    """(what every rate is multiplied by, a line that says so and why).
+
+    Without auto_scale_lr.enable it is 1, and the line says what the rule would make of the rate.
+    """
+    base, rate = cfg.auto_scale_lr.base_batch_size, cfg.optim_wrapper.optimizer.lr
+    batch = cfg.train_dataloader.batch_size * processes
+    scaled = rate * batch / base
+    line = f"{batch} images a batch over all processes, the rate {rate:g} is for {base}: "
+    if cfg.auto_scale_lr.enable:
+        return batch / base, f"{line}scaled to {scaled:g}"
+    return 1.0, f"{line}left as it is; --auto-scale-lr would make it {scaled:g}"

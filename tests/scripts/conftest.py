@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from query_runs import query_train  # noqa: F401 - a fixture
 from script_run import ScriptRun, limits, load
 
 from data.scenes import CLASSES

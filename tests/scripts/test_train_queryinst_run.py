@@ -1,0 +1,148 @@
+"""What a run leaves behind, its log line, how it is launched, evaluated and exported."""
+
+import json
+import re
+
+import pytest
+import torch
+import yaml
+
+from models.queryinst import build_queryinst, load_weights
+
+FILES = {"cache", "config.yaml", "curves.png", "env.json", "last_checkpoint", "log.txt",
+         "metrics.jsonl", "predictions.png", "train_samples.png"}
+NUMBER = r"-?(\d+\.\d{4}|nan)"
+TERMS = "".join(rf"  s{i}\.{name}: {NUMBER}" for i in range(2) for name in
+                ("loss_cls", "pos_acc", "loss_bbox", "loss_iou", "loss_mask"))
+# specs/trainer_features.md, section 4
+TRAIN_LINE = re.compile(
+    r"\d\d/\d\d \d\d:\d\d:\d\d - mmengine - INFO - Epoch\(train\)  ?\[(\d+)\]\[(\d)/(\d)\]  "
+    r"base_lr: (\d\.\d{4}e-\d\d) lr: (\d\.\d{4}e-\d\d)  eta: \d+:\d\d:\d\d  time: \d+\.\d{4}  "
+    rf"data_time: \d+\.\d{{4}}  grad_norm: {NUMBER}  loss: {NUMBER}" + TERMS)
+
+
+def test_a_whole_run_leaves_what_it_should(query_train):
+    run = query_train("--cfg-options train_cfg.val_interval=1 train_cfg.val_begin=2 "
+                      "default_hooks.checkpoint.save_best=coco/segm_mAP "
+                      "default_hooks.checkpoint.max_keep_ckpts=1 "
+                      "optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=0.1")
+    assert run.status == 0, run.err_text
+    assert run.err == []
+    own = [path for path in run.out.iterdir() if path.is_dir() and path.name != "cache"]
+    assert len(own) == 1
+    stamp = own[0].name
+    assert re.fullmatch(r"\d{8}_\d{6}", stamp)
+    best = {name for name in run.names if name.startswith("best_coco_segm_mAP_epoch_")}
+    assert len(best) == 1
+    assert {path.name for path in run.out.iterdir()} == FILES | {stamp, "epoch_3.pth"} | best
+    assert {str(path.relative_to(own[0])) for path in own[0].rglob("*") if path.is_file()} == {
+        f"{stamp}.log", "vis_data/config.yaml", "vis_data/scalars.json", f"vis_data/{stamp}.json"}
+    assert (own[0] / f"{stamp}.log").read_text() == (run.out / "log.txt").read_text()
+
+    # the console's lines and MMDetection's scalars agree with the metrics
+    lines = [found for line in run.text.splitlines() if (found := TRAIN_LINE.fullmatch(line))]
+    assert [tuple(map(int, line.groups()[:3])) for line in lines] == [
+        (epoch, i, 4) for epoch in (1, 2, 3) for i in (1, 2, 3, 4)]
+    assert f"Exp name: tiny_{stamp}" in run.text
+    scalars = [json.loads(line) for line in (own[0] / "vis_data" / "scalars.json").open()]
+    trained = [line for line in scalars if "loss" in line]
+    assert [line["step"] for line in trained] == [line["iter"] for line in trained] == [
+        event["iteration"] + 1 for event in run.train_events]
+    assert trained[0]["loss"] == pytest.approx(run.train_events[0]["loss"])
+    # means over the last 50 updates
+    mean = sum(event["loss"] for event in run.train_events) / 12
+    assert trained[-1]["loss"] == pytest.approx(mean)
+    assert trained[-1]["base_lr"] == pytest.approx(1e-4)  # after the step at epoch 2
+    assert trained[-1]["lr"] == pytest.approx(1e-5)  # the backbone's
+    assert trained[0]["base_lr"] == pytest.approx(1e-4)  # the ramp's beginning
+    validated = [line for line in scalars if "coco/segm_mAP" in line]
+    assert [line["step"] for line in validated] == [2, 3]
+    assert [event["iteration"] for event in run.evals] == [8, 12]
+    keys = [f"coco/{kind}_mAP{end}" for kind in ("bbox", "segm")
+            for end in ("", "_50", "_75", "_s", "_m", "_l")]
+    assert sorted(run.evals[0]["metrics"]) == sorted(keys)
+    assert re.search(r"Epoch\(val\) \[3\]\[2/2\]    coco/bbox_mAP: \d\.\d{4}  coco/", run.text)
+
+    event = run.train_events[-1]
+    assert event["loss"] == pytest.approx(sum(event["losses"].values()))
+    assert len(event["losses"]) == 8  # two stages of four losses; no accuracy
+    assert event["grad_norm"] > 0
+
+    # the resolved config can be fed back, and the weights fit the network that it describes
+    content = run.load("epoch_3.pth")
+    assert (content["meta"]["epoch"], content["meta"]["iter"]) == (3, 12)
+    assert len(content["meta"]["dataset_meta"]["classes"]) == 6
+    resolved = build_queryinst(str(run.out / "config.yaml"))
+    load_weights(resolved, content["state_dict"])
+    trained = [p for p in resolved.parameters() if p.requires_grad]
+    assert len(content["optimizer"]["param_groups"]) == len(trained)
+
+    scored = query_train("--eval-only")
+    assert scored.status == 0, scored.err_text
+    at = {event["iteration"]: event["metrics"] for event in run.evals}
+    assert scored.evals[-1]["metrics"] == at[scored.evals[-1]["iteration"]]
+    assert f"best_coco_segm_mAP_epoch_{scored.evals[-1]['iteration'] // 4}.pth" in best
+    assert len(scored.train_events) == 12
+
+    exported = query_train("--resume", "--export", str(run.out / "net.pt2"))
+    assert exported.status == 0, exported.err_text
+    program = torch.export.load(run.out / "net.pt2").module()
+    assert len(program(torch.zeros(1, 3, 256, 256))["stages"]) == 2
+
+
+def test_dry_run_and_check_write_nothing(query_train):
+    for flag, line in (("--dry-run", "Dry run done"), ("--check-data", "no fault found")):
+        run = query_train(flag)
+        assert run.status == 0, run.err_text
+        assert line in run.text
+        assert not run.out.exists()
+
+
+def test_rates_scale_and_gradients_accumulate(query_train):
+    run = query_train("--auto-scale-lr --max-iters 2 --accumulate 2 --clip-grad 5 --amp bf16 "
+                      "--channels-last --ema 0.5 --save-every 1 --workers 2")
+    assert run.status == 0, run.err_text
+    assert "scaled to 0.0005" in run.text  # batches of 4, the rate is for 8
+    rates = [line.split("base_lr: ")[1].split("  ")[0] for line in run.text.splitlines()
+             if "base_lr: " in line]
+    assert rates[0] == "1.0000e-04 lr: 5.0000e-05"  # parity: base_lr is logged unscaled
+    assert run.names == ["epoch_1.pth", "iter_1.pth"]  # an epoch is two updates of two batches
+    assert run.load("epoch_1.pth")["training"]["ema"]["n_averaged"] == 2
+
+
+def test_a_python_config_is_our_recipe_of_that_name(query_train, tmp_path):
+    run = query_train("--check-data --cfg-options train_dataloader.dataset.data_root=nowhere",
+                      config="configs/queryinst/queryinst_r50_fpn_1x_coco.py")
+    assert run.status == 2
+    assert "is our recipe queryinst_r50_fpn_1x_coco" in run.text
+    assert any("nowhere/annotations/instances_train2017.json" in line for line in run.err)
+
+
+def test_two_processes_are_one_with_twice_the_batch(query_train):
+    """The same first batch, shared out, gives the same loss but for rounding."""
+    from query_runs import ROOT
+
+    still = "--max-iters 1 --cfg-options model.backbone.norm_eval=True"
+    both = query_train(f"2 {still} train_dataloader.batch_size=8",
+                       launcher=[str(ROOT / "dist_train.sh")], out="both")
+    assert both.status == 0, both.err_text
+    alone = query_train(f"{still} train_dataloader.batch_size=16")
+    assert alone.status == 0, alone.err_text
+    for name in ("s0.loss_cls", "s0.loss_bbox", "s0.loss_iou"):  # the masks' norm is the batch's
+        assert both.losses[0][name] == pytest.approx(alone.losses[0][name], rel=1e-4)
+
+
+def test_config_keys_and_yaml_of_mmdetection(query_train, tmp_path):
+    """Pipelines by index, lists in brackets, work_dir, and a whole run folder of its own."""
+    text = yaml.safe_dump({"_base_": "tiny.yaml", "work_dir": str(tmp_path / "mine")})
+    run = query_train(out="unused")  # writes tiny.yaml's folder
+    (tmp_path / "own.yaml").write_text(text)
+    assert run.status == 0, run.err_text
+    from query_runs import ROOT
+    own = query_train("own.yaml --max-iters 1 --cfg-options "
+                      "train_dataloader.dataset.pipeline.2.scale=(48,48)", config=None, out="mine")
+    assert own.status == 0, own.err_text
+    assert (tmp_path / "mine" / "iter_1.pth").exists()
+    steps = yaml.safe_load((own.out / "config.yaml").read_text())["train_dataloader"]["dataset"]
+    assert steps["pipeline"][2]["scale"] == [48, 48]
+    assert ROOT.exists()
