@@ -47,7 +47,7 @@ def flags(
     work_dir: Annotated[str | None, flag("--work-dir", "where everything is written")] = None,
     resume: Annotated[str | None, flag("--resume", "checkpoint; without a value the newest",
                                        metavar="[latest|interrupt|FILE]")] = None,
-    amp: cli.Amp = "off",
+    amp: cli.Amp = None,
     auto_scale_lr: Annotated[bool, flag("--auto-scale-lr", "rate x images a batch / base")] = False,
     cfg_options: cli.CfgOptions = None,
     launcher: Annotated[str, flag("--launcher", "who started the processes",
@@ -183,7 +183,8 @@ def read_config(flags):
     given = {"seed": cfg.randomness.seed or 0, "workers": loader.num_workers,
              "accumulate": wrapper.accumulative_counts,
              "clip_grad": wrapper.clip_grad and wrapper.clip_grad.max_norm,
-             "log_every": cfg.default_hooks.logger.interval, "pretrained": cfg.load_from}
+             "log_every": cfg.default_hooks.logger.interval, "pretrained": cfg.load_from,
+             "amp": wrapper.amp}
     for name, value in given.items():
         if vars(flags)[name] is None:
             vars(flags)[name] = value
@@ -197,8 +198,9 @@ def open_data(flags, cfg, folder):
         loader = vars(cfg)[key]
         dataset = with_drawn_scenes(loader.dataset, PROJECT, "coco")
         cfg = replace(cfg, **{key: replace(loader, dataset=dataset)})
-    wanted = parts if flags.trains or flags.check_data else ["train", "valid"]
-    datasets = {part: vars(cfg)[parts[part]].dataset for part in wanted}
+    datasets = {part: vars(cfg)[key].dataset for part, key in parts.items()}
+    if not flags.trains and not Path(datasets["train"].info_path).is_file():
+        del datasets["train"]  # then the classes are the validation file's
     cache = folder / CACHE
     names, indexes = data.open_query_data(
         datasets, cache_folder=cache if cache.is_dir() else None, deep=flags.check_data)
@@ -399,7 +401,8 @@ def train(job, start):
 def finish(job, stop_at, total):
     """The last checkpoint, the last validation and the last pictures."""
     run, hook = job.run, job.cfg.default_hooks.checkpoint
-    if stop_at < total or hook.save_last or job.series.due(stop_at, job.per_epoch):
+    wanted = stop_at < total or hook.save_last or job.series.due(stop_at, job.per_epoch)
+    if wanted and job.saved_at != stop_at:
         save(job, stop_at, is_last=stop_at == total)
     if job.validated_at != stop_at:
         validate(job, stop_at)  # after the save: a fault in it must not cost the last weights
@@ -557,8 +560,7 @@ def evaluate(job, iteration):
             if run.stop_requested:
                 leave(job, iteration)
             images = data.network_input(batch, run.device, cfg.model.data_preprocessor)
-            with job.precision.autocast():
-                found = net.predict(images, batch["metas"])
+            found = net.predict(images, batch["metas"])  # in float32, as the original
             for image_id, each in zip(batch["image_ids"], found, strict=True):
                 each = to_device(each, "cpu")
                 if len(pictures) < PICTURED:

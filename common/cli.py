@@ -96,7 +96,7 @@ Device = Annotated[
     ),
 ]
 Amp = Annotated[
-    str,
+    str | None,
     _addition(
         "--amp",
         metavar="[off|bf16|fp16]",

@@ -1,15 +1,12 @@
 """Runs train_queryinst.py as a user does, on a set of tiny drawn scenes."""
 
-import json
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from script_run import ScriptRun
 
 ROOT = Path(__file__).resolve().parents[1]
 LOAD = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "with_bbox": True,
@@ -56,58 +53,22 @@ def query_train(tmp_path, scenes):
     return run
 
 
-class QueryTrained:
-    """One finished run: status, text, err (lines), train and eval events, checkpoints.
+class QueryTrained(ScriptRun):
+    """One finished run, and its checkpoints.
 
-    launcher: command in front of the config instead of Python and the script
-    stop:     (signal, n): send it once n train events are written
-    config:   the positional argument; None leaves it and the work directory out
+    processes: with dist_train.sh when given
+    config:    the positional argument; None leaves it and the work directory out
     """
 
-    def __init__(self, folder, words, launcher=None, stop=None, config="tiny.yaml", env=None,
-                 out="out", preexec=None):
-        self.folder, self.out = folder, folder / out
-        command = launcher or [sys.executable, str(ROOT / "train_queryinst.py")]
+    def __init__(self, folder, words, processes=None, config="tiny.yaml", out="out", **how):
+        self.out = folder / out
         if config is not None:
-            first = [config, *words[:1]] if launcher else [config]  # dist_train.sh CONFIG GPUS
-            words = words[1:] if launcher else words
-            command = [*command, *first, "--work-dir", str(self.out), "--log-every", "1"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable} | (env or {})
-        process = subprocess.Popen([*command, *words], cwd=folder, env=environment, text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   preexec_fn=preexec)
-        if stop:
-            number, count = stop
-            self._wait_for(count, process)
-            process.send_signal(number)
-        self.text, self.err_text = process.communicate(timeout=300)
-        self.status = process.returncode
-        self.err = self.err_text.splitlines()
-
-    def _wait_for(self, count, process):
-        deadline = time.monotonic() + 240
-        while len(self.train_events) < count and process.poll() is None:
-            assert time.monotonic() < deadline, "no progress"
-            time.sleep(0.02)
-
-    @property
-    def events(self):
-        path = self.out / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
-
-    @property
-    def train_events(self):
-        return [event for event in self.events if event["event"] == "train"]
-
-    @property
-    def losses(self):
-        """{iteration: {term: value}} of metrics.jsonl."""
-        return {event["iteration"]: event["losses"] for event in self.train_events}
-
-    @property
-    def evals(self):
-        return [event for event in self.events if event["event"] == "eval"]
+            words = [config, "--work-dir", self.out, "--log-every", "1", *words]
+        launcher = None
+        if processes:
+            launcher, words = [str(ROOT / "dist_train.sh")], [processes, *words]
+        super().__init__("train_queryinst.py", words, folder, self.out, launcher=launcher,
+                         env={"PYTHON": sys.executable}, **how)
 
     @property
     def names(self):

@@ -248,8 +248,10 @@ class ClipGradConfig:
 
 @dataclass(frozen=True)
 class OptimWrapperConfig:
-    """How an update is made."""
+    """How an update is made. AmpOptimWrapper computes in mixed precision, of `dtype`."""
 
+    type: Literal["OptimWrapper", "AmpOptimWrapper"] = "OptimWrapper"
+    dtype: Literal["float16", "bfloat16"] | None = None  # None: float16
     optimizer: OptimizerConfig = OptimizerConfig()
     paramwise_cfg: ParamwiseConfig = field(default_factory=ParamwiseConfig)
     clip_grad: ClipGradConfig | None = ClipGradConfig()
@@ -257,6 +259,13 @@ class OptimWrapperConfig:
 
     def __post_init__(self):
         _require(accumulative_counts=(self.accumulative_counts >= 1, "must be at least 1"))
+
+    @property
+    def amp(self) -> str:
+        """What it means for --amp: off, fp16 or bf16."""
+        if self.type == "OptimWrapper":
+            return "off"
+        return "bf16" if self.dtype == "bfloat16" else "fp16"
 
 
 @dataclass(frozen=True)
@@ -311,7 +320,7 @@ class CheckpointHookConfig:
     max_keep_ckpts: int = -1  # of the regular ones; -1: all
     out_dir: str | None = None  # None: the work directory
     save_last: bool = True
-    save_best: str | None = None  # a metric such as coco/segm_mAP; auto: the first one
+    save_best: str | tuple[str, ...] | None = None  # metrics, coco/segm_mAP; auto: the first one
     rule: Literal["greater", "less"] | None = None  # None: as the metric's name says
 
     def __post_init__(self):

@@ -4,7 +4,7 @@ import random
 import signal
 
 import pytest
-from query_runs import ROOT, same_state
+from query_runs import same_state
 
 UPDATES = 12  # three epochs of four updates
 KEEP = ("--cfg-options default_hooks.checkpoint.interval=3 "
@@ -45,22 +45,21 @@ def test_stopped_killed_and_resumed_equals_unbroken(query_train, unbroken):
 @pytest.mark.slow
 def test_the_documents_sequence_on_two_processes(query_train, tmp_path):
     """Checkpoints by iteration, two of them kept, kill -9, --resume, and --resume iter_N.pth."""
-    dist_train = [str(ROOT / "dist_train.sh")]
     flags = KEEP.replace("interval=3", "interval=2") + " train_dataloader.batch_size=2"
-    whole = query_train(f"2 {flags}", launcher=dist_train, out="whole")
+    whole = query_train(flags, processes=2, out="whole")
     assert whole.status == 0, whole.err_text + whole.text
     assert list(whole.losses) == list(range(UPDATES))
     assert whole.names == ["iter_10.pth", "iter_12.pth"]
 
     stop_after = random.randint(3, 8)
-    first = query_train(f"2 {flags}", launcher=dist_train, stop=(signal.SIGKILL, stop_after))
+    first = query_train(flags, processes=2, stop=(signal.SIGKILL, stop_after))
     assert first.status == -signal.SIGKILL
-    rest = query_train(f"2 {flags} --resume", launcher=dist_train)
+    rest = query_train(f"{flags} --resume", processes=2)
     assert rest.status == 0, rest.err_text
     assert rest.losses == whole.losses, stop_after
     assert rest.names == whole.names
 
-    again = query_train(f"2 {flags} --resume {rest.out / 'iter_10.pth'}", launcher=dist_train,
+    again = query_train(f"{flags} --resume {rest.out / 'iter_10.pth'}", processes=2,
                         out="again")
     assert again.status == 0, again.err_text
     assert again.losses == {i: whole.losses[i] for i in (10, 11)}

@@ -120,11 +120,8 @@ def test_a_python_config_is_our_recipe_of_that_name(query_train, tmp_path):
 
 def test_two_processes_are_one_with_twice_the_batch(query_train):
     """The same first batch, shared out, gives the same loss but for rounding."""
-    from query_runs import ROOT
-
     still = "--max-iters 1 --cfg-options model.backbone.norm_eval=True"
-    both = query_train(f"2 {still} train_dataloader.batch_size=8",
-                       launcher=[str(ROOT / "dist_train.sh")], out="both")
+    both = query_train(f"{still} train_dataloader.batch_size=8", processes=2, out="both")
     assert both.status == 0, both.err_text
     alone = query_train(f"{still} train_dataloader.batch_size=16")
     assert alone.status == 0, alone.err_text
@@ -132,17 +129,13 @@ def test_two_processes_are_one_with_twice_the_batch(query_train):
         assert both.losses[0][name] == pytest.approx(alone.losses[0][name], rel=1e-4)
 
 
-def test_config_keys_and_yaml_of_mmdetection(query_train, tmp_path):
-    """Pipelines by index, lists in brackets, work_dir, and a whole run folder of its own."""
-    text = yaml.safe_dump({"_base_": "tiny.yaml", "work_dir": str(tmp_path / "mine")})
-    run = query_train(out="unused")  # writes tiny.yaml's folder
-    (tmp_path / "own.yaml").write_text(text)
-    assert run.status == 0, run.err_text
-    from query_runs import ROOT
-    own = query_train("own.yaml --max-iters 1 --cfg-options "
+def test_work_dir_and_pipeline_steps_from_the_config(query_train, tmp_path):
+    query_train("--check-data")  # writes tiny.yaml
+    own = {"_base_": "tiny.yaml", "work_dir": str(tmp_path / "mine")}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    run = query_train("own.yaml --max-iters 1 --cfg-options "
                       "train_dataloader.dataset.pipeline.2.scale=(48,48)", config=None, out="mine")
-    assert own.status == 0, own.err_text
-    assert (tmp_path / "mine" / "iter_1.pth").exists()
-    steps = yaml.safe_load((own.out / "config.yaml").read_text())["train_dataloader"]["dataset"]
-    assert steps["pipeline"][2]["scale"] == [48, 48]
-    assert ROOT.exists()
+    assert run.status == 0, run.err_text
+    assert run.names == ["iter_1.pth"]
+    resolved = yaml.safe_load((run.out / "config.yaml").read_text())
+    assert resolved["train_dataloader"]["dataset"]["pipeline"][2]["scale"] == [48, 48]
