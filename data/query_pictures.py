@@ -7,17 +7,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from common.plots import draw_instances, save_grid, save_pairs
+from common.plots import CLEAR_SIDE_PX, draw_instances, save_grid, save_pairs
 from data.loader import SampleKey
 from data.query_instances import QueryInstDataset
-
-TILE_SIDE_PX = 480  # larger images are shrunk to this longer side
 
 
 def query_tile(
     image: Any, boxes: Any, masks: Any, labels: Any, names: Sequence[str], scores: Any = None
 ) -> np.ndarray:
-    """The image with its instances, uint8 RGB.
+    """The image with its instances, uint8 RGB; larger ones than needed are shrunk.
 
     image: uint8 [3, h, w] RGB; boxes: [n, 4] xyxy pixels; masks: [n, h, w] bool
     labels: [n] 0-based classes; scores: [n], shown behind the names
@@ -29,9 +27,9 @@ def query_tile(
         captions = [f"{name} {float(score):.2f}"
                     for name, score in zip(captions, scores, strict=True)]
     height, width = pixels.shape[:2]
-    factor = TILE_SIDE_PX / max(height, width)
+    factor = CLEAR_SIDE_PX / min(height, width)
     if factor < 1:
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        size = (round(width * factor), round(height * factor))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         shrunk = np.zeros((len(masks), *size[::-1]), np.uint8)
         for out, mask in zip(shrunk, masks, strict=True):
