@@ -4,7 +4,7 @@ Written to a temporary file, flushed, checked, renamed. Read with `weights_only=
 was found to be whole and to hold as much as it claims. Plain `torch.load` reads the files as well.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,12 +30,14 @@ __all__ = [
     "find_interrupt",
     "find_latest",
     "load_checkpoint",
+    "load_group",
     "load_newest",
     "load_pair",
     "parse_checkpoint_name",
     "remove_checkpoint",
     "replaced_by",
     "save_checkpoint",
+    "save_group",
     "save_pair",
     "state_path",
     "verify",
@@ -126,6 +128,56 @@ def load_pair(
     if faults:
         raise InputError(faults)
     return weights, state
+
+
+def save_group(
+    weights: Mapping[Path, Mapping[str, Any]],
+    state_file: Path,
+    state: Mapping[str, Any],
+    others: Mapping[Path, Mapping[str, Any]] | None = None,
+) -> None:
+    """Write the weights of several networks, one training state, and files that just go along.
+
+    All in one folder: every file is on the disk before one gets its name, the first weights get
+    theirs last. The state remembers the checksums of all weights. Raises as `save_checkpoint`.
+    """
+    checksums: dict[str, str] = {}
+
+    def writer(path: Path, content: Mapping[str, Any]) -> Callable[[BinaryIO], None]:
+        def write(file: BinaryIO) -> None:
+            checksums[path.name] = _write(file, content)
+
+        return write
+
+    def write_state(file: BinaryIO) -> None:
+        _write(file, {**state, _WEIGHTS_KEY: {path.name: checksums[path.name] for path in weights}})
+
+    files = {**weights, **(others or {})}
+    writes = [(path, writer(path, content)) for path, content in files.items()]
+    write_together([*writes, (state_file, write_state)], _size_of([*files.values(), state]))
+
+
+def load_group(paths: Sequence[Path], state_file: Path) -> tuple[list[dict], dict | None]:
+    """(weights of each path, state) of what `save_group` wrote; state None when it is not there.
+
+    Raises InputError that names every damaged or missing file.
+    """
+    faults: list[str] = []
+    loaded: dict[Path, dict] = {}
+    for path in [*paths, *([state_file] if state_file.exists() else [])]:
+        try:
+            loaded[path] = load_checkpoint(path)
+        except InputError as error:
+            faults += error.faults
+    if not faults and state_file in loaded:
+        wanted = loaded[state_file].pop(_WEIGHTS_KEY, {})
+        for path in paths:
+            with open(path, "rb") as file:
+                if wanted.get(path.name) != read_checksum(file):
+                    faults.append(f"{state_file} does not belong to the weights in {path}")
+    if faults:
+        raise InputError(faults)
+    return [loaded[path] for path in paths], loaded.get(state_file)
 
 
 def load_newest(

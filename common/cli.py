@@ -29,6 +29,7 @@ UsageError = typer.BadParameter.__base__
 _CONNECTION = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken pipe")
 
 AMP_CHOICES = ("off", "bf16", "fp16")
+_NUMBER = "\0"  # stands before a negative value of a KEY VALUE pair, which is no flag
 TRUE_TEXTS = ("yes", "true", "t", "1")
 
 
@@ -179,7 +180,11 @@ CfgOptions = Annotated[
 ]
 Pairs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY VALUE]...", help="Config keys and their values, in pairs."),
+    typer.Argument(
+        metavar="[KEY VALUE]...",
+        callback=lambda words: [word.removeprefix(_NUMBER) for word in words or []],
+        help="Config keys and their values, after or between the flags.",
+    ),
 ]
 Tensorboard = Annotated[bool, _addition("--tensorboard", help="Write TensorBoard events too.")]
 Pretrained = Annotated[
@@ -308,7 +313,10 @@ def _dashed(flag: str) -> str:
 
 
 def _spread(words: list[str], flags: list[str]) -> list[str]:
-    """The words with optional values filled in and lists of values given one flag each."""
+    """The words with optional values filled in and lists of values given one flag each.
+
+    Where KEY VALUE pairs are taken, a negative number behind a word is a value and no flag.
+    """
     known = {_dashed(flag) for flag in flags}
     takes_words = any(not flag.startswith("-") for flag in flags)
     spread: list[str] = []
@@ -319,7 +327,10 @@ def _spread(words: list[str], flags: list[str]) -> list[str]:
         name, equals, _ = word.partition("=")
         name = _dashed(name)
         following = words[i + 1] if i + 1 < len(words) else "--"
-        if name == "--resume" and name in known and following.startswith("--") and not equals:
+        follows_word = i > 0 and not words[i - 1].startswith("-")
+        if takes_words and follows_word and re.match(r"-\.?\d", word):
+            spread.append(_NUMBER + word)
+        elif name == "--resume" and name in known and following.startswith("--") and not equals:
             spread.append("--resume=latest")
         elif name == "--amp" and name in known and not equals and (
                 following.startswith("--") or (takes_words and following not in AMP_CHOICES)):

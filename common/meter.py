@@ -33,6 +33,7 @@ class Meter:
         self._times = deque(maxlen=ETA_WINDOW)
         self._since_event = [0, 0.0, 0.0]  # updates, their seconds, seconds waited for data
         self.elapsed_s = 0.0  # wall time of the last update, its data included
+        self.waited_s = 0.0  # of that, for the data
         self.restart_clock()
 
     def restart_clock(self):
@@ -41,7 +42,8 @@ class Meter:
 
     def data_ready(self):
         """The batches of the next update have arrived."""
-        self._since_event[2] += time.perf_counter() - self._clock
+        self.waited_s = time.perf_counter() - self._clock
+        self._since_event[2] += self.waited_s
 
     def updated(self, losses):
         """An update is done; losses: {name: float}."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,31 @@ def check_seg_files(
         except InputError as error:
             faults += error.faults
     return faults
+
+
+def check_labels(records: SegList, root: str, num_class: int, most: int = 4000) -> None:
+    """Decode the label maps, up to `most` evenly spread ones, and look at their images' sizes.
+
+    A few seconds at the start instead of a fault after hours; images are not decoded. What is not
+    looked at here is checked when it is read, and by `check_seg_files`.
+    Raises InputError with every fault.
+    """
+
+    def fault_of(i):
+        record = records[int(i)]
+        try:
+            labels = read_label(os.path.join(root, record["fpath_segm"]), num_class)
+            size = image_size(os.path.join(root, record["fpath_img"]))
+            check_pair(record, root, size, labels.shape[::-1])
+        except InputError as error:
+            return error.faults
+        return []
+
+    chosen = np.unique(np.linspace(0, len(records) - 1, min(most, len(records))).astype(int))
+    with ThreadPoolExecutor() as pool:  # decoding and file access leave Python's lock
+        faults = [fault for found in pool.map(fault_of, chosen) for fault in found]
+    if faults:
+        raise InputError(_at_most(faults))
 
 
 def _read_odgt(path):

@@ -21,7 +21,13 @@ from data.ade20k import ADE20K_CLASSES, ADE20K_COLORS, class_colors
 from data.loader import SampleKey, sample_rng
 from data.pil_resize import resize_planes
 from data.seg_files import check_pair, read_image, read_label
-from data.seg_list import SegList, cache_made_list, check_seg_files, read_seg_list
+from data.seg_list import (
+    SegList,
+    cache_made_list,
+    check_labels,
+    check_seg_files,
+    read_seg_list,
+)
 
 __all__ = [
     "ADE20K_CLASSES",
@@ -30,6 +36,7 @@ __all__ = [
     "SegList",
     "TrainBatches",
     "cache_made_list",
+    "check_labels",
     "check_seg_files",
     "class_colors",
     "color_encode",
@@ -232,18 +239,27 @@ class TrainBatches(Dataset):
 
 
 class EvalItems(Dataset):
-    """`eval_item` of each record, for a loader over the validation list."""
+    """`eval_item` of each record, for a loader over a list of images.
 
-    def __init__(self, records: Sequence[dict], dataset_cfg):
+    bad_images: "stop" raises InputError; "skip" gives {"info", "skipped": [fault]} instead
+    """
+
+    def __init__(self, records: Sequence[dict], dataset_cfg, bad_images: str = "stop"):
         self._records = records
         self._cfg = dataset_cfg
+        self._skips = bad_images == "skip"
 
     def __len__(self):
         return len(self._records)
 
     def __getitem__(self, i: int | SampleKey) -> dict:
-        number = i.index if isinstance(i, SampleKey) else i
-        return eval_item(self._records[number], self._cfg)
+        record = self._records[i.index if isinstance(i, SampleKey) else i]
+        try:
+            return eval_item(record, self._cfg)
+        except InputError as error:
+            if not self._skips:
+                raise
+            return {"info": record["fpath_img"], "skipped": error.faults}
 
 
 def _round_up(length, multiple):

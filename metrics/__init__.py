@@ -3,6 +3,7 @@
 from metrics.class_history import ClassHistory
 from metrics.classification import ClassScores, ConfidentMistakes, ConfusionMatrix, TopK
 from metrics.coco import CocoEvaluator, format_table
+from metrics.segmentation import SegmentationMeter
 
 __all__ = [
     "ClassHistory",
@@ -10,6 +11,7 @@ __all__ = [
     "CocoEvaluator",
     "ConfidentMistakes",
     "ConfusionMatrix",
+    "SegmentationMeter",
     "TopK",
     "format_table",
 ]

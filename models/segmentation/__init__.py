@@ -1,19 +1,28 @@
 """Semantic segmentation networks of CSAIL's trainer, under its names and state-dict keys."""
 
-from models.segmentation.config import SegConfig, load_seg_config, pairs_to_overrides
+from models.segmentation.config import (
+    SegConfig,
+    check_batch,
+    load_seg_config,
+    pairs_to_overrides,
+)
 from models.segmentation.network import (
     SegmentationModule,
+    TrainingStep,
     average_scores,
     build_decoder,
     build_encoder,
     group_weight,
     pixel_accuracy,
+    scoring,
 )
 from models.segmentation.norm_momentum import NormMomentum, corrected_momentum
+from models.segmentation.sync_norm import synchronise_norms
 from models.segmentation.weights import (
     IMAGENET_FILES,
     imagenet_file,
     load_original_state_dict,
+    load_partly,
     load_weights_file,
     to_original_state_dict,
 )
@@ -23,16 +32,21 @@ __all__ = [
     "NormMomentum",
     "SegConfig",
     "SegmentationModule",
+    "TrainingStep",
     "average_scores",
     "build_decoder",
     "build_encoder",
+    "check_batch",
     "corrected_momentum",
     "group_weight",
     "imagenet_file",
     "load_original_state_dict",
+    "load_partly",
     "load_seg_config",
     "load_weights_file",
     "pairs_to_overrides",
     "pixel_accuracy",
+    "scoring",
+    "synchronise_norms",
     "to_original_state_dict",
 ]

@@ -191,11 +191,13 @@ class SegConfig:
 
 
 def load_seg_config(
-    cfg: str | Path | SegConfig, overrides: Mapping[str, str] | Sequence[str] = ()
+    cfg: str | Path | SegConfig,
+    overrides: Mapping[str, str] | Sequence[str | tuple[str, str]] = (),
 ) -> SegConfig:
     """The frozen config of a name in configs/seg, a YAML file (also the originals'), or itself.
 
-    overrides: {"TRAIN.lr_encoder": "0.1"}, see `pairs_to_overrides`, or texts "KEY=VALUE"
+    overrides: {"TRAIN.lr_encoder": "0.1"}, see `pairs_to_overrides`; or such pairs and texts
+               "KEY=VALUE", the last one wins
     An original's path such as config/ade20k-hrnetv2.yaml that is not there names our recipe.
     Raises InputError with every fault.
     """
@@ -223,6 +225,19 @@ def pairs_to_overrides(words: Sequence[str]) -> dict[str, str]:
             "value"
         )
     return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def check_batch(arch_decoder: str, train: TrainConfig, is_synchronised: bool) -> None:
+    """Raise InputError when a batch norm would see one value only: pyramid pooling to one cell.
+
+    is_synchronised: batch statistics are taken over several processes
+    """
+    pools = arch_decoder.lower().startswith("ppm")
+    if pools and train.batch_size_per_gpu == 1 and not (is_synchronised or train.fix_bn):
+        raise InputError(
+            f"TRAIN.batch_size_per_gpu 1: {arch_decoder} normalises maps of one cell, so it needs "
+            "at least 2 images for each device, or TRAIN.fix_bn True"
+        )
 
 
 def _misfits(model, dataset):

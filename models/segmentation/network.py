@@ -1,8 +1,11 @@
 """Encoder, decoder and loss by name, and what an optimizer takes of them."""
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from common.config import InputError, did_you_mean
@@ -116,8 +119,41 @@ class SegmentationModule(nn.Module):
         terms = {"main": self.crit(main, labels), "deepsup": self.crit(auxiliary, labels)}
         return terms, pixel_accuracy(main, labels)
 
+    def class_probabilities(self, images: Tensor) -> Tensor:
+        """[B, num_class, H, W] of normalised images [B, 3, H, W]; with a `use_softmax` decoder."""
+        return self({"img_data": images}, segSize=images.shape[-2:])
+
     def _features(self, feed):
         return self.encoder(feed["img_data"], return_feature_maps=True)
+
+
+class TrainingStep(nn.Module):
+    """The named terms whose sum is the loss: what a training loop wraps and calls."""
+
+    def __init__(self, module: SegmentationModule):
+        super().__init__()
+        self.module = module
+
+    def forward(self, feed: dict) -> dict[str, Tensor]:
+        """{"main", "deepsup" (weighted, if there is one), "accuracy" (no part of the sum)}, 0-d."""
+        terms, accuracy = self.module.loss_terms(feed)
+        if "deepsup" in terms:
+            terms["deepsup"] = self.module.deep_sup_scale * terms["deepsup"]
+        return {**terms, "accuracy": accuracy}
+
+
+@contextlib.contextmanager
+def scoring(module: SegmentationModule) -> Iterator[None]:
+    """In it the module gives class scores at a wanted size: eval mode, with use_softmax."""
+    was_training, was_softmax = module.training, module.decoder.use_softmax
+    module.eval()
+    module.decoder.use_softmax = True
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.decoder.use_softmax = was_softmax
+        module.train(was_training)
 
 
 def pixel_accuracy(scores: Tensor, labels: Tensor) -> Tensor:

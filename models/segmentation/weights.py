@@ -46,19 +46,50 @@ def imagenet_file(arch: str) -> str:
     return _FILE_NAMES[arch.lower().removesuffix("dilated")]
 
 
-def load_original_state_dict(net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+def load_original_state_dict(
+    net: nn.Module, state_dict: Mapping[str, Tensor], source: str = "these weights"
+) -> None:
     """Load weights in the original's form into one encoder or decoder.
 
+    source: how messages call them
     The batch norms' extra buffers and `num_batches_tracked` may be absent, a classifier's entries
     are ignored. Raises InputError for any other key that is missing, unexpected or of another
     shape; the net is then unchanged.
     """
-    _load(net, state_dict, "these weights")
+    _load(net, state_dict, source)
 
 
 def load_weights_file(net: nn.Module, path: str | Path) -> None:
     """`load_original_state_dict` from a file; errors name it."""
     _load(net, load_checkpoint(path), str(path))
+
+
+def load_partly(net: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> list[str]:
+    """Load what fits into one encoder or decoder; returns lines that say what did not.
+
+    For weights trained for other classes, or with another decoder. Raises InputError when nothing
+    fits.
+    """
+    own, ignored = net.state_dict(), _CLASSIFIERS.get(type(net), ())
+    given = {key: value for key, value in state_dict.items() if torch.is_tensor(value)}
+    fitting = {
+        key: value for key, value in given.items() if key in own and value.shape == own[key].shape
+    }
+    if not any(value.dim() for value in fitting.values()):
+        raise InputError(f"{source}: nothing in it fits the model")
+    missing = [k for k in own if k not in given and k.rpartition(".")[2] not in _MAY_LACK]
+    other_shape = [key for key in given if key in own and key not in fitting]
+    unknown = [
+        key for key in given
+        if key not in own and key.rpartition(".")[2] not in _EXTRAS and not key.startswith(ignored)
+    ]
+    net.load_state_dict(fitting, strict=False)
+    return [
+        f"{source}: {what} {_few(keys)}"
+        for what, keys in (("not in the file:", missing), ("of another shape in the file:",
+                           other_shape), ("not of this model:", unknown))
+        if keys
+    ]
 
 
 def to_original_state_dict(net: nn.Module) -> dict[str, Tensor]:

@@ -171,3 +171,32 @@ def test_help_is_light_and_in_one_panel(tmp_path):
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     # the promise to users is half a second; processor time, since other processes do not count
     assert used.ru_utime + used.ru_stime - before < 0.5
+
+
+@pytest.mark.parametrize("line, pairs, gpus", [
+    ("A.b 1 C (2,3)", ["A.b", "1", "C", "(2,3)"], "0-3"),
+    ("A.b -1 A.c -.5e-3 --gpus 2", ["A.b", "-1", "A.c", "-.5e-3"], "2"),  # flags after pairs too
+    ("--gpus 1 A.b", ["A.b"], "1"),
+    ("", None, "0-3"),
+])
+def test_pairs_of_key_and_value(monkeypatch, line, pairs, gpus):
+    def script(
+        opts: cli.Pairs = None,
+        gpus: Annotated[str, typer.Option("--gpus")] = "0-3",
+        seed: cli.ConfigSeed = None,
+    ):
+        return opts, gpus, seed
+
+    monkeypatch.setattr(sys, "argv", ["train_it.py", *line.split()])
+    assert cli.read_flags(script, "train_it") == (pairs, gpus, None)
+
+
+def test_a_misspelt_flag_among_pairs_is_still_one(monkeypatch, capsys):
+    def script(opts: cli.Pairs = None, gpus: Annotated[str, typer.Option("--gpus")] = ""):
+        return opts
+
+    monkeypatch.setattr(sys, "argv", ["train_it.py", "A.b", "1", "--gpu", "0"])
+    with pytest.raises(SystemExit) as stop:
+        cli.read_flags(script, "train_it")
+    assert stop.value.code == 2
+    assert "--gpu. Did you mean --gpus?" in capsys.readouterr().err

@@ -1,0 +1,125 @@
+"""Checkpoint files of the segmentation original: encoder and decoder apart, a history beside them.
+
+    encoder_epoch_N.pth  decoder_epoch_N.pth  history_epoch_N.pth   after epoch N, all kept
+    encoder_iter_N.pth   decoder_iter_N.pth                         after N updates, until replaced
+    encoder_best.pth     decoder_best.pth                           the best score so far
+
+The training state of each lies in `encoder_<...>.state.pth`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.checkpoint import load_group, remove_checkpoint, save_group, state_path, verify
+from common.checkpoint_names import newest_first
+from common.errors import InputError
+
+NETS = ("encoder", "decoder")
+BEST = "best.pth"
+
+Loaded = tuple[str, dict[str, dict], dict | None]  # suffix, weights of each net, state
+
+
+@dataclass(frozen=True)
+class NetCheckpoints:
+    """The checkpoints in `folder`; each is named by its suffix, such as "epoch_3.pth"."""
+
+    folder: Path
+
+    def paths(self, suffix: str) -> list[Path]:
+        """Encoder's and decoder's weights."""
+        return [self.folder / f"{net}_{suffix}" for net in NETS]
+
+    def exists(self, suffix: str) -> bool:
+        """Whether weights of either net are there."""
+        return any(path.exists() for path in self.paths(suffix))
+
+    def save(
+        self,
+        suffix: str,
+        weights: Mapping[str, Mapping[str, Any]],
+        state: Mapping[str, Any],
+        history: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write {net: weights}, their state and, if given, the history. Raises SaveError."""
+        files = {self.folder / f"{net}_{suffix}": weights[net] for net in NETS}
+        others = {self.folder / f"history_{suffix}": history} if history is not None else None
+        save_group(files, state_path(self.paths(suffix)[0]), state, others)
+
+    def prune(self, keep: str, also_previous: bool = False) -> None:
+        """Remove the `iter_N` checkpoints that are not newer than the one just written.
+
+        keep:          suffix of that one
+        also_previous: keep the one before it as well, to fall back on
+        """
+        found = [_suffix(path) for path in newest_first(self.folder, NETS[0])]
+        older = found[found.index(keep) + 1 :]
+        if also_previous:
+            older = older[1:]
+        for suffix in older:
+            if suffix.startswith("iter_"):
+                for path in self.paths(suffix):
+                    remove_checkpoint(path)
+
+    def load(self, suffix: str, warn: Callable[[str], None]) -> Loaded:
+        """Weights and state. A history that is damaged is a warning: the state has it, too.
+
+        Raises InputError that names every damaged or missing file.
+        """
+        history = self.folder / f"history_{suffix}"
+        faults: list[str] = []
+        if history.exists():
+            try:
+                verify(history)
+            except InputError as error:
+                faults = error.faults
+        paths = self.paths(suffix)
+        try:
+            weights, state = load_group(paths, state_path(paths[0]))
+        except InputError as error:
+            raise InputError([*error.faults, *faults]) from error
+        for fault in faults:
+            warn(fault)
+        return suffix, dict(zip(NETS, weights, strict=True)), state
+
+    def load_newest(self, warn: Callable[[str], None], only: str = "") -> Loaded | None:
+        """The newest good checkpoint; None when there is none.
+
+        only: a beginning of the suffix, for example "iter_"
+        warn: called with one text for each damaged checkpoint that is passed over
+        Raises InputError naming all damaged files when none is good.
+        """
+        faults: list[str] = []
+        for path in newest_first(self.folder, NETS[0]):
+            if not _suffix(path).startswith(only):
+                continue
+            try:
+                return self.load(_suffix(path), warn)
+            except InputError as error:
+                warn("; ".join(error.faults) + "; trying the checkpoint before it")
+                faults += error.faults
+        if faults:
+            raise InputError(faults)
+        return None
+
+
+def checkpoint_of(path: str | Path) -> tuple[NetCheckpoints, str]:
+    """(folder's checkpoints, suffix) of a file: encoder's, decoder's, or just the suffix itself."""
+    path = Path(path)
+    return NetCheckpoints(path.parent), _suffix(path)
+
+
+def updates_of(suffix: str, epoch_iters: int) -> int:
+    """Updates that `epoch_N.pth` or `iter_N.pth` stands for, 0 for another name."""
+    found = re.fullmatch(r"(epoch|iter)_(\d{1,18})\.pth", suffix)
+    if found is None:
+        return 0
+    return int(found[2]) * (epoch_iters if found[1] == "epoch" else 1)
+
+
+def _suffix(path):
+    name = path.name.replace(".state.pth", ".pth")
+    return re.sub(r"^(encoder|decoder|history)_", "", name)

@@ -1,0 +1,137 @@
+"""Pictures of label maps: beside their images as the original writes them, and grids of them."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from common.errors import InputError
+from common.files import write_atomically
+from common.plots import save_grid
+from data.ade20k import ADE20K_CLASSES, class_colors
+from data.loader import SampleKey
+from data.seg_list import IMAGE_SUFFIXES
+from data.segmentation import TrainBatches, color_encode
+
+_MEAN, _STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
+_SMALLEST_SHARE = 0.1  # percent of an image, below which a class is not listed
+_TILE_PX = 320  # longest side of a grid's tile
+
+
+def class_names(dataset_cfg) -> Sequence[str]:
+    """DATASET.class_names; ADE20K's for 150 classes; else numbers."""
+    if dataset_cfg.class_names:
+        return dataset_cfg.class_names
+    if dataset_cfg.num_class == len(ADE20K_CLASSES):
+        return ADE20K_CLASSES
+    return [f"class {i}" for i in range(dataset_cfg.num_class)]
+
+
+def side_by_side(image: np.ndarray, *labels: np.ndarray, num_class: int) -> np.ndarray:
+    """[h, w, 3] image, then each label map [h, w] in the original's colours, -1 black."""
+    colors = class_colors(num_class)
+    return np.concatenate([image, *(color_encode(each, colors) for each in labels)], axis=1)
+
+
+def picture_name(path: str) -> str:
+    """The original's name for the picture of an image: `.jpg` becomes `.png`, no other does."""
+    return os.path.basename(path).replace(".jpg", ".png")
+
+
+def save_picture(pixels: np.ndarray, path: str | Path) -> None:
+    """Write uint8 RGB in the format of the name's end, atomically. Raises SaveError."""
+    kind = Image.registered_extensions().get(Path(path).suffix.lower(), "PNG")
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, kind)
+    write_atomically(path, lambda file: file.write(encoded.getvalue()))
+
+
+def class_shares(prediction: np.ndarray, names: Sequence[str]) -> list[str]:
+    """The original's lines `  name: xx.xx%`, by falling share, of the classes above 0.1 %."""
+    counts = np.bincount(prediction.ravel(), minlength=len(names))
+    shares = counts / prediction.size * 100
+    order = np.argsort(-shares, kind="stable")
+    return [f"  {names[i]}: {shares[i]:.2f}%" for i in order if shares[i] > _SMALLEST_SHARE]
+
+
+def find_images(path: str) -> list[str]:
+    """The image itself, or all images in a folder and below it, in the order of their paths.
+
+    Raises InputError when there is none.
+    """
+    if os.path.isdir(path):
+        found = sorted(
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(path)
+            for name in names
+            # differs: the original finds only .jpg (specs/seg.md, section 10.14)
+            if name.lower().endswith(IMAGE_SUFFIXES)
+        )
+        if not found:
+            raise InputError(f"--predict {path}: no image in this folder or below it")
+        return found
+    if not os.path.isfile(path):
+        raise InputError(f"--predict {path}: no such image or folder")
+    return [path]
+
+
+def check_targets(images: Sequence[str], folder: str) -> None:
+    """Raise InputError when a picture in `folder` would replace one of the images."""
+    own = {os.path.realpath(path) for path in images}
+    for path in images:
+        target = os.path.join(folder, picture_name(path))
+        if os.path.realpath(target) in own:
+            raise InputError(
+                f"TEST.result {folder}: the picture of {path} would replace the image {target}: "
+                "name another folder, for example TEST.result predictions"
+            )
+
+
+def save_training_grid(batches: TrainBatches, dataset_cfg, path: Path, count: int = 4) -> None:
+    """Rows of image | label: the first training batches, as the network sees them."""
+    rows = []
+    for i in range(count):
+        batch = batches[SampleKey(0, i, i)]
+        for image, label in zip(batch["img_data"], batch["seg_label"], strict=True):
+            pixels = image.numpy().transpose(1, 2, 0) * _STD + _MEAN
+            pixels = np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
+            rate = dataset_cfg.segm_downsampling_rate
+            enlarged = label.numpy().repeat(rate, 0).repeat(rate, 1)
+            colours = color_encode(enlarged, class_colors(dataset_cfg.num_class))
+            rows.append([_tile(pixels), _tile(colours)])
+    save_grid(_paired(rows), path, ["image", "label"] * 2)
+
+
+def save_prediction_grid(
+    pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], num_class: int, path: Path
+) -> None:
+    """Rows of image | label | prediction, from (image, label, prediction) triples."""
+    colors = class_colors(num_class)
+    rows = [
+        [_tile(image), *(_tile(color_encode(each, colors)) for each in (label, prediction))]
+        for image, label, prediction in pictures
+    ]
+    save_grid(_paired(rows), path, ["image", "label", "prediction"] * min(2, max(1, len(rows))))
+
+
+def as_classes(scores: torch.Tensor) -> np.ndarray:
+    """[h, w] int64 class map of scores [1, num_class, h, w]."""
+    return scores.argmax(dim=1)[0].cpu().numpy()
+
+
+def _tile(pixels):
+    longest = max(pixels.shape[:2])
+    if longest <= _TILE_PX:
+        return pixels
+    size = [max(1, round(side * _TILE_PX / longest)) for side in pixels.shape[1::-1]]
+    # nearest: colours of classes must not mix
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))
+
+
+def _paired(rows):
+    """Two rows beside each other make one, so that a grid is about square."""
+    return [[tile for row in rows[i : i + 2] for tile in row] for i in range(0, len(rows), 2)]

@@ -1,0 +1,799 @@
+"""Train semantic segmentation: every encoder, decoder and config of CSAIL's project.
+
+    python train_seg.py --cfg configs/seg/shapes.yaml                   # CPU; draws its own scenes
+    python train_seg.py --cfg config/ade20k-hrnetv2.yaml --gpus 0-3       # four GPUs, one process
+    torchrun --nproc_per_node 4 train_seg.py --cfg ade20k-resnet50-upernet   # a process for each
+    python train_seg.py --cfg ... TRAIN.lr_encoder 0.01 DIR ckpt/mine     # KEY VALUE pairs
+    python train_seg.py --cfg ... --resume latest                         # carry on after any stop
+    python train_seg.py --cfg ... --eval-only                             # mean IoU of the best
+    python train_seg.py --cfg ... --predict photos/ TEST.result pictures  # pictures of predictions
+
+Data: data/ADEChallengeData2016 with its .odgt lists, or your own: DATASET.root_dataset DIR,
+DATASET.list_train and list_val (an .odgt file, or a folder of images beside one of labels),
+DATASET.num_class N; labels are 8-bit PNGs, 0 unlabelled, 1 ... N. Everything a run writes goes to
+DIR. Mean IoU to expect on ADE20K, several scales: mobilenetv2dilated-c1_deepsup 33.8,
+resnet18dilated-ppm_deepsup 38.8, resnet50dilated-ppm_deepsup 42.1, hrnetv2 43.2.
+"""
+
+import math
+import os
+import time
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import typer
+
+from common import cli
+from common.signals import Stopped, StopSignals
+
+SCRIPT = "train_seg"
+PROJECT = Path(__file__).resolve().parent
+DEFAULT_GPUS = "0-3"
+PRETRAINED = ("pretrained", "weights", PROJECT / "weights")  # the original's place comes first
+RESULT = "result"  # in the run folder: VAL.visualize's pictures
+EVAL_WORKERS = 5  # the original's
+PICTURED = 6  # images in the grid of predictions
+
+
+def flag(names, help, **limits):
+    return typer.Option(*names.split(), help=help, **limits)
+
+
+def flags(
+    # --- the originals': train.py, eval.py, eval_multipro.py and test.py
+    opts: cli.Pairs = None,
+    cfg: Annotated[str, flag("--cfg", "Config file, or the name of one in configs/seg")]
+    = "config/ade20k-resnet50dilated-ppm_deepsup.yaml",
+    gpus: Annotated[str, flag("--gpus --gpu", "GPUs of this process: 0-3, 0,2, gpu1-gpu2, cpu; of "
+                              "the default those that there are")] = DEFAULT_GPUS,
+    predict: Annotated[str | None, flag("--predict --imgs", "Image or folder: write predictions of "
+                                        "it to TEST.result, and stop")] = None,
+    # --- additions
+    resume: Annotated[str | None, flag("--resume", "latest, interrupt or a checkpoint's file",
+                                       rich_help_panel=cli.ADDITIONS)] = None,
+    device: cli.Device = None, amp: cli.Amp = "off", compile: cli.Compile = False,
+    channels_last: cli.ChannelsLast = False, accumulate: cli.Accumulate = 1,
+    clip_grad: cli.ClipGrad = None, ema: cli.Ema = None, seed: cli.ConfigSeed = None,
+    workers: Annotated[int | None, flag("--workers", "Processes that prepare samples, over "
+                                        "TRAIN.workers; 0: this one", min=0,
+                                        rich_help_panel=cli.ADDITIONS)] = None,
+    max_iters: cli.MaxIters = None, log_every: cli.LogEvery = None,
+    save_every: cli.SaveEvery = None, force_resume: cli.ForceResume = False,
+    pretrained: cli.Pretrained = None, eval_only: cli.EvalOnly = False, export: cli.Export = None,
+    dry_run: cli.DryRun = False, check_data: cli.CheckData = False,
+    bad_images: cli.BadImages = "stop", nan: cli.Nan = "stop", cfg_options: cli.CfgOptions = None,
+    tensorboard: cli.Tensorboard = False, debug: cli.Debug = False,
+):
+    """Train, evaluate or apply semantic segmentation networks."""
+    return SimpleNamespace(**locals())
+
+
+if __name__ == "__main__":
+    FLAGS = cli.read_flags(flags, SCRIPT)  # --help and misspelt flags end here, before torch
+    STOP = StopSignals()  # from here on a signal lets the present update finish
+
+import torch
+from torch import nn
+
+import data
+from common.checkpoint import load_checkpoint
+from common.config import InputError, to_yaml
+from common.distributed import read_launch
+from common.ema import average_of
+from common.export import check_export, export
+from common.guard import NonFiniteGuard
+from common.meter import Meter
+from common.net_checkpoints import BEST, NETS, NetCheckpoints, checkpoint_of, updates_of
+from common.optimizers import Optimizers
+from common.parallel import (
+    UserScatteredDataParallel,
+    parse_devices,
+    to_device,
+    user_scattered_collate,
+)
+from common.plots import plot_curves
+from common.precision import Precision
+from common.pretrained import find_pretrained
+from common.run import start_run
+from common.schedulers import poly
+from common.training_state import check_same_run, pack_state, restore_state
+from data import seg_pictures, segmentation
+from data.shapes import ensure_shapes
+from metrics import SegmentationMeter
+from models import segmentation as models
+
+
+@dataclass
+class EpochMeans:
+    """What the original's console line shows: means since the epoch's start."""
+
+    updates: int = 0
+    loss: float = 0.0
+    accuracy: float = 0.0
+    timed: int = 0  # updates of this session, whose times are known
+    time_s: float = 0.0
+    data_s: float = 0.0
+
+    def add(self, loss, accuracy, meter):
+        if math.isfinite(loss):
+            self.updates, self.loss = self.updates + 1, self.loss + loss
+            self.accuracy += accuracy
+        self.timed, self.time_s = self.timed + 1, self.time_s + meter.elapsed_s
+        self.data_s += meter.waited_s
+
+
+@dataclass
+class Job:
+    """What the functions below share: one session of training, evaluation or prediction."""
+
+    flags: SimpleNamespace
+    run: Any  # common.run.Run
+    cfg: Any  # SegConfig
+    gpus: list  # that this process drives, if any
+    lists: dict  # {"train": SegList, "val": SegList}: those that are needed
+    batches: Any = None
+    loader: Any = None
+    module: Any = None  # SegmentationModule
+    step_net: Any = None  # the training step, compiled, and wrapped for several devices
+    norms: Any = None  # NormMomentum
+    optimizers: Any = None
+    precision: Any = None
+    ema: Any = None  # AveragedModel with --ema
+    history: dict = field(default_factory=lambda: {"train": {"epoch": [], "loss": [], "acc": []}})
+    means: EpochMeans = field(default_factory=EpochMeans)
+    best: float = -1.0  # mean IoU of the best checkpoint
+    validated_at: int = -1  # iteration of the last validation
+    metrics: Any = None  # its scores
+
+    @property
+    def folder(self):
+        return Path(self.cfg.DIR)
+
+    @property
+    def checkpoints(self):
+        return NetCheckpoints(self.folder)
+
+    @property
+    def num_devices(self):
+        return max(self.run.world_size, len(self.gpus), 1)
+
+    @property
+    def scored(self):
+        """What is validated and exported: the average of the weights where there is one."""
+        return self.ema.module if self.ema else self.module
+
+
+def main(flags, stop):
+    """One run, from the flags to the closed files."""
+    flags.trains = not (flags.eval_only or flags.export or flags.predict)
+    cfg = read_config(flags)
+    device, gpus = pick_devices(flags)
+    run = start_run(SCRIPT, device, cfg.TRAIN.seed, stop)
+    try:
+        session(flags, run, cfg, gpus)
+    finally:
+        run.close()
+
+
+def session(flags, run, cfg, gpus):
+    """Settle, build, find the start, then do what was asked."""
+    if flags.export:
+        check_export(flags.export)
+    lists, _ = run.from_main(lambda: (read_lists(flags, cfg, run), None))
+    if flags.check_data:
+        return
+    job = Job(flags, run, cfg, gpus, lists)
+    build(job)
+    start = load_start(job)
+    if flags.predict:
+        predict(job)
+    elif flags.export:
+        export_network(job)
+    elif flags.eval_only:
+        evaluate_only(job, start)
+    else:
+        train(job, start)
+
+
+# --- settings
+
+
+def read_config(flags):
+    """The frozen config: file < KEY VALUE pairs < --cfg-options < flags."""
+    pairs = models.pairs_to_overrides(flags.opts or [])
+    options = flags.cfg_options or []
+    # a checkpoint that the command line names is what is meant, whatever is newer or better
+    flags.named = {*pairs, *(option.partition("=")[0].strip() for option in options)}
+    cfg = models.load_seg_config(flags.cfg, [*pairs.items(), *options])
+    given = {key: vars(flags)[key] for key in ("seed", "workers") if vars(flags)[key] is not None}
+    if not given.get("workers", 0):
+        # differs: no more workers than cores; the batches do not depend on their number
+        given.setdefault("workers", min(cfg.TRAIN.workers, os.cpu_count() or 1))
+    drawn = {key: str(PROJECT / value) for key, value in vars(cfg.DATASET).items()
+             if str(value).startswith("data/shapes/")}
+    return replace(cfg, TRAIN=replace(cfg.TRAIN, **given), DATASET=replace(cfg.DATASET, **drawn))
+
+
+def pick_devices(flags):
+    """(device for `start_run`, GPUs that this process drives) from --device and --gpus."""
+    wanted = parse_devices(flags.gpus)
+    if flags.device or not wanted:
+        device = flags.device or "cpu"
+        number = device.partition(":")[2] or "0"
+        return device, [] if device == "cpu" else [int(number)]
+    if read_launch(os.environ).world_size > 1:
+        return None, []  # a GPU for each process
+    there = torch.cuda.device_count()
+    gpus = [i for i in wanted if i < there]
+    if gpus != wanted and flags.gpus != DEFAULT_GPUS:
+        raise InputError(f"--gpus {flags.gpus}: torch {torch.__version__} sees {there} GPUs; name "
+                         "some of them, or cpu")
+    return (f"cuda:{gpus[0]}", gpus) if gpus else ("cpu", [])
+
+
+def read_lists(flags, cfg, run):
+    """{"train": SegList, "val": SegList} as far as they are needed, checked."""
+    dataset = cfg.DATASET
+    if dataset.root_dataset.startswith(str(PROJECT / "data" / "shapes")):
+        ensure_shapes(PROJECT / "data" / "shapes", "ade")  # wherever one stands
+    parts = ["train"] if flags.trains else []
+    if flags.eval_only or flags.check_data or (flags.trains and cfg.VAL.interval):
+        parts.append("val")
+    lists = {}
+    for part in parts:
+        file = dataset.list_train if part == "train" else dataset.list_val
+        found = segmentation.read_seg_list(file, dataset.root_dataset, cfg.DIR,
+                                           f"DATASET.list_{part}")
+        run.log(f"# samples: {len(found)}")
+        if flags.check_data:
+            faults = segmentation.check_seg_files(found, dataset.root_dataset, dataset.num_class)
+            if faults:
+                raise InputError(faults)
+            run.log(f"{file}: no fault found.")
+        elif flags.bad_images == "stop":
+            segmentation.check_labels(found, dataset.root_dataset, dataset.num_class)
+        lists[part] = found
+    return lists
+
+
+# --- building
+
+
+def build(job):
+    """Networks, data, optimizers and wrappers, in place."""
+    flags, run, cfg = job.flags, job.run, job.cfg
+    model, settings = cfg.MODEL, cfg.TRAIN
+    job.precision = Precision(flags.amp, run.device)
+    encoder = models.build_encoder(model.arch_encoder, model.fc_dim)
+    decoder = models.build_decoder(model.arch_decoder, model.fc_dim, cfg.DATASET.num_class)
+    job.module = models.SegmentationModule(
+        encoder, decoder, nn.NLLLoss(ignore_index=segmentation.IGNORED),
+        settings.deep_sup_scale if model.is_deep_supervised else None).to(run.device)
+    if flags.channels_last:
+        job.module.to(memory_format=torch.channels_last)
+    if not flags.trains:
+        models.NormMomentum(job.module, model.bn_momentum)
+        return
+    is_synchronised = run.world_size > 1 and settings.sync_bn and not settings.fix_bn
+    if is_synchronised:
+        job.module = models.synchronise_norms(job.module, run.device)
+    models.check_batch(model.arch_decoder, settings, is_synchronised)
+    job.norms = models.NormMomentum(job.module, model.bn_momentum, follows_original(job))
+    job.optimizers = Optimizers({
+        net: torch.optim.SGD(models.group_weight(getattr(job.module, net)), lr=lr,
+                             momentum=settings.beta1, weight_decay=settings.weight_decay)
+        for net, lr in zip(NETS, (settings.lr_encoder, settings.lr_decoder), strict=True)})
+    job.batches = segmentation.TrainBatches(
+        job.lists["train"], cfg.DATASET, batch_size=settings.batch_size_per_gpu,
+        batches_per_epoch=settings.epoch_iters * flags.accumulate * job.num_devices,
+        seed=settings.seed, bad_images=flags.bad_images)
+    job.loader = data.ResumableLoader(
+        job.batches, job.num_devices, seed=settings.seed, workers=settings.workers,
+        rank=run.rank, world_size=run.world_size, collate=user_scattered_collate, shuffle=False,
+        pin_memory=run.device.type == "cuda")
+    step_net = models.TrainingStep(job.module)
+    if flags.compile:
+        step_net = torch.compile(step_net, dynamic=True)  # nearly every batch has its own size
+    job.step_net = run.wrap(step_net)
+    if len(job.gpus) > 1:
+        job.step_net = UserScatteredDataParallel(step_net, job.gpus)
+
+
+def follows_original(job):
+    """Whether running statistics move quickly at first, as the original's on several GPUs."""
+    wanted = job.cfg.TRAIN.bn_average
+    if job.flags.compile and wanted == "corrected":
+        raise InputError("--compile with TRAIN.bn_average corrected: the momentum changes with "
+                         "each update, and each would compile anew; take plain")
+    several = job.num_devices > 1 and not job.flags.compile
+    return wanted == "corrected" or (wanted == "auto" and several)
+
+
+# --- where to start
+
+
+def load_start(job):
+    """Load what the flags name, say what was taken, and return the iteration to start from.
+
+    Precedence: own checkpoint > --pretrained > MODEL.weights_* > ImageNet's file > random weights.
+    """
+    flags, run = job.flags, job.run
+    if not flags.trains:
+        return load_trained(job, *find_trained(job))
+    found = find_start(job)
+    if found is None:
+        initialise(job)
+        if flags.ema:
+            job.ema = average_of(job.module, flags.ema)
+        return 0
+    folder, suffix, weights, state = found
+    run.log(f"Resuming from {folder}/*_{suffix}")
+    load_weights(job, folder, suffix, weights)
+    if flags.ema:
+        job.ema = average_of(job.module, flags.ema)
+    iteration = state["iteration"] if state else updates_of(suffix, job.cfg.TRAIN.epoch_iters)
+    if state is None:
+        run.warn(f"{folder}/*_{suffix} have no training state beside them: momentum starts at zero")
+        return iteration
+    check_same_run(state["identity"], identity(job), flags.force_resume, run.warn)
+    restore_state(state, job.optimizers, job.precision.scaler, job.ema)
+    job.best, job.validated_at = state["best"], state["validated_at"]
+    job.history, job.means = state["history"], EpochMeans(**state["means"])
+    return iteration
+
+
+def find_start(job):
+    """(folder, suffix, weights, state) of --resume, else of TRAIN.start_epoch; None without."""
+    found = find_named(job, job.flags.resume) if job.flags.resume else None
+    if found is None and job.flags.resume:
+        job.run.log(f"Nothing to resume in {job.folder}: starting from the beginning.")
+    start_epoch = job.cfg.TRAIN.start_epoch
+    if found is None and start_epoch:
+        return job.folder, *job.checkpoints.load(f"epoch_{start_epoch}.pth", job.run.warn)
+    return found
+
+
+def find_named(job, name):
+    """What "latest", "interrupt" or a file's path means; None for "latest" without checkpoints."""
+    warn = job.run.warn
+    if name in ("latest", "interrupt"):
+        only = "iter_" if name == "interrupt" else ""
+        found = job.checkpoints.load_newest(warn, only)
+        if found is None and name == "interrupt":
+            raise InputError(f"--resume interrupt: {job.folder} holds no interrupted state. Use "
+                             "--resume latest, or leave --resume out to start anew.")
+        return found and (job.folder, *found)
+    checkpoints, suffix = checkpoint_of(name)
+    return checkpoints.folder, *checkpoints.load(suffix, warn)
+
+
+def find_trained(job):
+    """What to evaluate, apply or export: what is named, else the best, else the config's, newest.
+
+    Named is --resume, or VAL.checkpoint (for --predict TEST.checkpoint) on the command line.
+    """
+    flags, checkpoints, warn = job.flags, job.checkpoints, job.run.warn
+    section = "TEST" if flags.predict else "VAL"
+    suffix = getattr(job.cfg, section).checkpoint
+    if flags.resume:
+        found = find_named(job, flags.resume)
+    elif f"{section}.checkpoint" in flags.named:
+        found = job.folder, *checkpoints.load(suffix, warn)
+    else:
+        there = [each for each in (BEST, suffix) if checkpoints.exists(each)]
+        found = checkpoints.load(there[0], warn) if there else checkpoints.load_newest(warn)
+        found = found and (job.folder, *found)
+    if found is None:
+        raise InputError(f"{job.folder} holds no checkpoint: train first, or name one with "
+                         "--resume FILE")
+    return found
+
+
+def load_trained(job, folder, suffix, weights, state):
+    """A checkpoint to use; the averaged weights where training kept an average."""
+    load_weights(job, folder, suffix, weights)
+    if state and state["ema"]:
+        job.ema = average_of(job.module, decay=0.0)
+        job.ema.load_state_dict(state["ema"])
+    iteration = state["iteration"] if state else updates_of(suffix, job.cfg.TRAIN.epoch_iters)
+    job.run.log(f"Loaded {folder}/*_{suffix}, iteration {iteration}.")
+    return iteration
+
+
+def load_weights(job, folder, suffix, weights):
+    for net in NETS:
+        models.load_original_state_dict(getattr(job.module, net), weights[net],
+                                        f"{folder}/{net}_{suffix}")
+
+
+def initialise(job):
+    """Weights from --pretrained, else as the config says."""
+    flags, run, model = job.flags, job.run, job.cfg.MODEL
+    if flags.pretrained:
+        checkpoints, suffix = checkpoint_of(flags.pretrained)
+        pair = dict(zip(NETS, checkpoints.paths(suffix), strict=True))
+        files = {net: path for net, path in pair.items() if path.exists()}
+        for net, path in (files or {"encoder": flags.pretrained}).items():
+            run.log(f"Loading weights for net_{net} from {path}")
+            for line in models.load_partly(getattr(job.module, net), load_checkpoint(path), path):
+                run.log(line)
+        return
+    encoder_file = model.weights_encoder
+    if encoder_file == "":
+        run.from_main(lambda: (imagenet_path(model.arch_encoder), None))
+        encoder_file = imagenet_path(model.arch_encoder)
+    elif encoder_file.lower() == "none":
+        encoder_file = ""
+        run.log("Random weights for net_encoder")
+    for net, path in zip(NETS, (encoder_file, model.weights_decoder), strict=True):
+        if path:
+            run.log(f"Loading weights for net_{net} from {path}")
+            models.load_weights_file(getattr(job.module, net), path)
+
+
+def imagenet_path(arch):
+    """The encoder's ImageNet file, fetched when it is nowhere."""
+    name = models.imagenet_file(arch)
+    there = [Path(folder) / name for folder in PRETRAINED if (Path(folder) / name).is_file()]
+    if there:
+        return there[0]
+    try:
+        return find_pretrained(name, PRETRAINED[0], models.IMAGENET_FILES)
+    except InputError as error:
+        raise InputError(f"{error}, or in weights/; or start from random weights with "
+                         "MODEL.weights_encoder none") from error
+
+
+def identity(job):
+    """What a continuation must share with the run it continues, or its batches would differ."""
+    settings = job.cfg.TRAIN
+    return {"batch_size_per_gpu": settings.batch_size_per_gpu, "devices": job.num_devices,
+            "accumulate": job.flags.accumulate, "epoch_iters": settings.epoch_iters,
+            "seed": settings.seed, "num_images": len(job.lists["train"]),
+            "num_class": job.cfg.DATASET.num_class}
+
+
+# --- training
+
+
+def train(job, start):
+    """The updates from `start` on, with saves and validations, and the last of both."""
+    flags, run, settings = job.flags, job.run, job.cfg.TRAIN
+    total = settings.epoch_iters * settings.num_epoch
+    stop_at = max(start, min(flags.max_iters or total, total))
+    if flags.dry_run:
+        stop_at = start + 2
+    else:
+        open_run_folder(job, start)
+        if run.is_main:
+            seg_pictures.save_training_grid(job.batches, job.cfg.DATASET,
+                                            job.folder / "train_samples.png")
+    images = settings.batch_size_per_gpu * job.num_devices * flags.accumulate
+    run.log(f"1 Epoch = {settings.epoch_iters} iters")
+    run.log(f"Iterations {start} to {stop_at}, {images} images each on {job.num_devices} x "
+            f"{run.device.type}; lr {settings.lr_encoder} / {settings.lr_decoder}, not scaled")
+    guard = NonFiniteGuard(run, flags.nan)
+    meter = Meter(run.device, images, settings.disp_iter, run.warn)
+    lr_at = {net: poly(lr, total, settings.lr_pow)
+             for net, lr in zip(NETS, (settings.lr_encoder, settings.lr_decoder), strict=True)}
+    if validation_due(job, start):  # stopped between an epoch's last update and its validation
+        validate(job, start)
+
+    # parity: fix_bn stops dropout as well (specs/seg.md, section 7)
+    job.module.train(not settings.fix_bn)
+    meter.restart_clock()
+    updates = job.loader.steps(start, stop_at, flags.accumulate)
+    with closing(updates), run.progress(stop_at, start) as progress:
+        for step, epoch, batches in updates:
+            meter.data_ready()
+            lrs = {net: lr_at[net](step) for net in NETS}
+            for net, lr in lrs.items():
+                job.optimizers.set_lr(net, lr)
+            run.seed_step(step)  # dropout depends on seed, step and rank alone
+
+            own_terms = backward(job, batches, step)
+            means = run.mean(own_terms)
+            # The loop's one wait for the device: a loss is known before the weights change.
+            losses = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+            accuracy = losses.pop("accuracy")
+            grad_norm = None
+            if guard.allows_update(losses, own_terms, described(batches), step):
+                grad_norm = job.precision.step(job.optimizers, flags.clip_grad)
+                if job.ema:
+                    job.ema.update_parameters(job.module)
+            run.any()  # a stop signal to one rank stops all of them after the same update
+
+            iteration = step + 1
+            meter.updated(losses)
+            progress.update()
+            report(job, meter, step, epoch, lrs, losses, accuracy, grad_norm, batches)
+            epoch_ends = iteration % settings.epoch_iters == 0
+            if iteration < stop_at and not flags.dry_run and (
+                    epoch_ends or (flags.save_every and iteration % flags.save_every == 0)):
+                save(job, iteration)
+                meter.restart_clock()
+            if run.stop_requested:
+                leave(job, iteration)
+            if iteration < stop_at and validation_due(job, iteration):
+                validate(job, iteration)
+                save(job, iteration)  # with the score in the state
+                meter.restart_clock()
+    if flags.dry_run:
+        run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
+        return
+    finish(job, stop_at)
+
+
+def backward(job, batches, step):
+    """Forward and backward of one update. Returns its terms {name: 0-d tensor}."""
+    flags, run = job.flags, job.run
+    job.optimizers.zero_grad()
+    sums = {}
+    for i, pieces in enumerate(batches):  # pieces: a batch for each device of this process
+        job.norms.set(step * len(batches) + i)
+        feeds = [{key: piece[key] for key in ("img_data", "seg_label")} for piece in pieces]
+        if flags.channels_last:
+            for feed in feeds:
+                feed["img_data"] = feed["img_data"].to(memory_format=torch.channels_last)
+        scatters = isinstance(job.step_net, UserScatteredDataParallel)
+        # gradients travel between processes once an update
+        with run.no_sync(job.step_net) if i + 1 < len(batches) else nullcontext():
+            with job.precision.autocast():
+                terms = job.step_net(feeds if scatters else to_device(feeds[0], run.device))
+            terms = {name: value.mean() / len(batches) for name, value in terms.items()}
+            loss = sum(value for name, value in terms.items() if name != "accuracy")
+            job.precision.scaler.scale(loss).backward()
+        sums = {name: sums.get(name, 0) + value.detach() for name, value in terms.items()}
+    return sums
+
+
+def described(batches):
+    """The images of an update, for a message about its loss."""
+    pieces = [piece for batch in batches for piece in batch]
+    names = [name for piece in pieces for name in piece["info"]]
+    if any(bool((piece["seg_label"] == segmentation.IGNORED).all()) for piece in pieces):
+        names[-1] += " (a batch without a labelled cell)"
+    return names
+
+
+def report(job, meter, step, epoch, lrs, losses, accuracy, grad_norm, batches):
+    """The original's console line and history, and the metrics line of an update, as due."""
+    run, settings = job.run, job.cfg.TRAIN
+    for fault in (fault for batch in batches for piece in batch for fault in piece["skipped"]):
+        run.warn(f"skipped: {fault}")
+        run.record({"event": "skip", "iteration": step, "reason": fault})
+    i, total = step % settings.epoch_iters, sum(losses.values())
+    if i == 0:
+        job.means = EpochMeans()
+    job.means.add(total, accuracy, meter)
+    if i % settings.disp_iter == 0:
+        for name, value in (("epoch", step / settings.epoch_iters), ("loss", total),
+                            ("acc", accuracy)):
+            job.history["train"][name].append(value)
+    if i % (job.flags.log_every or settings.disp_iter) == 0:
+        event = meter.train_event(step, epoch, lrs["encoder"], losses, grad_norm)
+        run.record({**event, "lr_decoder": lrs["decoder"], "accuracy": accuracy})
+        mean = job.means
+        run.log(f"Epoch: [{epoch + 1}][{i}/{settings.epoch_iters}], "
+                f"Time: {mean.time_s / mean.timed:.2f}, Data: {mean.data_s / mean.timed:.2f}, "
+                f"lr_encoder: {lrs['encoder']:.6f}, lr_decoder: {lrs['decoder']:.6f}, "
+                f"Accuracy: {100 * mean.accuracy / max(1, mean.updates):4.2f}, "
+                f"Loss: {mean.loss / max(1, mean.updates):.6f}")
+
+
+def finish(job, iteration):
+    """After the last update: save, validate, draw, and say where everything is."""
+    run = job.run
+    save(job, iteration, last=True)
+    if "val" in job.lists and job.validated_at != iteration:
+        validate(job, iteration, table=True)  # after the save: a fault must not cost the weights
+        save(job, iteration, last=True)  # with the score in the state
+    draw_curves(job)
+    run.log("Training Done!")
+    run.log(f"Weights, log and metrics are in {job.folder}.")
+    if job.metrics:
+        run.log(f"mean IoU {job.metrics['mean_iou']:.2f}, pixel accuracy "
+                f"{job.metrics['pixel_accuracy']:.2f}")
+    for picture in sorted(job.folder.glob("*.png")):
+        run.log(f"{picture}")
+
+
+# --- run folder and checkpoints
+
+
+def open_run_folder(job, start=None):
+    """Begin to write the run's files; `start` None is an evaluation, which only appends."""
+    run, cfg = job.run, job.cfg
+    run.log(f"Config {job.flags.cfg}, in force:\n{to_yaml(cfg)}")
+    run.open_folder(job.folder, to_yaml(cfg), start or None, append=start is None,
+                    tensorboard=job.flags.tensorboard)
+    run.log(f"Everything is written to {job.folder}")
+    if run.is_main:
+        for found in job.lists.values():
+            segmentation.cache_made_list(found, job.folder)
+    if start:
+        run.record({"event": "resume", "iteration": start})
+
+
+def save(job, iteration, last=False, interrupt=False):
+    """The epoch's files, or those of an iteration inside one; rank 0 writes."""
+    if not job.run.is_main:
+        return
+    epoch, rest = divmod(iteration, job.cfg.TRAIN.epoch_iters)
+    is_epoch = rest == 0 and epoch > 0 and not interrupt
+    if not interrupt:
+        job.run.log("Saving checkpoints...")
+    suffix = f"epoch_{epoch}.pth" if is_epoch else f"iter_{iteration}.pth"
+    job.checkpoints.save(suffix, original_weights(job.module), training_state(job, iteration),
+                         job.history if is_epoch else None)
+    # what an epoch's or the last files replace goes; inside an epoch the one before stays, too
+    job.checkpoints.prune(suffix, also_previous=not (is_epoch or last))
+
+
+def original_weights(module):
+    return {net: models.to_original_state_dict(getattr(module, net)) for net in NETS}
+
+
+def training_state(job, iteration):
+    """What lies beside the weights after `iteration` updates."""
+    return pack_state(
+        iteration=iteration, per_epoch=job.cfg.TRAIN.epoch_iters, optimizer=job.optimizers,
+        scaler=job.precision.scaler, ema=job.ema, world_size=job.run.world_size,
+        identity=identity(job), config=to_yaml(job.cfg),
+        extra={"best": job.best, "validated_at": job.validated_at, "history": job.history,
+               "means": asdict(replace(job.means, timed=0, time_s=0.0, data_s=0.0))})
+
+
+def leave(job, iteration):
+    """A stop signal has come: save, note it, and end with its exit status."""
+    name = job.run.stop_requested
+    if job.flags.trains and not job.flags.dry_run:
+        save(job, iteration, interrupt=True)
+    job.run.record({"event": "stop", "iteration": iteration, "reason": name})
+    raise Stopped(name)
+
+
+def draw_curves(job):
+    """Losses, rate and scores over the iterations."""
+    if job.run.is_main:
+        plot_curves(job.folder / "metrics.jsonl", job.folder / "curves.png",
+                    ["mean_iou", "pixel_accuracy"], job.folder.name)
+
+
+# --- evaluation
+
+
+def validation_due(job, iteration):
+    """Whether a validated epoch ends with `iteration` updates."""
+    epoch, rest = divmod(iteration, job.cfg.TRAIN.epoch_iters)
+    due = "val" in job.lists and rest == 0 and epoch > 0 and job.validated_at != iteration
+    return due and epoch % job.cfg.VAL.interval == 0 and not job.flags.dry_run
+
+
+def validate(job, iteration, table=False):
+    """Score the network, write it down, keep the best weights."""
+    run = job.run
+    metrics = run.broadcast(evaluate(job, iteration, table))
+    job.validated_at, job.metrics = iteration, metrics
+    epoch = max(iteration - 1, 0) // job.cfg.TRAIN.epoch_iters
+    run.record({"event": "eval", "iteration": iteration, "epoch": epoch, "metrics": metrics})
+    if metrics["mean_iou"] > job.best:
+        job.best = metrics["mean_iou"]
+        if run.is_main:
+            job.checkpoints.save(BEST, original_weights(job.scored), training_state(job, iteration))
+    draw_curves(job)
+
+
+def evaluate(job, iteration, table=True, visualize=False):
+    """Scores over the validation images: on rank 0, None on the others.
+
+    table:     print the line of each class, too
+    visualize: write each image's picture
+    After a stop signal the state is saved and Stopped raised.
+    """
+    run, dataset = job.run, job.cfg.DATASET
+    records = job.lists["val"]
+    meter, seconds, pictures = SegmentationMeter(dataset.num_class), [], []
+    apart = max(1, len(records) // PICTURED)
+    for item in scored_items(job, records, iteration):
+        label = item["seg_label"][0].numpy()
+        meter.update(item["prediction"], label)
+        seconds.append(item["seconds"])
+        triple = item["img_ori"], label, item["prediction"]
+        if item["number"] % apart == 0 and len(pictures) < PICTURED:
+            pictures.append(triple)
+        if visualize:
+            name = seg_pictures.picture_name(item["info"])
+            seg_pictures.save_picture(
+                seg_pictures.side_by_side(*triple, num_class=dataset.num_class),
+                job.folder / RESULT / name)
+    for other in (run.gather(meter) or [])[1:]:
+        meter.merge(other)
+    if not run.is_main:
+        return None
+    seg_pictures.save_prediction_grid(pictures, dataset.num_class, job.folder / "predictions.png")
+    metrics = meter.compute()
+    if table:
+        run.log("\n".join(meter.table(seg_pictures.class_names(dataset))))
+    run.log("[Eval Summary]:")
+    inference = sum(seconds) / max(1, len(seconds))
+    alone = f", Inference Time: {inference:.4f}s" if run.world_size == 1 else ""
+    run.log(f"Mean IoU: {metrics['mean_iou']:.4f}, Accuracy: "
+            f"{100 * metrics['pixel_accuracy']:.2f}%{alone}")
+    return metrics
+
+
+def scored_items(job, records, iteration):
+    """This rank's share of `records` as `eval_item` gives them, with `prediction` [h, w].
+
+    `number` is the record's, `seconds` what the networks took. Each image is scored once, at every
+    scale of imgSizes.
+    """
+    run, module = job.run, job.scored
+    own = range(run.rank, len(records), run.world_size)
+    items = data.ordered_batches(
+        segmentation.EvalItems(records, job.cfg.DATASET, job.flags.bad_images), own, 1,
+        collate=user_scattered_collate, workers=min(EVAL_WORKERS, job.cfg.TRAIN.workers))
+    rounds = math.ceil(len(records) / run.world_size)
+    with closing(items), models.scoring(module), run.progress(rounds) as progress:
+        # as many rounds on each rank, so that a stop signal to one reaches all
+        for i in range(rounds):
+            run.any()
+            if run.stop_requested:
+                leave(job, iteration)
+            progress.update()
+            if i >= len(own):
+                continue
+            (item,) = next(items)
+            if "skipped" in item:
+                run.warn(f"skipped: {'; '.join(item['skipped'])}")
+                continue
+            begin = time.perf_counter()
+            images = to_device(item.pop("img_data"), run.device)
+            with job.precision.autocast():
+                scores = models.average_scores(module, images, item["img_ori"].shape[:2])
+            prediction = seg_pictures.as_classes(scores)
+            yield {**item, "prediction": prediction, "number": own[i],
+                   "seconds": time.perf_counter() - begin}
+
+
+def evaluate_only(job, iteration):
+    """--eval-only: one evaluation, appended to the run folder's metrics."""
+    open_run_folder(job)
+    metrics = job.run.broadcast(evaluate(job, iteration, visualize=job.cfg.VAL.visualize))
+    job.run.record({"event": "eval", "iteration": iteration, "epoch": None, "metrics": metrics})
+    job.run.log("Evaluation Done!")
+
+
+def predict(job):
+    """--predict: the classes of each image, and the image beside its prediction in TEST.result."""
+    dataset, folder = job.cfg.DATASET, job.cfg.TEST.result
+    images = seg_pictures.find_images(job.flags.predict)
+    seg_pictures.check_targets(images, folder)
+    names = seg_pictures.class_names(dataset)
+    for item in scored_items(job, [{"fpath_img": path} for path in images], iteration=0):
+        shares = seg_pictures.class_shares(item["prediction"], names)
+        job.run.log("\n".join([f"Predictions in [{item['info']}]:", *shares]))
+        picture = seg_pictures.side_by_side(item["img_ori"], item["prediction"],
+                                            num_class=dataset.num_class)
+        seg_pictures.save_picture(picture, Path(folder, seg_pictures.picture_name(item["info"])))
+    job.run.log("Inference done!")
+
+
+def export_network(job):
+    """--export: class probabilities of one image in the format that the file's name asks for."""
+    if not job.run.is_main:
+        return
+    dataset = job.cfg.DATASET
+    short = -(-dataset.imgSizes[0] // dataset.padding_constant) * dataset.padding_constant
+    job.scored.decoder.use_softmax = True
+    difference = export(job.scored, (torch.zeros(1, 3, short, short),), job.flags.export,
+                        method="class_probabilities")
+    job.run.log(f"Exported to {job.flags.export}; read back, it differs by {difference:.1e}.")
+
+
+if __name__ == "__main__":
+    cli.run(main, SCRIPT, FLAGS, STOP)
