@@ -15,11 +15,10 @@ DIR. Mean IoU to expect on ADE20K, several scales: mobilenetv2dilated-c1_deepsup
 resnet18dilated-ppm_deepsup 38.8, resnet50dilated-ppm_deepsup 42.1, hrnetv2 43.2.
 """
 
-import math
 import os
 import time
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -79,50 +78,29 @@ import torch
 from torch import nn
 
 import data
-from common.checkpoint import load_checkpoint
 from common.config import InputError, to_yaml
-from common.distributed import read_launch
 from common.ema import average_of
-from common.export import check_export, export
+from common.export import check_export, export_once
+from common.files import write_text
 from common.guard import NonFiniteGuard
-from common.meter import Meter
-from common.net_checkpoints import BEST, NETS, NetCheckpoints, checkpoint_of, updates_of
+from common.meter import EpochMeans, Meter
+from common.net_checkpoints import BEST, NETS, NetCheckpoints, updates_of
 from common.optimizers import Optimizers
 from common.parallel import (
     UserScatteredDataParallel,
-    parse_devices,
+    pick_gpus,
     to_device,
     user_scattered_collate,
 )
 from common.plots import plot_curves
 from common.precision import Precision
-from common.pretrained import find_pretrained
 from common.run import start_run
 from common.schedulers import poly
 from common.training_state import check_same_run, pack_state, restore_state
 from data import seg_pictures, segmentation
-from data.shapes import ensure_shapes
+from data.shapes import with_drawn_scenes
 from metrics import SegmentationMeter
 from models import segmentation as models
-
-
-@dataclass
-class EpochMeans:
-    """What the original's console line shows: means since the epoch's start."""
-
-    updates: int = 0
-    loss: float = 0.0
-    accuracy: float = 0.0
-    timed: int = 0  # updates of this session, whose times are known
-    time_s: float = 0.0
-    data_s: float = 0.0
-
-    def add(self, loss, accuracy, meter):
-        if math.isfinite(loss):
-            self.updates, self.loss = self.updates + 1, self.loss + loss
-            self.accuracy += accuracy
-        self.timed, self.time_s = self.timed + 1, self.time_s + meter.elapsed_s
-        self.data_s += meter.waited_s
 
 
 @dataclass
@@ -170,7 +148,7 @@ def main(flags, stop):
     """One run, from the flags to the closed files."""
     flags.trains = not (flags.eval_only or flags.export or flags.predict)
     cfg = read_config(flags)
-    device, gpus = pick_devices(flags)
+    device, gpus = pick_gpus(flags.gpus, DEFAULT_GPUS, flags.device)
     run = start_run(SCRIPT, device, cfg.TRAIN.seed, stop)
     try:
         session(flags, run, cfg, gpus)
@@ -182,16 +160,28 @@ def session(flags, run, cfg, gpus):
     """Settle, build, find the start, then do what was asked."""
     if flags.export:
         check_export(flags.export)
-    lists, _ = run.from_main(lambda: (read_lists(flags, cfg, run), None))
+    if flags.predict:
+        flags.images = seg_pictures.find_images(flags.predict, cfg.TEST.result)
+    parts = ["train"] if flags.trains else []
+    if flags.eval_only or flags.check_data or (flags.trains and cfg.VAL.interval):
+        parts.append("val")
+    (dataset, lists), _ = run.from_main(lambda: (segmentation.open_lists(
+        with_drawn_scenes(cfg.DATASET, PROJECT, "ade"), parts, cfg.DIR, run.log,
+        deep=flags.check_data, bad_images=flags.bad_images), None))
     if flags.check_data:
         return
+    cfg = replace(cfg, DATASET=dataset)
     job = Job(flags, run, cfg, gpus, lists)
     build(job)
     start = load_start(job)
     if flags.predict:
         predict(job)
     elif flags.export:
-        export_network(job)
+        side = cfg.DATASET.imgSizes[0] // cfg.DATASET.padding_constant or 1
+        side *= cfg.DATASET.padding_constant
+        with models.scoring(job.scored):
+            export_once(run, job.scored, torch.zeros(1, 3, side, side), flags.export,
+                        method="class_probabilities")
     elif flags.eval_only:
         evaluate_only(job, start)
     else:
@@ -212,51 +202,7 @@ def read_config(flags):
     if not given.get("workers", 0):
         # differs: no more workers than cores; the batches do not depend on their number
         given.setdefault("workers", min(cfg.TRAIN.workers, os.cpu_count() or 1))
-    drawn = {key: str(PROJECT / value) for key, value in vars(cfg.DATASET).items()
-             if str(value).startswith("data/shapes/")}
-    return replace(cfg, TRAIN=replace(cfg.TRAIN, **given), DATASET=replace(cfg.DATASET, **drawn))
-
-
-def pick_devices(flags):
-    """(device for `start_run`, GPUs that this process drives) from --device and --gpus."""
-    wanted = parse_devices(flags.gpus)
-    if flags.device or not wanted:
-        device = flags.device or "cpu"
-        number = device.partition(":")[2] or "0"
-        return device, [] if device == "cpu" else [int(number)]
-    if read_launch(os.environ).world_size > 1:
-        return None, []  # a GPU for each process
-    there = torch.cuda.device_count()
-    gpus = [i for i in wanted if i < there]
-    if gpus != wanted and flags.gpus != DEFAULT_GPUS:
-        raise InputError(f"--gpus {flags.gpus}: torch {torch.__version__} sees {there} GPUs; name "
-                         "some of them, or cpu")
-    return (f"cuda:{gpus[0]}", gpus) if gpus else ("cpu", [])
-
-
-def read_lists(flags, cfg, run):
-    """{"train": SegList, "val": SegList} as far as they are needed, checked."""
-    dataset = cfg.DATASET
-    if dataset.root_dataset.startswith(str(PROJECT / "data" / "shapes")):
-        ensure_shapes(PROJECT / "data" / "shapes", "ade")  # wherever one stands
-    parts = ["train"] if flags.trains else []
-    if flags.eval_only or flags.check_data or (flags.trains and cfg.VAL.interval):
-        parts.append("val")
-    lists = {}
-    for part in parts:
-        file = dataset.list_train if part == "train" else dataset.list_val
-        found = segmentation.read_seg_list(file, dataset.root_dataset, cfg.DIR,
-                                           f"DATASET.list_{part}")
-        run.log(f"# samples: {len(found)}")
-        if flags.check_data:
-            faults = segmentation.check_seg_files(found, dataset.root_dataset, dataset.num_class)
-            if faults:
-                raise InputError(faults)
-            run.log(f"{file}: no fault found.")
-        elif flags.bad_images == "stop":
-            segmentation.check_labels(found, dataset.root_dataset, dataset.num_class)
-        lists[part] = found
-    return lists
+    return replace(cfg, TRAIN=replace(cfg.TRAIN, **given))
 
 
 # --- building
@@ -266,7 +212,7 @@ def build(job):
     """Networks, data, optimizers and wrappers, in place."""
     flags, run, cfg = job.flags, job.run, job.cfg
     model, settings = cfg.MODEL, cfg.TRAIN
-    job.precision = Precision(flags.amp, run.device)
+    job.precision = Precision(flags.amp, run.device, run.warn)
     encoder = models.build_encoder(model.arch_encoder, model.fc_dim)
     decoder = models.build_decoder(model.arch_decoder, model.fc_dim, cfg.DATASET.num_class)
     job.module = models.SegmentationModule(
@@ -322,21 +268,27 @@ def load_start(job):
     """
     flags, run = job.flags, job.run
     if not flags.trains:
-        return load_trained(job, *find_trained(job))
-    found = find_start(job)
+        # a checkpoint that the command line names is what is meant, whatever is better or newer
+        part, section = ("TEST", job.cfg.TEST) if flags.predict else ("VAL", job.cfg.VAL)
+        return load_trained(job, *job.checkpoints.find_trained(
+            flags.resume, section.checkpoint, f"{part}.checkpoint" in flags.named, run.warn))
+    found = job.checkpoints.find_start(flags.resume, job.cfg.TRAIN.start_epoch, run.warn)
     if found is None:
-        initialise(job)
+        if flags.resume:
+            run.log(f"Nothing to resume in {job.folder}: starting from the beginning.")
+        models.start_weights(run, {net: getattr(job.module, net) for net in NETS}, job.cfg.MODEL,
+                             flags.pretrained, PRETRAINED)
         if flags.ema:
             job.ema = average_of(job.module, flags.ema)
         return 0
-    folder, suffix, weights, state = found
-    run.log(f"Resuming from {folder}/*_{suffix}")
-    load_weights(job, folder, suffix, weights)
+    name, weights, state = found
+    run.log(f"Resuming from {name}")
+    load_weights(job, name, weights)
     if flags.ema:
         job.ema = average_of(job.module, flags.ema)
-    iteration = state["iteration"] if state else updates_of(suffix, job.cfg.TRAIN.epoch_iters)
+    iteration = state["iteration"] if state else updates_of(name, job.cfg.TRAIN.epoch_iters)
     if state is None:
-        run.warn(f"{folder}/*_{suffix} have no training state beside them: momentum starts at zero")
+        run.warn(f"{name} have no training state beside them: momentum starts at zero")
         return iteration
     check_same_run(state["identity"], identity(job), flags.force_resume, run.warn)
     restore_state(state, job.optimizers, job.precision.scaler, job.ema)
@@ -345,106 +297,21 @@ def load_start(job):
     return iteration
 
 
-def find_start(job):
-    """(folder, suffix, weights, state) of --resume, else of TRAIN.start_epoch; None without."""
-    found = find_named(job, job.flags.resume) if job.flags.resume else None
-    if found is None and job.flags.resume:
-        job.run.log(f"Nothing to resume in {job.folder}: starting from the beginning.")
-    start_epoch = job.cfg.TRAIN.start_epoch
-    if found is None and start_epoch:
-        return job.folder, *job.checkpoints.load(f"epoch_{start_epoch}.pth", job.run.warn)
-    return found
-
-
-def find_named(job, name):
-    """What "latest", "interrupt" or a file's path means; None for "latest" without checkpoints."""
-    warn = job.run.warn
-    if name in ("latest", "interrupt"):
-        only = "iter_" if name == "interrupt" else ""
-        found = job.checkpoints.load_newest(warn, only)
-        if found is None and name == "interrupt":
-            raise InputError(f"--resume interrupt: {job.folder} holds no interrupted state. Use "
-                             "--resume latest, or leave --resume out to start anew.")
-        return found and (job.folder, *found)
-    checkpoints, suffix = checkpoint_of(name)
-    return checkpoints.folder, *checkpoints.load(suffix, warn)
-
-
-def find_trained(job):
-    """What to evaluate, apply or export: what is named, else the best, else the config's, newest.
-
-    Named is --resume, or VAL.checkpoint (for --predict TEST.checkpoint) on the command line.
-    """
-    flags, checkpoints, warn = job.flags, job.checkpoints, job.run.warn
-    section = "TEST" if flags.predict else "VAL"
-    suffix = getattr(job.cfg, section).checkpoint
-    if flags.resume:
-        found = find_named(job, flags.resume)
-    elif f"{section}.checkpoint" in flags.named:
-        found = job.folder, *checkpoints.load(suffix, warn)
-    else:
-        there = [each for each in (BEST, suffix) if checkpoints.exists(each)]
-        found = checkpoints.load(there[0], warn) if there else checkpoints.load_newest(warn)
-        found = found and (job.folder, *found)
-    if found is None:
-        raise InputError(f"{job.folder} holds no checkpoint: train first, or name one with "
-                         "--resume FILE")
-    return found
-
-
-def load_trained(job, folder, suffix, weights, state):
+def load_trained(job, name, weights, state):
     """A checkpoint to use; the averaged weights where training kept an average."""
-    load_weights(job, folder, suffix, weights)
+    load_weights(job, name, weights)
     if state and state["ema"]:
         job.ema = average_of(job.module, decay=0.0)
         job.ema.load_state_dict(state["ema"])
-    iteration = state["iteration"] if state else updates_of(suffix, job.cfg.TRAIN.epoch_iters)
-    job.run.log(f"Loaded {folder}/*_{suffix}, iteration {iteration}.")
+    iteration = state["iteration"] if state else updates_of(name, job.cfg.TRAIN.epoch_iters)
+    job.run.log(f"Loaded {name}, iteration {iteration}.")
     return iteration
 
 
-def load_weights(job, folder, suffix, weights):
+def load_weights(job, name, weights):
     for net in NETS:
         models.load_original_state_dict(getattr(job.module, net), weights[net],
-                                        f"{folder}/{net}_{suffix}")
-
-
-def initialise(job):
-    """Weights from --pretrained, else as the config says."""
-    flags, run, model = job.flags, job.run, job.cfg.MODEL
-    if flags.pretrained:
-        checkpoints, suffix = checkpoint_of(flags.pretrained)
-        pair = dict(zip(NETS, checkpoints.paths(suffix), strict=True))
-        files = {net: path for net, path in pair.items() if path.exists()}
-        for net, path in (files or {"encoder": flags.pretrained}).items():
-            run.log(f"Loading weights for net_{net} from {path}")
-            for line in models.load_partly(getattr(job.module, net), load_checkpoint(path), path):
-                run.log(line)
-        return
-    encoder_file = model.weights_encoder
-    if encoder_file == "":
-        run.from_main(lambda: (imagenet_path(model.arch_encoder), None))
-        encoder_file = imagenet_path(model.arch_encoder)
-    elif encoder_file.lower() == "none":
-        encoder_file = ""
-        run.log("Random weights for net_encoder")
-    for net, path in zip(NETS, (encoder_file, model.weights_decoder), strict=True):
-        if path:
-            run.log(f"Loading weights for net_{net} from {path}")
-            models.load_weights_file(getattr(job.module, net), path)
-
-
-def imagenet_path(arch):
-    """The encoder's ImageNet file, fetched when it is nowhere."""
-    name = models.imagenet_file(arch)
-    there = [Path(folder) / name for folder in PRETRAINED if (Path(folder) / name).is_file()]
-    if there:
-        return there[0]
-    try:
-        return find_pretrained(name, PRETRAINED[0], models.IMAGENET_FILES)
-    except InputError as error:
-        raise InputError(f"{error}, or in weights/; or start from random weights with "
-                         "MODEL.weights_encoder none") from error
+                                        name.replace("*", net))
 
 
 def identity(job):
@@ -500,7 +367,7 @@ def train(job, start):
             losses = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
             accuracy = losses.pop("accuracy")
             grad_norm = None
-            if guard.allows_update(losses, own_terms, described(batches), step):
+            if guard.allows_update(losses, own_terms, segmentation.image_names(batches), step):
                 grad_norm = job.precision.step(job.optimizers, flags.clip_grad)
                 if job.ema:
                     job.ema.update_parameters(job.module)
@@ -550,15 +417,6 @@ def backward(job, batches, step):
     return sums
 
 
-def described(batches):
-    """The images of an update, for a message about its loss."""
-    pieces = [piece for batch in batches for piece in batch]
-    names = [name for piece in pieces for name in piece["info"]]
-    if any(bool((piece["seg_label"] == segmentation.IGNORED).all()) for piece in pieces):
-        names[-1] += " (a batch without a labelled cell)"
-    return names
-
-
 def report(job, meter, step, epoch, lrs, losses, accuracy, grad_norm, batches):
     """The original's console line and history, and the metrics line of an update, as due."""
     run, settings = job.run, job.cfg.TRAIN
@@ -576,12 +434,9 @@ def report(job, meter, step, epoch, lrs, losses, accuracy, grad_norm, batches):
     if i % (job.flags.log_every or settings.disp_iter) == 0:
         event = meter.train_event(step, epoch, lrs["encoder"], losses, grad_norm)
         run.record({**event, "lr_decoder": lrs["decoder"], "accuracy": accuracy})
-        mean = job.means
-        run.log(f"Epoch: [{epoch + 1}][{i}/{settings.epoch_iters}], "
-                f"Time: {mean.time_s / mean.timed:.2f}, Data: {mean.data_s / mean.timed:.2f}, "
-                f"lr_encoder: {lrs['encoder']:.6f}, lr_decoder: {lrs['decoder']:.6f}, "
-                f"Accuracy: {100 * mean.accuracy / max(1, mean.updates):4.2f}, "
-                f"Loss: {mean.loss / max(1, mean.updates):.6f}")
+        times, scores = job.means.line()
+        run.log(f"Epoch: [{epoch + 1}][{i}/{settings.epoch_iters}], {times}, "
+                f"lr_encoder: {lrs['encoder']:.6f}, lr_decoder: {lrs['decoder']:.6f}, {scores}")
 
 
 def finish(job, iteration):
@@ -644,7 +499,7 @@ def training_state(job, iteration):
         scaler=job.precision.scaler, ema=job.ema, world_size=job.run.world_size,
         identity=identity(job), config=to_yaml(job.cfg),
         extra={"best": job.best, "validated_at": job.validated_at, "history": job.history,
-               "means": asdict(replace(job.means, timed=0, time_s=0.0, data_s=0.0))})
+               "means": job.means.saved()})
 
 
 def leave(job, iteration):
@@ -717,7 +572,9 @@ def evaluate(job, iteration, table=True, visualize=False):
     seg_pictures.save_prediction_grid(pictures, dataset.num_class, job.folder / "predictions.png")
     metrics = meter.compute()
     if table:
-        run.log("\n".join(meter.table(seg_pictures.class_names(dataset))))
+        run.log("\n".join(meter.table()))
+        names = seg_pictures.class_names(dataset)
+        write_text(job.folder / "classes.txt", "\n".join(meter.table(names)) + "\n")
     run.log("[Eval Summary]:")
     inference = sum(seconds) / max(1, len(seconds))
     alone = f", Inference Time: {inference:.4f}s" if run.world_size == 1 else ""
@@ -737,17 +594,12 @@ def scored_items(job, records, iteration):
     items = data.ordered_batches(
         segmentation.EvalItems(records, job.cfg.DATASET, job.flags.bad_images), own, 1,
         collate=user_scattered_collate, workers=min(EVAL_WORKERS, job.cfg.TRAIN.workers))
-    rounds = math.ceil(len(records) / run.world_size)
-    with closing(items), models.scoring(module), run.progress(rounds) as progress:
-        # as many rounds on each rank, so that a stop signal to one reaches all
-        for i in range(rounds):
-            run.any()
+    with closing(items), models.scoring(module), run.progress(len(own)) as progress:
+        for i, batch in enumerate(run.in_step(items, len(records), 1)):
             if run.stop_requested:
                 leave(job, iteration)
             progress.update()
-            if i >= len(own):
-                continue
-            (item,) = next(items)
+            (item,) = batch
             if "skipped" in item:
                 run.warn(f"skipped: {'; '.join(item['skipped'])}")
                 continue
@@ -771,28 +623,15 @@ def evaluate_only(job, iteration):
 def predict(job):
     """--predict: the classes of each image, and the image beside its prediction in TEST.result."""
     dataset, folder = job.cfg.DATASET, job.cfg.TEST.result
-    images = seg_pictures.find_images(job.flags.predict)
-    seg_pictures.check_targets(images, folder)
     names = seg_pictures.class_names(dataset)
-    for item in scored_items(job, [{"fpath_img": path} for path in images], iteration=0):
+    records = [{"fpath_img": path} for path in job.flags.images]
+    for item in scored_items(job, records, iteration=0):
         shares = seg_pictures.class_shares(item["prediction"], names)
         job.run.log("\n".join([f"Predictions in [{item['info']}]:", *shares]))
         picture = seg_pictures.side_by_side(item["img_ori"], item["prediction"],
                                             num_class=dataset.num_class)
         seg_pictures.save_picture(picture, Path(folder, seg_pictures.picture_name(item["info"])))
     job.run.log("Inference done!")
-
-
-def export_network(job):
-    """--export: class probabilities of one image in the format that the file's name asks for."""
-    if not job.run.is_main:
-        return
-    dataset = job.cfg.DATASET
-    short = -(-dataset.imgSizes[0] // dataset.padding_constant) * dataset.padding_constant
-    job.scored.decoder.use_softmax = True
-    difference = export(job.scored, (torch.zeros(1, 3, short, short),), job.flags.export,
-                        method="class_probabilities")
-    job.run.log(f"Exported to {job.flags.export}; read back, it differs by {difference:.1e}.")
 
 
 if __name__ == "__main__":

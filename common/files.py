@@ -32,6 +32,11 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """`write_atomically` of a text in UTF-8."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def write_together(writes: Sequence[tuple[Path, Writer]], needed_bytes: int = 0) -> None:
     """Like `write_atomically`, for files of one folder that belong together.
 

@@ -20,7 +20,8 @@ from common.errors import InputError
 NETS = ("encoder", "decoder")
 BEST = "best.pth"
 
-Loaded = tuple[str, dict[str, dict], dict | None]  # suffix, weights of each net, state
+# the files' common name "FOLDER/*_SUFFIX", weights of each net, state
+Loaded = tuple[str, dict[str, dict], dict | None]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class NetCheckpoints:
             raise InputError([*error.faults, *faults]) from error
         for fault in faults:
             warn(fault)
-        return suffix, dict(zip(NETS, weights, strict=True)), state
+        name = str(self.folder / f"*_{suffix}")
+        return name, dict(zip(NETS, weights, strict=True)), state
 
     def load_newest(self, warn: Callable[[str], None], only: str = "") -> Loaded | None:
         """The newest good checkpoint; None when there is none.
@@ -106,15 +108,66 @@ class NetCheckpoints:
         return None
 
 
+    def find_start(
+        self, resume: str | None, start_epoch: int, warn: Callable[[str], None]
+    ) -> Loaded | None:
+        """What `--resume` names, else the checkpoint of TRAIN.start_epoch; None without either.
+
+        resume: None, "latest" (which may find nothing), "interrupt" or a file
+        Raises InputError when something is asked for and not there.
+        """
+        found = self._named(resume, warn) if resume else None
+        if found is None and start_epoch:
+            return self.load(f"epoch_{start_epoch}.pth", warn)
+        return found
+
+    def find_trained(
+        self, resume: str | None, checkpoint: str, is_meant: bool, warn: Callable[[str], None]
+    ) -> Loaded:
+        """What to evaluate, apply or export.
+
+        resume:     as `find_start`; it goes before all else
+        checkpoint: VAL.checkpoint or TEST.checkpoint; is_meant: the command line names it
+        Then comes the best, then the config's `checkpoint`, then the newest. Raises InputError
+        when there is none.
+        """
+        if resume:
+            found = self._named(resume, warn)
+        elif is_meant:
+            found = self.load(checkpoint, warn)
+        else:
+            there = [suffix for suffix in (BEST, checkpoint) if self.exists(suffix)]
+            found = self.load(there[0], warn) if there else self.load_newest(warn)
+        if found is None:
+            raise InputError(
+                f"{self.folder} holds no checkpoint: train first, or name one with --resume FILE"
+            )
+        return found
+
+    def _named(self, resume, warn):
+        if resume == "latest":
+            return self.load_newest(warn)
+        if resume == "interrupt":
+            found = self.load_newest(warn, "iter_")
+            if found is None:
+                raise InputError(
+                    f"--resume interrupt: {self.folder} holds no interrupted state. Use --resume "
+                    "latest, or leave --resume out to start anew."
+                )
+            return found
+        checkpoints, suffix = checkpoint_of(resume)
+        return checkpoints.load(suffix, warn)
+
+
 def checkpoint_of(path: str | Path) -> tuple[NetCheckpoints, str]:
     """(folder's checkpoints, suffix) of a file: encoder's, decoder's, or just the suffix itself."""
     path = Path(path)
     return NetCheckpoints(path.parent), _suffix(path)
 
 
-def updates_of(suffix: str, epoch_iters: int) -> int:
-    """Updates that `epoch_N.pth` or `iter_N.pth` stands for, 0 for another name."""
-    found = re.fullmatch(r"(epoch|iter)_(\d{1,18})\.pth", suffix)
+def updates_of(name: str, epoch_iters: int) -> int:
+    """Updates that `..._epoch_N.pth` or `..._iter_N.pth` stands for, 0 for another name."""
+    found = re.search(r"_(epoch|iter)_(\d{1,18})\.pth$", name)
     if found is None:
         return 0
     return int(found[2]) * (epoch_iters if found[1] == "epoch" else 1)

@@ -5,6 +5,7 @@ way (torchrun); these keep the originals' command lines and numbers.
 """
 
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from common.config import InputError
+from common.distributed import read_launch
 
 Device = torch.device | str | int
 
@@ -160,6 +162,29 @@ def parse_devices(text: str) -> list[int]:
         ends = [int(group) for group in match.groups() if group is not None]
         numbers.extend(range(min(ends), max(ends) + 1))
     return list(dict.fromkeys(numbers))
+
+
+def pick_gpus(text: str, default: str, device: str | None) -> tuple[str | None, list[int]]:
+    """(device for `start_run`, GPUs that this process drives) from `--gpus` and `--device`.
+
+    text:    see `parse_devices`; `device`, if given, goes before it
+    default: a text of which only the GPUs that are there are taken
+    Several processes have a GPU each, whatever the text names: (None, []).
+    Raises InputError for GPUs that are not there.
+    """
+    wanted = parse_devices(text)
+    if device or not wanted:
+        name, _, number = (device or "cpu").partition(":")
+        return device or "cpu", [int(number or 0)] if name == "cuda" else []
+    if read_launch(os.environ).world_size > 1:
+        return None, []
+    count = torch.cuda.device_count()
+    there = [i for i in wanted if i < count]
+    if there != wanted and text != default:
+        raise InputError(
+            f"--gpus {text}: torch {torch.__version__} sees {count} GPUs; name some of them, or cpu"
+        )
+    return (f"cuda:{there[0]}", there) if there else ("cpu", [])
 
 
 def _torch_device(device):

@@ -114,6 +114,37 @@ def check_seg_files(
     return faults
 
 
+def open_lists(
+    dataset_cfg,
+    parts: Iterable[str],
+    cache_folder: str | Path,
+    log: Callable[[str], None],
+    deep: bool = False,
+    bad_images: str = "stop",
+) -> tuple[object, dict[str, SegList]]:
+    """(dataset_cfg, {part: list}) of the parts "train" and "val", read and checked.
+
+    deep:       decode every image and label, and say that all is well
+    bad_images: "skip" leaves labels alone until they are read; else see `check_labels`
+    Raises InputError with every fault.
+    """
+    lists = {}
+    root, num_class = dataset_cfg.root_dataset, dataset_cfg.num_class
+    for part in parts:
+        file = dataset_cfg.list_train if part == "train" else dataset_cfg.list_val
+        found = read_seg_list(file, root, cache_folder, f"DATASET.list_{part}")
+        log(f"# samples: {len(found)}")
+        if deep:
+            faults = check_seg_files(found, root, num_class)
+            if faults:
+                raise InputError(faults)
+            log(f"{file}: no fault found.")
+        elif bad_images == "stop":
+            check_labels(found, root, num_class)
+        lists[part] = found
+    return dataset_cfg, lists
+
+
 def check_labels(records: SegList, root: str, num_class: int, most: int = 4000) -> None:
     """Decode the label maps, up to `most` evenly spread ones, and look at their images' sizes.
 

@@ -58,11 +58,15 @@ def class_shares(prediction: np.ndarray, names: Sequence[str]) -> list[str]:
     return [f"  {names[i]}: {shares[i]:.2f}%" for i in order if shares[i] > _SMALLEST_SHARE]
 
 
-def find_images(path: str) -> list[str]:
+def find_images(path: str, result: str) -> list[str]:
     """The image itself, or all images in a folder and below it, in the order of their paths.
 
-    Raises InputError when there is none.
+    result: the folder for their pictures, none of which may replace one of the images
+    Raises InputError then, and when there is no image.
     """
+    if not os.path.exists(path):
+        raise InputError(f"--predict {path}: no such image or folder")
+    found = [path]
     if os.path.isdir(path):
         found = sorted(
             os.path.join(folder, name)
@@ -71,24 +75,17 @@ def find_images(path: str) -> list[str]:
             # differs: the original finds only .jpg (specs/seg.md, section 10.14)
             if name.lower().endswith(IMAGE_SUFFIXES)
         )
-        if not found:
-            raise InputError(f"--predict {path}: no image in this folder or below it")
-        return found
-    if not os.path.isfile(path):
-        raise InputError(f"--predict {path}: no such image or folder")
-    return [path]
-
-
-def check_targets(images: Sequence[str], folder: str) -> None:
-    """Raise InputError when a picture in `folder` would replace one of the images."""
-    own = {os.path.realpath(path) for path in images}
-    for path in images:
-        target = os.path.join(folder, picture_name(path))
+    if not found:
+        raise InputError(f"--predict {path}: no image in this folder or below it")
+    own = {os.path.realpath(each) for each in found}
+    for each in found:
+        target = os.path.join(result, picture_name(each))
         if os.path.realpath(target) in own:
             raise InputError(
-                f"TEST.result {folder}: the picture of {path} would replace the image {target}: "
+                f"TEST.result {result}: the picture of {each} would replace the image {target}: "
                 "name another folder, for example TEST.result predictions"
             )
+    return found
 
 
 def save_training_grid(batches: TrainBatches, dataset_cfg, path: Path, count: int = 4) -> None:

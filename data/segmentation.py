@@ -26,6 +26,7 @@ from data.seg_list import (
     cache_made_list,
     check_labels,
     check_seg_files,
+    open_lists,
     read_seg_list,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "class_colors",
     "color_encode",
     "eval_item",
+    "open_lists",
     "orientation_batches",
     "read_seg_list",
     "resized_size",
@@ -139,6 +141,17 @@ def eval_item(record: dict, dataset_cfg) -> dict:
         item["img_data"].append(tensor)
     item["info"] = record["fpath_img"]
     return item
+
+
+def image_names(batches: Sequence[Sequence[dict]]) -> list[str]:
+    """The images of an update's batches (one for each device, each accumulated pass), for a message
+    about its loss; it also says when a whole batch has no labelled cell, whose loss is NaN.
+    """
+    pieces = [piece for batch in batches for piece in batch]
+    names = [name for piece in pieces for name in piece["info"]]
+    if any(bool((piece["seg_label"] == IGNORED).all()) for piece in pieces):
+        names[-1] += " (a batch without a labelled cell)"
+    return names
 
 
 def color_encode(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:

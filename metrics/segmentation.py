@@ -65,14 +65,12 @@ class SegmentationMeter:
         }
 
     def table(self, names: Sequence[str] = ()) -> list[str]:
-        """The original's line for each class; names stand behind, and which never occurred."""
+        """The original's line for each class; given names, they and "(absent)" stand behind."""
         lines = []
         for i, iou in enumerate(self.iou):
             line = f"class [{i}], IoU: {iou:.4f}"
             if names:
-                line += f"  {names[i]}"
-            if self.union[i] == 0:
-                line += "  (absent)"
+                line += f"  {names[i]}" + "  (absent)" * bool(self.union[i] == 0)
             lines.append(line)
         return lines
 

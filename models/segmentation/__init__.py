@@ -20,10 +20,12 @@ from models.segmentation.norm_momentum import NormMomentum, corrected_momentum
 from models.segmentation.sync_norm import synchronise_norms
 from models.segmentation.weights import (
     IMAGENET_FILES,
+    find_imagenet_file,
     imagenet_file,
     load_original_state_dict,
     load_partly,
     load_weights_file,
+    start_weights,
     to_original_state_dict,
 )
 
@@ -38,6 +40,7 @@ __all__ = [
     "build_encoder",
     "check_batch",
     "corrected_momentum",
+    "find_imagenet_file",
     "group_weight",
     "imagenet_file",
     "load_original_state_dict",
@@ -47,6 +50,7 @@ __all__ = [
     "pairs_to_overrides",
     "pixel_accuracy",
     "scoring",
+    "start_weights",
     "synchronise_norms",
     "to_original_state_dict",
 ]

@@ -5,8 +5,10 @@ The original's batch norms have three buffers more than torch's, `_tmp_running_m
 running statistics are tmp / iter. They are left out on reading and added on writing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.checkpoint import load_checkpoint
 from common.config import InputError
+from common.load_report import LoadReport, compare_weights
+from common.net_checkpoints import checkpoint_of
+from common.pretrained import find_pretrained
 from models.segmentation.hrnet import HRNetV2
 from models.segmentation.mobilenet import MobileNetV2Dilated
 from models.segmentation.resnet import ResNetEncoder
@@ -46,6 +51,23 @@ def imagenet_file(arch: str) -> str:
     return _FILE_NAMES[arch.lower().removesuffix("dilated")]
 
 
+def find_imagenet_file(arch: str, folders: Sequence[str | Path]) -> Path:
+    """Path of the encoder's ImageNet file, which is fetched into the first folder if in none.
+
+    Under several processes call it on the main one. Raises InputError when it cannot be had.
+    """
+    name = imagenet_file(arch)
+    for folder in folders:
+        if Path(folder, name).is_file():
+            return Path(folder, name)
+    try:
+        return find_pretrained(name, folders[0], IMAGENET_FILES)
+    except InputError as error:
+        raise InputError(
+            f"{error}, or into weights/; or start from random weights: MODEL.weights_encoder none"
+        ) from error
+
+
 def load_original_state_dict(
     net: nn.Module, state_dict: Mapping[str, Tensor], source: str = "these weights"
 ) -> None:
@@ -64,32 +86,18 @@ def load_weights_file(net: nn.Module, path: str | Path) -> None:
     _load(net, load_checkpoint(path), str(path))
 
 
-def load_partly(net: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> list[str]:
-    """Load what fits into one encoder or decoder; returns lines that say what did not.
+def load_partly(net: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> LoadReport:
+    """Load what fits into one encoder or decoder: weights of other classes, or another decoder's.
 
-    For weights trained for other classes, or with another decoder. Raises InputError when nothing
-    fits.
+    Returns what did not fit. Raises InputError when nothing does.
     """
-    own, ignored = net.state_dict(), _CLASSIFIERS.get(type(net), ())
-    given = {key: value for key, value in state_dict.items() if torch.is_tensor(value)}
-    fitting = {
-        key: value for key, value in given.items() if key in own and value.shape == own[key].shape
+    given = {
+        key: value for key, value in state_dict.items() if key.rpartition(".")[2] not in _MAY_LACK
     }
-    if not any(value.dim() for value in fitting.values()):
-        raise InputError(f"{source}: nothing in it fits the model")
-    missing = [k for k in own if k not in given and k.rpartition(".")[2] not in _MAY_LACK]
-    other_shape = [key for key in given if key in own and key not in fitting]
-    unknown = [
-        key for key in given
-        if key not in own and key.rpartition(".")[2] not in _EXTRAS and not key.startswith(ignored)
-    ]
+    fitting, report = compare_weights(net, given, source)
     net.load_state_dict(fitting, strict=False)
-    return [
-        f"{source}: {what} {_few(keys)}"
-        for what, keys in (("not in the file:", missing), ("of another shape in the file:",
-                           other_shape), ("not of this model:", unknown))
-        if keys
-    ]
+    missing = tuple(key for key in report.missing if key.rpartition(".")[2] not in _MAY_LACK)
+    return replace(report, missing=missing)
 
 
 def to_original_state_dict(net: nn.Module) -> dict[str, Tensor]:
@@ -152,3 +160,35 @@ def _class_hint(key, value, own):
 def _few(keys):
     more = len(keys) - _MOST_NAMES
     return ", ".join(map(str, keys[:_MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
+
+
+def start_weights(
+    run: Any, nets: Mapping[str, nn.Module], model: Any, pretrained: str | None,
+    folders: Sequence[str | Path],
+) -> None:
+    """Weights to train from, for {"encoder": ..., "decoder": ...}; run.log says which (all ranks).
+
+    pretrained: a checkpoint of ours or the original's, of any classes: what fits is taken. It goes
+                before the config's section `model`, whose weights_* must fit
+    folders:    where the ImageNet files are looked for
+    """
+    if pretrained:
+        checkpoints, suffix = checkpoint_of(pretrained)
+        pair = dict(zip(nets, checkpoints.paths(suffix), strict=True))
+        files = {name: path for name, path in pair.items() if path.exists()}
+        for name, path in (files or {"encoder": pretrained}).items():
+            run.log(f"Loading weights for net_{name} from {path}")
+            for line in load_partly(nets[name], load_checkpoint(path), str(path)):
+                run.log(line)
+        return
+    encoder_file = model.weights_encoder
+    if encoder_file == "":
+        encoder_file, _ = run.from_main(
+            lambda: (find_imagenet_file(model.arch_encoder, folders), None))
+    elif encoder_file.lower() == "none":
+        encoder_file = ""
+        run.log("Random weights for net_encoder")
+    for name, path in (("encoder", encoder_file), ("decoder", model.weights_decoder)):
+        if path:
+            run.log(f"Loading weights for net_{name} from {path}")
+            load_weights_file(nets[name], path)

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from query_runs import query_train  # noqa: F401 - a fixture
 from script_run import ScriptRun, limits, load
+from seg_run import seg_scenes, segment  # noqa: F401 - fixtures
 
 from data.scenes import CLASSES
 from data.shapes import write_class_folders, write_coco
