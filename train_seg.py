@@ -78,7 +78,7 @@ import torch
 from torch import nn
 
 import data
-from common.config import InputError, to_yaml
+from common.config import to_yaml
 from common.ema import average_of
 from common.export import check_export, export_once
 from common.files import write_text
@@ -86,12 +86,7 @@ from common.guard import NonFiniteGuard
 from common.meter import EpochMeans, Meter
 from common.net_checkpoints import BEST, NETS, NetCheckpoints, updates_of
 from common.optimizers import Optimizers
-from common.parallel import (
-    UserScatteredDataParallel,
-    pick_gpus,
-    to_device,
-    user_scattered_collate,
-)
+from common.parallel import UserScatteredDataParallel, pick_gpus, to_device, user_scattered_collate
 from common.plots import plot_curves
 from common.precision import Precision
 from common.run import start_run
@@ -198,10 +193,9 @@ def read_config(flags):
     # a checkpoint that the command line names is what is meant, whatever is newer or better
     flags.named = {*pairs, *(option.partition("=")[0].strip() for option in options)}
     cfg = models.load_seg_config(flags.cfg, [*pairs.items(), *options])
-    given = {key: vars(flags)[key] for key in ("seed", "workers") if vars(flags)[key] is not None}
-    if not given.get("workers", 0):
-        # differs: no more workers than cores; the batches do not depend on their number
-        given.setdefault("workers", min(cfg.TRAIN.workers, os.cpu_count() or 1))
+    # differs: no more workers than cores; the batches do not depend on their number
+    given = {"seed": cfg.TRAIN.seed, "workers": min(cfg.TRAIN.workers, os.cpu_count() or 1)}
+    given |= {key: vars(flags)[key] for key in given if vars(flags)[key] is not None}
     return replace(cfg, TRAIN=replace(cfg.TRAIN, **given))
 
 
@@ -221,13 +215,13 @@ def build(job):
     if flags.channels_last:
         job.module.to(memory_format=torch.channels_last)
     if not flags.trains:
-        models.NormMomentum(job.module, model.bn_momentum)
         return
     is_synchronised = run.world_size > 1 and settings.sync_bn and not settings.fix_bn
     if is_synchronised:
         job.module = models.synchronise_norms(job.module, run.device)
     models.check_batch(model.arch_decoder, settings, is_synchronised)
-    job.norms = models.NormMomentum(job.module, model.bn_momentum, follows_original(job))
+    job.norms = models.NormMomentum(job.module, model.bn_momentum, models.is_corrected(
+        settings.bn_average, job.num_devices, flags.compile))
     job.optimizers = Optimizers({
         net: torch.optim.SGD(models.group_weight(getattr(job.module, net)), lr=lr,
                              momentum=settings.beta1, weight_decay=settings.weight_decay)
@@ -246,16 +240,6 @@ def build(job):
     job.step_net = run.wrap(step_net)
     if len(job.gpus) > 1:
         job.step_net = UserScatteredDataParallel(step_net, job.gpus)
-
-
-def follows_original(job):
-    """Whether running statistics move quickly at first, as the original's on several GPUs."""
-    wanted = job.cfg.TRAIN.bn_average
-    if job.flags.compile and wanted == "corrected":
-        raise InputError("--compile with TRAIN.bn_average corrected: the momentum changes with "
-                         "each update, and each would compile anew; take plain")
-    several = job.num_devices > 1 and not job.flags.compile
-    return wanted == "corrected" or (wanted == "auto" and several)
 
 
 # --- where to start
@@ -561,10 +545,7 @@ def evaluate(job, iteration, table=True, visualize=False):
         if item["number"] % apart == 0 and len(pictures) < PICTURED:
             pictures.append(triple)
         if visualize:
-            name = seg_pictures.picture_name(item["info"])
-            seg_pictures.save_picture(
-                seg_pictures.side_by_side(*triple, num_class=dataset.num_class),
-                job.folder / RESULT / name)
+            seg_pictures.save_beside(item["info"], job.folder / RESULT, dataset.num_class, *triple)
     for other in (run.gather(meter) or [])[1:]:
         meter.merge(other)
     if not run.is_main:
@@ -575,11 +556,7 @@ def evaluate(job, iteration, table=True, visualize=False):
         run.log("\n".join(meter.table()))
         names = seg_pictures.class_names(dataset)
         write_text(job.folder / "classes.txt", "\n".join(meter.table(names)) + "\n")
-    run.log("[Eval Summary]:")
-    inference = sum(seconds) / max(1, len(seconds))
-    alone = f", Inference Time: {inference:.4f}s" if run.world_size == 1 else ""
-    run.log(f"Mean IoU: {metrics['mean_iou']:.4f}, Accuracy: "
-            f"{100 * metrics['pixel_accuracy']:.2f}%{alone}")
+    run.log(meter.summary(seconds if run.world_size == 1 else []))
     return metrics
 
 
@@ -628,9 +605,8 @@ def predict(job):
     for item in scored_items(job, records, iteration=0):
         shares = seg_pictures.class_shares(item["prediction"], names)
         job.run.log("\n".join([f"Predictions in [{item['info']}]:", *shares]))
-        picture = seg_pictures.side_by_side(item["img_ori"], item["prediction"],
-                                            num_class=dataset.num_class)
-        seg_pictures.save_picture(picture, Path(folder, seg_pictures.picture_name(item["info"])))
+        seg_pictures.save_beside(item["info"], folder, dataset.num_class, item["img_ori"],
+                                 item["prediction"])
     job.run.log("Inference done!")
 
 

@@ -31,23 +31,26 @@ def class_names(dataset_cfg) -> Sequence[str]:
     return [f"class {i}" for i in range(dataset_cfg.num_class)]
 
 
-def side_by_side(image: np.ndarray, *labels: np.ndarray, num_class: int) -> np.ndarray:
-    """[h, w, 3] image, then each label map [h, w] in the original's colours, -1 black."""
-    colors = class_colors(num_class)
-    return np.concatenate([image, *(color_encode(each, colors) for each in labels)], axis=1)
-
-
 def picture_name(path: str) -> str:
     """The original's name for the picture of an image: `.jpg` becomes `.png`, no other does."""
     return os.path.basename(path).replace(".jpg", ".png")
 
 
-def save_picture(pixels: np.ndarray, path: str | Path) -> None:
-    """Write uint8 RGB in the format of the name's end, atomically. Raises SaveError."""
-    kind = Image.registered_extensions().get(Path(path).suffix.lower(), "PNG")
+def save_beside(
+    path: str, folder: str | Path, num_class: int, image: np.ndarray, *labels: np.ndarray
+) -> None:
+    """Write `image` [h, w, 3] and label maps [h, w] beside each other, as the original does.
+
+    path: of the image; the picture gets its name and format, in `folder`
+    Labels are in the original's colours, -1 black. Raises SaveError.
+    """
+    colors = class_colors(num_class)
+    pixels = np.concatenate([image, *(color_encode(each, colors) for each in labels)], axis=1)
+    name = picture_name(path)
+    kind = Image.registered_extensions().get(Path(name).suffix.lower(), "PNG")
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, kind)
-    write_atomically(path, lambda file: file.write(encoded.getvalue()))
+    write_atomically(Path(folder, name), lambda file: file.write(encoded.getvalue()))
 
 
 def class_shares(prediction: np.ndarray, names: Sequence[str]) -> list[str]:

@@ -74,6 +74,16 @@ class SegmentationMeter:
             lines.append(line)
         return lines
 
+    def summary(self, seconds: Sequence[float] = ()) -> str:
+        """The original's two lines of mean IoU and accuracy.
+
+        seconds: what each image took, for the mean that a single process prints as well
+        """
+        scores = self.compute()
+        time = f", Inference Time: {sum(seconds) / len(seconds):.4f}s" if seconds else ""
+        return (f"[Eval Summary]:\nMean IoU: {scores['mean_iou']:.4f}, "
+                f"Accuracy: {100 * scores['pixel_accuracy']:.2f}%{time}")
+
     def _count(self, classes):
         if len(classes) and not 0 <= classes.min() <= classes.max() < self.num_class:
             raise ValueError(

@@ -16,7 +16,7 @@ from models.segmentation.network import (
     pixel_accuracy,
     scoring,
 )
-from models.segmentation.norm_momentum import NormMomentum, corrected_momentum
+from models.segmentation.norm_momentum import NormMomentum, corrected_momentum, is_corrected
 from models.segmentation.sync_norm import synchronise_norms
 from models.segmentation.weights import (
     IMAGENET_FILES,
@@ -43,6 +43,7 @@ __all__ = [
     "find_imagenet_file",
     "group_weight",
     "imagenet_file",
+    "is_corrected",
     "load_original_state_dict",
     "load_partly",
     "load_seg_config",

@@ -3,6 +3,8 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from common.config import InputError
+
 
 def corrected_momentum(momentum: float, step: int) -> float:
     """Momentum of the update `step`, counted from 0, of the original's bias-corrected average.
@@ -15,6 +17,21 @@ def corrected_momentum(momentum: float, step: int) -> float:
     keep = 1 - momentum
     weights = (1 - keep ** (step + 2)) / momentum
     return 1 / weights
+
+
+def is_corrected(bn_average: str, num_devices: int, is_compiled: bool) -> bool:
+    """Whether TRAIN.bn_average asks for the corrected average; "auto" does on several devices.
+
+    A momentum that changes with each update would have each compiled anew: there "auto" is plain,
+    and "corrected" raises InputError.
+    """
+    if is_compiled and bn_average == "corrected":
+        raise InputError(
+            "TRAIN.bn_average corrected changes the momentum with each update, and --compile would "
+            "compile each anew; take plain"
+        )
+    several = num_devices > 1 and not is_compiled
+    return bn_average == "corrected" or (bn_average == "auto" and several)
 
 
 class NormMomentum:
