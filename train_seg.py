@@ -55,10 +55,8 @@ def flags(
                                        rich_help_panel=cli.ADDITIONS)] = None,
     device: cli.Device = None, amp: cli.Amp = "off", compile: cli.Compile = False,
     channels_last: cli.ChannelsLast = False, accumulate: cli.Accumulate = 1,
-    clip_grad: cli.ClipGrad = None, ema: cli.Ema = None, seed: cli.ConfigSeed = None,
-    workers: Annotated[int | None, flag("--workers", "Processes that prepare samples, over "
-                                        "TRAIN.workers; 0: this one", min=0,
-                                        rich_help_panel=cli.ADDITIONS)] = None,
+    clip_grad: cli.ClipGrad = None, ema: cli.Ema = None, seed: cli.Seed = None,
+    workers: cli.Workers = None,
     max_iters: cli.MaxIters = None, log_every: cli.LogEvery = None,
     save_every: cli.SaveEvery = None, force_resume: cli.ForceResume = False,
     pretrained: cli.Pretrained = None, eval_only: cli.EvalOnly = False, export: cli.Export = None,

@@ -183,7 +183,7 @@ def test_pairs_of_key_and_value(monkeypatch, line, pairs, gpus):
     def script(
         opts: cli.Pairs = None,
         gpus: Annotated[str, typer.Option("--gpus")] = "0-3",
-        seed: cli.ConfigSeed = None,
+        seed: cli.Seed = None,
     ):
         return opts, gpus, seed
 
