@@ -151,6 +151,14 @@ def test_mask_targets_are_adaptive_roi_align():
         assert torch.equal(target.bool(), wanted >= 0.5 - 1e-12)
 
 
+def test_half_a_cell_is_covered_enough():
+    mask = torch.zeros(1, 32, 32, dtype=torch.bool)
+    mask[..., :10] = True
+    # cells of one pixel, half a pixel to the right: the tenth has its sample on the edge
+    target, = mask_targets(mask, torch.tensor([[0.5, 0, 28.5, 28]]), torch.tensor([0]))
+    assert target[14].sum() == 10
+
+
 def test_mask_targets_of_nothing():
     empty = mask_targets(torch.zeros(0, 32, 32, dtype=torch.bool), torch.zeros(0, 4),
                          torch.zeros(0, dtype=torch.int64))
