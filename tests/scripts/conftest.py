@@ -91,8 +91,8 @@ def classify(tmp_path, class_folders):
     """classify("--max-iters 4", ...) runs train_resnest.py in tmp_path; see `Classified`."""
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY_CLASSIFIER))
 
-    def run(line="", *more, **how):
-        return Classified(tmp_path, class_folders, [*line.split(), *more], **how)
+    def run(line="", *more, root=class_folders, **how):
+        return Classified(tmp_path, root, [*line.split(), *more], **how)
 
     return run
 
