@@ -8,7 +8,13 @@ import torch
 from torch.utils.data import Dataset
 
 from common.config import InputError
-from data.loader import ResumableLoader, SampleKey, ordered_batches, sample_rng
+from data.loader import (
+    ResumableLoader,
+    SampleKey,
+    ordered_batches,
+    sample_rng,
+    whole_batches,
+)
 
 SEED = 5
 
@@ -204,3 +210,10 @@ def test_the_last_update_takes_the_batches_that_are_left():
     assert kept.steps_per_epoch(accumulate=3) == 2
     sizes = [[len(b) for b in batches] for _, _, batches in kept.steps(0, 4, accumulate=3)]
     assert sizes == [[3, 3, 3], [2]] * 2
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_ranks_take_whole_batches_and_nothing_twice(world_size):
+    shares = [whole_batches(11, 4, rank, world_size) for rank in range(world_size)]
+    batches = [tuple(share[i : i + 4]) for share in shares for i in range(0, len(share), 4)]
+    assert sorted(batches) == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10)]
