@@ -13,6 +13,7 @@ from models.resnest import (
     MODEL_NAMES,
     PRETRAINED_FILES,
     build_resnest,
+    find_weights,
     load_resnest_config,
     load_weights,
     param_groups,
@@ -199,6 +200,41 @@ def test_published_files():
     for name, (address, digits) in PRETRAINED_FILES.items():
         assert address.endswith(f"/weights_step1/{name}")
         assert name.endswith(f"-{digits}.pth")
+
+
+def test_weights_are_found_by_file_or_by_name(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(name, folder, known):
+        asked.append((name, folder))
+        assert name in known
+        return folder / name
+
+    monkeypatch.setattr("models.resnest.weights.find_pretrained", fetch)
+    own = tmp_path / "resnest50"
+    assert find_weights(tmp_path / "mine.pth", "weights") == tmp_path / "mine.pth"
+    find_weights("resnest50", tmp_path)
+    find_weights("resnest50-528c19ca.pth", tmp_path)
+    find_weights(tmp_path / "there" / "resnest50-528c19ca.pth", "weights")
+    assert asked == [("resnest50-528c19ca.pth", tmp_path)] * 2 + [
+        ("resnest50-528c19ca.pth", tmp_path / "there")]
+    own.write_bytes(b"")
+    assert find_weights(own, "weights") == own
+
+
+def test_configs_are_found_by_name_and_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("resnest101", "resnest101.yaml", "configs/resnest/resnest101.yaml"):
+        assert load_resnest_config(name).MODEL.NAME == "resnest101"
+    with pytest.raises(InputError, match=r"resnest11.yaml: no such .* mean resnest101.yaml\?"):
+        load_resnest_config("resnest11")
+
+
+def test_a_base_file_as_fvcore_spells_it(tmp_path):
+    (tmp_path / "base.yaml").write_text("MODEL: {NAME: resnest200}\nSEED: 3")
+    path = write(tmp_path, "_BASE_: base.yaml\nSEED: 4")
+    cfg = load_resnest_config(path)
+    assert (cfg.MODEL.NAME, cfg.SEED) == ("resnest200", 4)
 
 
 def write(tmp_path, text):

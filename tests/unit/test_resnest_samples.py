@@ -17,7 +17,7 @@ from data.class_folders import (
     open_class_folders,
     read_rgb,
 )
-from data.crops import random_crop_box
+from data.crops import center_crop_box, random_crop_box
 from data.imagenet import (
     Normalize,
     RandomErasing,
@@ -316,6 +316,18 @@ def test_small_images():
         image = train_transform(32, rand_aug=True)(tiny, **streams(seed))
         assert image.shape == (3, 32, 32)
         assert all(math.isfinite(v) for v in (image.min(), image.max()))
+
+
+def test_the_margin_of_the_centre_crop():
+    assert center_crop_box(60, 40, 32, 0) == (10, 0, 50, 40)
+    assert center_crop_box(60, 40, 32) == (20, 10, 40, 30)  # the original's 32
+    striped = Image.fromarray(np.repeat(np.arange(40, dtype=np.uint8)[:, None, None], 40, 1)
+                              .repeat(3, 2) * 6)
+    whole, inner = (val_transform(32, margin=margin)(striped) for margin in (0, 32))
+    assert (whole.max() - whole.min()) > 1.8 * (inner.max() - inner.min())
+    # what stands in for a random crop that fits nowhere looks at as much
+    box = random_crop_box(900, 20, 32, random.Random(0), margin=0)
+    assert box == center_crop_box(900, 20, 32, 0)
 
 
 def test_torchvision_draws():

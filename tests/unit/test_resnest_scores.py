@@ -13,8 +13,10 @@ from common.losses.classification import (
     cutmix,
     draw_cutmix,
     draw_mixup,
+    mix,
     mixup,
 )
+from metrics import ClassScores, classification
 from metrics.classification import ConfidentMistakes, ConfusionMatrix, TopK
 
 
@@ -152,3 +154,36 @@ def test_cutmix_boxes_lie_inside(seed):
     assert 0 <= x0 <= x1 <= 30
     assert 0 <= y0 <= y1 <= 20
     assert sorted(perm.tolist()) == [0, 1, 2]
+
+
+def test_mix_does_what_the_alphas_say():
+    images, labels = torch.randn(4, 3, 8, 8), torch.arange(4)
+
+    def mixed(mixup_alpha, cutmix_alpha, seed):
+        return mix(images, labels, 4, mixup_alpha, cutmix_alpha, np.random.RandomState(seed))
+
+    c, perm = draw_mixup(0.2, 4, np.random.RandomState(5))
+    assert torch.equal(mixed(0.2, 0.0, 5)[0], mixup(images, labels, 4, c, perm)[0])
+    # CutMix leaves every pixel as it is in one of the images
+    seen = torch.isin(mixed(0.0, 1.0, 5)[0], images)
+    assert seen.all()
+    kinds = {bool(torch.isin(mixed(0.2, 1.0, seed)[0], images).all()) for seed in range(12)}
+    assert kinds == {True, False}
+
+
+def test_class_scores_add_up_over_processes(monkeypatch):
+    logits, labels = batch(2)
+    indices = torch.arange(len(labels))
+    whole, first, second = (ClassScores(7, limit=3) for _ in range(3))
+    whole.update(logits, labels, indices)
+    first.update(logits[:11], labels[:11], indices[:11])
+    second.update(logits[11:], labels[11:], indices[11:])
+    first.merge(second)
+    assert first.top.compute() == whole.top.compute()
+    assert torch.equal(first.matrix.counts, whole.matrix.counts)
+    assert first.mistakes.rows == whole.mistakes.rows
+    monkeypatch.setattr(classification, "MATRIX_CLASSES", 5)
+    many = ClassScores(7)
+    many.update(logits, labels, indices)
+    many.merge(many)
+    assert many.matrix is None
