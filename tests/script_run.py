@@ -22,10 +22,11 @@ class ScriptRun:
     logs:     its run folder
     launcher: command in front of the script instead of Python
     stop:     (signal, n): send it once n train events are written
+    timeout:  seconds that it may take
     """
 
     def __init__(self, script, words, folder, logs, *, launcher=None, stop=None, env=None,
-                 preexec=None):
+                 preexec=None, timeout=300):
         self.folder, self.logs = folder, logs
         command = [*(launcher or [sys.executable]), str(ROOT / script), *map(str, words)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"} | (env or {})
@@ -36,7 +37,7 @@ class ScriptRun:
             number, count = stop
             self._wait_for(count, process)
             process.send_signal(number)
-        self.text, self.err_text = process.communicate(timeout=300)
+        self.text, self.err_text = process.communicate(timeout=timeout)
         self.status = process.returncode
         self.err = self.err_text.splitlines()
 
