@@ -94,7 +94,7 @@ from common.pretrained import find_pretrained_once
 from common.run import start_run
 from common.training_state import check_same_run, pack_state, restore_state
 from data.shapes import with_drawn_scenes
-from metrics import CocoEvaluator
+from metrics import CocoEvaluator, mmdetection_names
 from models import queryinst
 
 
@@ -155,7 +155,8 @@ def session(flags, cfg, run):
         return
     files = SimpleNamespace(train_info=cfg.train_dataloader.dataset.info_path,
                             valid_info=cfg.val_dataloader.dataset.info_path)
-    series, best = checkpoint_rules(cfg.default_hooks.checkpoint, folder, flags.save_every)
+    known = mmdetection_names(cfg.val_evaluator.metric)
+    series, best = checkpoint_rules(cfg.default_hooks.checkpoint, folder, known, flags.save_every)
     job = Job(flags, run, cfg, names, data.share_indexes(run, files, own), folder, series, best)
     build(job)
     start = load_start(job)
@@ -238,6 +239,8 @@ def build(job):
     for group in groups:
         group["base_lr"] *= scale
     job.optimizer = OrderedAdamW(groups, trained, lr=settings.lr, betas=settings.betas)
+    job.log = MMLog(run, cfg.name, per_epoch=job.per_epoch, max_epochs=cfg.train_cfg.max_epochs,
+                    interval=flags.log_every, window=cfg.log_processor.window_size)
     net = torch.compile(job.net) if flags.compile else job.net
     job.step_net = run.wrap(net.train())
 
@@ -334,9 +337,7 @@ def train(job, start):
     stop_at = max(start, min(flags.max_iters or total, total))
     if flags.dry_run:
         stop_at = start + 2
-    job.log = MMLog(run, cfg.name, per_epoch=job.per_epoch, max_epochs=cfg.train_cfg.max_epochs,
-                    stop_at=stop_at, interval=flags.log_every,
-                    window=cfg.log_processor.window_size)
+    job.log.stop_at = stop_at
     if not flags.dry_run:
         open_run_folder(job, start)
         if run.is_main:
@@ -355,7 +356,7 @@ def train(job, start):
     meter.restart_clock()
     job.log.restart_clock()
     updates = job.loader.steps(start, stop_at, flags.accumulate)
-    with closing(job.log), closing(updates), run.progress(stop_at, start) as progress:
+    with closing(updates), run.progress(stop_at, start) as progress:
         for step, epoch, batches in updates:
             meter.data_ready()
             job.log.data_ready()
@@ -460,8 +461,7 @@ def open_run_folder(job, start=None):
     if run.is_main:
         for index in job.indexes.values():
             index.keep(job.folder / CACHE)
-        if job.log:
-            job.log.open_folder(job.folder, stamp, to_yaml(job.cfg))
+        job.log.open_folder(job.folder, stamp, to_yaml(job.cfg))
     if start:
         run.record({"event": "resume", "iteration": start})
 
@@ -553,12 +553,14 @@ def evaluate(job, iteration):
     truth = cfg.val_evaluator.ann_file or loader.dataset.info_path
     evaluator, pictures = CocoEvaluator(truth, cfg.val_evaluator.metric), {}
     category_ids = job.valid_set.category_ids
+    log = job.log.validation(iteration // job.per_epoch, -(-len(own) // loader.batch_size))
+    run.share_buffers(net)  # the mask heads' statistics are each rank's own
     net.eval()
-    begin = time.perf_counter()
     with closing(batches), torch.no_grad():
         for batch in run.in_step(batches, len(job.valid_set), loader.batch_size):
             if run.stop_requested:
                 leave(job, iteration)
+            log.data_ready()
             images = data.network_input(batch, run.device, cfg.model.data_preprocessor)
             found = net.predict(images, batch["metas"])  # in float32, as the original
             for image_id, each in zip(batch["image_ids"], found, strict=True):
@@ -566,6 +568,7 @@ def evaluate(job, iteration):
                 if len(pictures) < PICTURED:
                     pictures[own[len(pictures)]] = each
                 evaluator.update({image_id: each | {"labels": category_ids[each["labels"]]}})
+            log.done()
     for part in run.gather(evaluator.results()) or []:
         evaluator.merge(part)
     if not run.is_main:
@@ -574,10 +577,7 @@ def evaluate(job, iteration):
                                 SHOWN_SCORE)
     known = [i for i in category_ids.tolist() if i >= 0]
     metrics = evaluator.mmdetection_scores(category_ids=known)
-    if job.log:
-        count = -(-len(own) // loader.batch_size)
-        seconds = (time.perf_counter() - begin) / count
-        job.log.evaluated(iteration // job.per_epoch, count, metrics, seconds, 0.0)
+    log.finished(metrics)
     return metrics
 
 
@@ -586,7 +586,6 @@ def evaluate_only(job, iteration):
     open_run_folder(job)
     metrics = job.run.broadcast(evaluate(job, iteration))
     job.run.record({"event": "eval", "iteration": iteration, "epoch": None, "metrics": metrics})
-    job.run.log("  ".join(f"{name}: {value:.4f}" for name, value in metrics.items()))
 
 
 def draw_curves(job):

@@ -5,7 +5,7 @@ successor is on the disk and was read back, and `last_checkpoint` survives a mov
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from common.checkpoint import load_checkpoint, save_checkpoint, verify
 from common.checkpoint_names import find_interrupt, newest_first
-from common.errors import InputError, SaveError
+from common.errors import InputError, SaveError, did_you_mean
 from common.files import write_atomically
 
 LAST_CHECKPOINT = "last_checkpoint"  # in the run folder: one line, the newest checkpoint's path
@@ -167,12 +167,13 @@ class BestCheckpoints:
 
 
 def checkpoint_rules(
-    hook: Any, run_folder: Path, save_every: int | None = None
+    hook: Any, run_folder: Path, known: Sequence[str], save_every: int | None = None
 ) -> tuple[CheckpointSeries, BestCheckpoints]:
     """The regular and the best checkpoints of a run as a CheckpointHook's settings want them.
 
     hook: interval, by_epoch, max_keep_ckpts, out_dir, save_best (None, a name, several), rule
-    save_every: updates between further ones
+    known: the metrics that an evaluation gives; save_every: updates between further ones
+    Raises InputError for a metric that will never be there.
     """
     folder = run_folder
     # differs: a trailing slash, or a relative path to the same folder, is no other folder
@@ -180,8 +181,9 @@ def checkpoint_rules(
         folder = Path(hook.out_dir) / run_folder.absolute().name
     watched = (hook.save_best,) if isinstance(hook.save_best, str) else hook.save_best or ()
     for name in watched:
-        if name != "auto":
-            is_greater_better(name, hook.rule)  # said now, not after an epoch
+        if name not in ("auto", *known):
+            raise InputError(f"save_best: the evaluation has no {name}; it has "
+                             f"{', '.join(known)}.{did_you_mean(name, known)}")
     series = CheckpointSeries(folder, hook.interval, hook.by_epoch, save_every,
                               hook.max_keep_ckpts, run_folder=run_folder)
     return series, BestCheckpoints(folder, tuple(watched), hook.rule)

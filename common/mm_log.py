@@ -25,19 +25,21 @@ def new_stamp() -> str:
 
 
 class MMLog:
-    """Follows the updates of a run and writes them down on rank 0.
+    """Follows the updates and validations of a run and writes them down on rank 0.
 
     run:        the Run, whose `log` takes the lines
     name:       of the config
-    per_epoch:  updates an epoch; max_epochs, stop_at: epochs and updates when the run is over
+    per_epoch:  updates an epoch; max_epochs: epochs when training is over
     interval:   updates between two lines; window: updates behind their means
+    stop_at:    updates when this run is over; set it before the first one
     """
 
-    def __init__(self, run: Any, name: str, *, per_epoch: int, max_epochs: int, stop_at: int,
-                 interval: int, window: int):
+    def __init__(self, run: Any, name: str, *, per_epoch: int, max_epochs: int, interval: int,
+                 window: int):
         self._run, self._name = run, name
-        self._per_epoch, self._max_epochs, self._stop_at = per_epoch, max_epochs, stop_at
+        self._per_epoch, self._max_epochs = per_epoch, max_epochs
         self._interval, self._window = interval, window
+        self.stop_at = per_epoch * max_epochs
         self._means: dict[str, deque] = {}
         self._seconds, self._updates = 0.0, 0
         self._scalars: list[LineFile] = []
@@ -54,10 +56,6 @@ class MMLog:
         data.mkdir(parents=True, exist_ok=True)
         (data / "config.yaml").write_text(config)
         self._scalars = [LineFile(data / name) for name in ("scalars.json", f"{stamp}.json")]
-
-    def close(self) -> None:
-        for file in self._scalars:
-            file.close()
 
     def restart_clock(self) -> None:
         """Leave the time since the last update out: it went into a validation."""
@@ -99,7 +97,7 @@ class MMLog:
         memory = _peak_memory(self._run.device)
         values = {name: means[name] for name in ("grad_norm", "loss") if name in means}
         values |= {name: means.get(name, value) for name, value in terms.items()}
-        eta = self._seconds / self._updates * (self._stop_at - step - 1)
+        eta = self._seconds / self._updates * (self.stop_at - step - 1)
         self._log(train_line(
             epoch, self._max_epochs, position, self._per_epoch, lrs, eta, means["time"],
             means["data_time"], memory, values))
@@ -108,17 +106,9 @@ class MMLog:
         self._write_scalars(line | ({} if memory is None else {"memory": memory})
                             | {"step": step + 1})
 
-    def evaluated(self, epoch: int, count: int, metrics: Mapping[str, float], seconds: float,
-                  data_s: float) -> None:
-        """The end of a validation: its line, and its scalars.
-
-        epoch:   finished epochs; count: batches of this process
-        seconds: a batch took on average, data_s: of them waited for data
-        """
-        per_batch = {"data_time": data_s, "time": seconds}
-        fields = "  ".join(f"{name}: {value:.4f}" for name, value in (metrics | per_batch).items())
-        self._log(f"Epoch(val) [{epoch}][{count}/{count}]    {fields}")
-        self._write_scalars({**metrics, **per_batch, "step": epoch})
+    def validation(self, epoch: int, count: int) -> "ValidationLog":
+        """What follows a validation after `epoch` epochs, of `count` batches of this process."""
+        return ValidationLog(self, epoch, count)
 
     def _log(self, line):
         self._run.log(time.strftime(LINE_START) + line)
@@ -126,6 +116,48 @@ class MMLog:
     def _write_scalars(self, line):
         for file in self._scalars:
             file.write(json_line(line))
+
+
+class ValidationLog:
+    """Follows the batches of one validation; made by `MMLog.validation`."""
+
+    def __init__(self, owner: MMLog, epoch: int, count: int):
+        self._owner, self._epoch, self._count = owner, epoch, count
+        self._done, self._seconds, self._waited = 0, 0.0, 0.0
+        self._clock = time.perf_counter()
+
+    def data_ready(self) -> None:
+        """The next batch has arrived."""
+        self._ready = time.perf_counter()
+
+    def done(self) -> None:
+        """It is evaluated; writes the line that is due."""
+        now = time.perf_counter()
+        self._waited += self._ready - self._clock
+        self._seconds += now - self._clock
+        self._clock = now
+        self._done += 1
+        if self._done % self._owner._interval == 0:
+            per_batch, waited = self._means()
+            left = timedelta(seconds=int(per_batch * (self._count - self._done)))
+            memory = _peak_memory(self._owner._run.device)
+            self._log(self._done, "  ".join([
+                f"eta: {left}", f"time: {per_batch:.4f}", f"data_time: {waited:.4f}",
+                *([] if memory is None else [f"memory: {memory}"])]))
+
+    def finished(self, metrics: Mapping[str, float]) -> None:
+        """All is scored: the last line, and the scalars."""
+        per_batch, waited = self._means()
+        values = {**metrics, "data_time": waited, "time": per_batch}
+        self._log(self._count, "  ".join(f"{name}: {value:.4f}" for name, value in values.items()))
+        self._owner._write_scalars({**values, "step": self._epoch})
+
+    def _means(self):
+        return self._seconds / max(1, self._done), self._waited / max(1, self._done)
+
+    def _log(self, position, text):
+        at = f"[{str(position).rjust(len(str(self._count)))}/{self._count}]"
+        self._owner._log(f"Epoch(val) [{self._epoch}]{at}    {text}")
 
 
 def train_line(epoch, max_epochs, position, per_epoch, lrs, eta_s, time_s, data_s, memory, values):

@@ -2,7 +2,7 @@
 
 from metrics.class_history import ClassHistory
 from metrics.classification import ClassScores, ConfidentMistakes, ConfusionMatrix, TopK
-from metrics.coco import CocoEvaluator, format_table
+from metrics.coco import CocoEvaluator, format_table, mmdetection_names
 from metrics.segmentation import SegmentationMeter
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "SegmentationMeter",
     "TopK",
     "format_table",
+    "mmdetection_names",
 ]

@@ -268,6 +268,11 @@ class CocoEvaluator:
         return _accumulate(objects, found, sizes, sorted(category_ids), iou_type, limits)
 
 
+def mmdetection_names(iou_types: Iterable[str]) -> list[str]:
+    """The names of what `CocoEvaluator.mmdetection_scores` gives for these IoU types."""
+    return [f"coco/{iou_type}_{name}" for iou_type in iou_types for name, *_ in MMDETECTION_SUMMARY]
+
+
 def format_table(metrics: Mapping[str, float]) -> str:
     """The original's table of what `CocoEvaluator.compute` gave: rows box and mask, two decimals.
 

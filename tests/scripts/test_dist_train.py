@@ -35,6 +35,12 @@ def main():
                 raise ZeroDivisionError("odd")
             if step == 3 and sys.argv[2] == f"bad{{run.rank}}":
                 raise InputError("photo.jpg: cut off")
+            if step == 3 and sys.argv[2] == f"hang{{run.rank}}":
+                # in C code, as a collective on a GPU does whose peer is gone
+                import ctypes
+                mutex = ctypes.create_string_buffer(256)
+                ctypes.CDLL(None).pthread_mutex_lock(mutex)
+                ctypes.CDLL(None).pthread_mutex_lock(mutex)
             time.sleep(0.01)
         run.log(f"{{run.world_size}} ranks at port {{__import__('os').environ['MASTER_PORT']}}")
     finally:
@@ -143,6 +149,23 @@ def test_kill_9_of_a_rank_ends_everything_within_20_s(launch, scenes, tiny_confi
     assert lines[-1].startswith("train_yolact: rank 1: killed by SIGKILL")
     assert "ChildFailedError" not in "\n".join(lines)
     assert "Traceback" not in "\n".join(lines)
+
+
+@pytest.mark.fault
+@pytest.mark.slow
+def test_a_rank_that_hangs_does_not_outlive_a_killed_one(launch):
+    job = launch("train_toy.py", 2, 100000, "hang1")
+    while job.stdout.readline() != "going\n":
+        pass
+    time.sleep(0.5)  # rank 1 hangs a moment later
+    ranks = descendants(job.pid)
+    os.kill(ranks[0], signal.SIGKILL)
+    begin = time.monotonic()
+    status, lines = finish(job)
+    assert time.monotonic() - begin < 20
+    assert all(map(is_gone, ranks))
+    assert status == 1
+    assert [line[:43] for line in lines] == ["train_toy: rank 0: killed by SIGKILL: from "]
 
 
 @pytest.mark.fault

@@ -41,7 +41,8 @@ def test_help_is_answered_before_torch_is_imported():
     (["--launcher", "pytorch"], ["--launcher pytorch", "dist_train.sh"]),
     (["--cfg-options", "default_hooks.checkpoint.intervall=5"],
      ["intervall", "Did you mean default_hooks.checkpoint.interval?"]),
-    (["--cfg-options", "default_hooks.checkpoint.save_best=speed"], ["speed", "rule"]),
+    (["--cfg-options", "default_hooks.checkpoint.save_best=coco/segm_map"],
+     ["no coco/segm_map", "Did you mean coco/segm_mAP?"]),
     (["--resume", "interrupt"], ["--resume interrupt"]),
     (["--resume", "iter_1000.pth"], ["iter_1000.pth", "does not exist"]),
     (["--pretrained", "tiny.yaml"], ["tiny.yaml"]),
@@ -99,6 +100,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(query_train):
     assert len(run.err) == 1
     assert "is not finite at iteration" in run.err[0]
     assert "images" in run.err[0]
+
+
+def test_a_full_disk_keeps_the_last_good_state(query_train, limits):
+    wide = "model.roi_head.bbox_head.feedforward_channels=8192"  # weights larger than any picture
+    first = query_train(f"--max-iters 1 --cfg-options {wide}")
+    assert first.status == 0, first.err_text
+    size = (first.out / "iter_1.pth").stat().st_size
+    run = query_train(f"--max-iters 2 --resume --cfg-options {wide}",
+                      preexec=limits(RLIMIT_FSIZE=size // 2))
+    one_line(run, "iter_2.pth", status=3)
+    assert run.names == ["iter_1.pth"]
+    assert (run.out / "last_checkpoint").read_text() == "iter_1.pth"
 
 
 def test_weights_of_another_class_count(query_train, tmp_path, scenes):

@@ -136,3 +136,23 @@ def test_ranks_share_the_cores(monkeypatch, omp, usable, threads):
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     distributed.share_threads(Launch("torchrun", 0, 2, 0, 2, "a", 1))
     assert chosen == ([threads] if threads else [])
+
+
+def test_launchers_of_mmdetection():
+    env = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4",
+           "OMPI_COMM_WORLD_LOCAL_RANK": "1", "MASTER_ADDR": "gpu01"}
+    distributed.take_launcher("mpi", None, env)
+    launch = read_launch(env)
+    assert (launch.rank, launch.world_size, launch.local_rank) == (3, 4, 1)
+    assert (launch.address, launch.port) == ("gpu01", 29500)
+
+    env = {}
+    distributed.take_launcher("none", 2, env)
+    assert env == {"LOCAL_RANK": "2"}
+    env = {"LOCAL_RANK": "1", "RANK": "1"}
+    distributed.take_launcher("pytorch", 2, env)
+    assert env == {"LOCAL_RANK": "1", "RANK": "1"}
+    for name, variable in (("pytorch", "RANK"), ("slurm", "SLURM_PROCID"),
+                           ("mpi", "OMPI_COMM_WORLD_RANK")):
+        with pytest.raises(InputError, match=f"--launcher {name}: {variable} is not set"):
+            distributed.take_launcher(name, None, {})

@@ -1,0 +1,77 @@
+"""The log line and the scalars are MMDetection's (specs/trainer_features.md, section 4)."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from common.mm_log import MMLog, train_line
+
+
+def test_the_line_of_the_original():
+    values = {"grad_norm": 123.4567, "loss": 45.6789, "s0.loss_cls": 1.0, "s0.pos_acc": 50.0}
+    line = train_line(1, 12, 50, 7330, (5.095e-6, 5.095e-7), 93784.6, 1.2345, 0.0123, 9876, values)
+    assert line == (
+        "Epoch(train)  [1][  50/7330]  base_lr: 5.0950e-06 lr: 5.0950e-07  eta: 1 day, 2:03:04  "
+        "time: 1.2345  data_time: 0.0123  memory: 9876  grad_norm: 123.4567  loss: 45.6789  "
+        "s0.loss_cls: 1.0000  s0.pos_acc: 50.0000")
+    assert train_line(12, 12, 3, 7, (1, 1), 0, 0, 0, None, {}).startswith(
+        "Epoch(train) [12][3/7]  base_lr: 1.0000e+00 lr: 1.0000e+00  eta: 0:00:00  time: 0.0000  "
+        "data_time: 0.0000")
+    assert train_line(3, 9, 3, 7, (1, 1), 0, 0, 0, None, {}).startswith("Epoch(train) [3][3/7]")
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+def follow(lines, per_epoch, updates, interval, window=50):
+    run = SimpleNamespace(log=lines.append, device=torch.device("cpu"))
+    log = MMLog(run, "name", per_epoch=per_epoch, max_epochs=9, interval=interval, window=window)
+    for step in range(updates):
+        log.data_ready()
+        log.updated(step, (1e-4, 1e-5), {"s0.loss_cls": float(step), "s0.pos_acc": float(step)},
+                    2.0 * step)
+    return log
+
+
+def positions(lines):
+    return [re.search(r"\[(\d+)\]\[ *(\d+)/", line).groups() for line in lines if "train" in line]
+
+
+def test_a_partial_interval_is_left_out(lines):
+    follow(lines, per_epoch=5, updates=10, interval=2)
+    assert positions(lines) == [("1", "2"), ("1", "4"), ("2", "2"), ("2", "4")]
+
+
+def test_unless_the_epoch_is_shorter(lines):
+    follow(lines, per_epoch=3, updates=6, interval=50)
+    assert positions(lines) == [("1", "3"), ("2", "3")]
+
+
+def test_losses_and_norms_are_means_accuracies_are_not(lines):
+    follow(lines, per_epoch=100, updates=10, interval=10, window=4)
+    assert "grad_norm: 15.0000  loss: 7.5000  s0.loss_cls: 7.5000  s0.pos_acc: 9.0000" in lines[0]
+
+
+def test_validations(lines, tmp_path):
+    log = follow(lines, per_epoch=4, updates=0, interval=2)
+    log.open_folder(tmp_path, "20260101_000000", "a: 1\n")
+    val = log.validation(3, 5)
+    for _ in range(5):
+        val.data_ready()
+        val.done()
+    val.finished({"coco/segm_mAP": 0.25})
+    heads = [line.partition("INFO - ")[2] for line in lines]
+    assert heads[0].startswith("Epoch(val) [3][2/5]    eta: 0:00:00  time: 0.0")
+    assert heads[1].startswith("Epoch(val) [3][4/5]    eta: ")
+    assert heads[2].startswith("Epoch(val) [3][5/5]    coco/segm_mAP: 0.2500  data_time: 0.0")
+    data = tmp_path / "20260101_000000" / "vis_data"
+    assert (data / "config.yaml").read_text() == "a: 1\n"
+    for name in ("scalars.json", "20260101_000000.json"):
+        (line,) = map(json.loads, (data / name).open())
+        assert (line["coco/segm_mAP"], line["step"]) == (0.25, 3)
+        assert line["time"] >= line["data_time"] >= 0
