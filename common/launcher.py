@@ -26,6 +26,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 DEFAULT_PORT = 29500
 DEFAULT_SCRIPT = "train_queryinst.py"
 SHUTDOWN_S = 600  # how long ranks may take to save after a stop signal
+PORT_TAKEN = -1  # in place of an exit status: the job did not start
 NAME = "dist_train"
 USAGE = """\
 Trains with several processes on a machine, one per GPU (without GPUs: on its CPU cores).
@@ -123,13 +124,18 @@ def pick_port(job: Job) -> int:
     if job.node_rank > 0 or is_free(port):
         return port
     if job.port is None and job.nodes == 1:
-        with contextlib.closing(socket.socket()) as probe:
-            probe.bind(("", 0))
-            free = probe.getsockname()[1]
-        print(f"{NAME}: port {port} is taken by another job; using {free} (PORT chooses one)",
-              flush=True)
-        return free
+        return other_port(port)
     raise InputError(_taken(port))
+
+
+def other_port(taken: int) -> int:
+    """A free port, said in one line."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("", 0))
+        free = probe.getsockname()[1]
+    print(f"{NAME}: port {taken} is taken by another job; using {free} (PORT chooses one)",
+          flush=True)
+    return free
 
 
 def is_free(port: int) -> bool:
@@ -148,7 +154,14 @@ def launch(job: Job, port: int) -> int:
     """Train; returns the exit status, after the one line that tells the cause of a failure."""
     notes = tempfile.mkdtemp(prefix="dist_train-")
     try:
-        return _launch(job, port, notes)
+        status = _launch(job, port, notes)
+        while status == PORT_TAKEN:  # by a job that started at the same moment
+            if job.port is not None or job.nodes > 1:
+                print(f"{NAME}: {_taken(port)}", file=sys.stderr)
+                return 2
+            port = other_port(port)
+            status = _launch(job, port, notes)
+        return status
     finally:
         shutil.rmtree(notes, ignore_errors=True)
 
@@ -179,10 +192,9 @@ def _launch(job, port, notes):
         signalled = error.sigval
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         if "EADDRINUSE" in str(error):
-            print(f"{NAME}: {_taken(port)}", file=sys.stderr)
-        else:
-            print(f"{NAME}: no machine 0 at {job.address} port {port}: check MASTER_ADDR and PORT, "
-                  f"and that all {job.nodes} machines were started", file=sys.stderr)
+            return PORT_TAKEN
+        print(f"{NAME}: no machine 0 at {job.address} port {port}: check MASTER_ADDR and PORT, "
+              f"and that all {job.nodes} machines were started", file=sys.stderr)
         return 2
     status, lines = outcome(job.name, read_notes(notes), failures, signalled)
     for line in lines:

@@ -84,6 +84,7 @@ def descendants(pid):
     return found
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_do_not_disturb_each_other(launch):
     jobs = [launch("train_toy.py", 2, 300, "-", PORT=str(port)) for port in free_ports(2)]
     for job in jobs:
@@ -101,6 +102,30 @@ def test_a_busy_port_is_said_in_one_line_or_gone_round(launch):
     assert status == 2
     assert lines == [f"dist_train: port {port} is taken by another program: set PORT to a free "
                      f"one, for example PORT={port + 1}"]
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_in_the_last_moment(launch, tmp_path):
+    """Without PORT the job moves to another one, with PORT it says so."""
+    launch("train_toy.py", 0)  # writes the script; GPUS 0 is refused
+    code = f"""
+import sys, socket
+sys.path.insert(0, {str(ROOT)!r})
+from common import launcher
+other = socket.socket()
+other.bind(("127.0.0.1", 0))
+other.listen(1)
+port = other.getsockname()[1]
+for env in ({{}}, {{"PORT": str(port)}}):
+    job = launcher.read_job(["train_toy.py", "2", "5", "-"], env)
+    print("status", launcher.launch(job, port), flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=240)
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("status")] == ["status 0", "status 2"]
+    assert any("using" in line for line in lines)
+    assert "set PORT to a free one" in done.stderr
 
 
 @pytest.mark.parametrize("name, status", [
@@ -169,6 +194,7 @@ def test_a_rank_that_hangs_does_not_outlive_a_killed_one(launch):
 
 
 @pytest.mark.fault
+@pytest.mark.slow
 def test_a_killed_launcher_takes_its_ranks_along(launch):
     job = launch("train_toy.py", 2, 100000, "-")
     while job.stdout.readline() != "going\n":

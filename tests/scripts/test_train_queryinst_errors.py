@@ -63,6 +63,7 @@ def test_an_unknown_config(query_train):
              "Did you mean queryinst_r50_fpn_1x_coco?")
 
 
+@pytest.mark.slow
 def test_another_batch_size_is_refused_unless_forced(query_train):
     assert query_train("--max-iters 2").status == 0
     words = "--max-iters 3 --resume --cfg-options train_dataloader.batch_size=2"
@@ -72,6 +73,7 @@ def test_another_batch_size_is_refused_unless_forced(query_train):
     assert list(forced.losses) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(query_train):
     whole = query_train("--max-iters 6 --save-every 2")
     assert whole.status == 0, whole.err_text
@@ -86,6 +88,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(query_train):
     assert rest.losses == losses
 
 
+@pytest.mark.slow
 def test_nothing_to_resume_starts_from_the_beginning(query_train):
     run = query_train("--max-iters 1 --resume")
     assert run.status == 0, run.err_text
@@ -93,6 +96,7 @@ def test_nothing_to_resume_starts_from_the_beginning(query_train):
     assert list(run.losses) == [0]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_before_the_update(query_train):
     run = query_train("--max-iters 8 --cfg-options optim_wrapper.optimizer.lr=1e30 "
                       "optim_wrapper.clip_grad=None")
@@ -102,6 +106,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(query_train):
     assert "images" in run.err[0]
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_last_good_state(query_train, limits):
     wide = "model.roi_head.bbox_head.feedforward_channels=8192"  # weights larger than any picture
     first = query_train(f"--max-iters 1 --cfg-options {wide}")
@@ -114,6 +119,7 @@ def test_a_full_disk_keeps_the_last_good_state(query_train, limits):
     assert (run.out / "last_checkpoint").read_text() == "iter_1.pth"
 
 
+@pytest.mark.slow
 def test_weights_of_another_class_count(query_train, tmp_path, scenes):
     assert query_train("--max-iters 1").status == 0
     folder = tmp_path / "own"
@@ -165,4 +171,5 @@ def _mmengine(monkeypatch):
 
     module = types.ModuleType("mmengine.logging")
     module.HistoryBuffer = _HistoryBuffer
+    monkeypatch.setitem(sys.modules, "mmengine", types.ModuleType("mmengine"))
     monkeypatch.setitem(sys.modules, "mmengine.logging", module)

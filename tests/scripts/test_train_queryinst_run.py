@@ -84,12 +84,17 @@ def test_a_whole_run_leaves_what_it_should(query_train):
     assert f"best_coco_segm_mAP_epoch_{scored.evals[-1]['iteration'] // 4}.pth" in best
     assert len(scored.train_events) == 12
 
+
+@pytest.mark.slow
+def test_export(query_train):
+    run = query_train("--max-iters 1")
     exported = query_train("--resume", "--export", str(run.out / "net.pt2"))
     assert exported.status == 0, exported.err_text
     program = torch.export.load(run.out / "net.pt2").module()
     assert len(program(torch.zeros(1, 3, 256, 256))["stages"]) == 2
 
 
+@pytest.mark.slow
 def test_dry_run_and_check_write_nothing(query_train):
     for flag, line in (("--dry-run", "Dry run done"), ("--check-data", "no fault found")):
         run = query_train(flag)
@@ -118,6 +123,7 @@ def test_a_python_config_is_our_recipe_of_that_name(query_train, tmp_path):
     assert any("nowhere/annotations/instances_train2017.json" in line for line in run.err)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(query_train):
     """The same first batch, shared out, gives the same loss but for rounding."""
     still = "--max-iters 1 --cfg-options model.backbone.norm_eval=True"
@@ -129,6 +135,7 @@ def test_two_processes_are_one_with_twice_the_batch(query_train):
         assert both.losses[0][name] == pytest.approx(alone.losses[0][name], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_work_dir_and_pipeline_steps_from_the_config(query_train, tmp_path):
     query_train("--check-data")  # writes tiny.yaml
     own = {"_base_": "tiny.yaml", "work_dir": str(tmp_path / "mine")}
