@@ -306,8 +306,9 @@ def resume(job, path, saved):
     else:
         check_same_run(state["identity"], identity(job), flags.force_resume, run.warn)
         job.validated_at = state["validated_at"]
-        job.series.restore(state["series"])
-        job.best.restore(state["best"])
+        if path.absolute().parent == job.series.folder.absolute():
+            job.series.restore(state["series"])
+            job.best.restore(state["best"])
     state = state or {"scaler": None, "ema": None}
     if saved.get("optimizer"):
         restore_state(state | {"optimizer": saved["optimizer"]}, job.optimizer,
@@ -393,10 +394,10 @@ def train(job, start):
                     validate(job, iteration)
                     job.log.restart_clock()
                 meter.restart_clock()
-        if not flags.dry_run:
-            finish(job, stop_at, total)
     if flags.dry_run:
         run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
+    else:
+        finish(job, stop_at, total)
 
 
 def finish(job, stop_at, total):
@@ -409,9 +410,8 @@ def finish(job, stop_at, total):
         validate(job, stop_at)  # after the save: a fault in it must not cost the last weights
     draw_curves(job)
     run.log(f"Done. Checkpoints are in {job.series.folder}, log and metrics in {job.folder}.")
-    scores = [f"{name} {value:.3f}" for name, value in (job.metrics or {}).items()
-              if name.endswith(("mAP", "mAP_50"))]
-    run.log(", ".join(scores))
+    run.log(", ".join(f"{name} {value:.3f}" for name, value in (job.metrics or {}).items()
+                      if name.endswith(("mAP", "mAP_50"))))
     for picture in sorted(job.folder.glob("*.png")):
         run.log(f"{picture}")
 
@@ -582,7 +582,7 @@ def evaluate(job, iteration):
 
 
 def evaluate_only(job, iteration):
-    """--eval-only: one evaluation, appended to the run folder's metrics."""
+    """--eval-only: one evaluation, appended to the metrics."""
     open_run_folder(job)
     metrics = job.run.broadcast(evaluate(job, iteration))
     job.run.record({"event": "eval", "iteration": iteration, "epoch": None, "metrics": metrics})
@@ -592,7 +592,8 @@ def draw_curves(job):
     """Losses, rate and AP over the iterations."""
     if job.run.is_main:
         plot_curves(job.folder / "metrics.jsonl", job.folder / "curves.png",
-                    ["coco/segm_mAP", "coco/segm_mAP_50", "coco/bbox_mAP"], job.cfg.name)
+                    ["coco/segm_mAP", "coco/segm_mAP_50", "coco/bbox_mAP"], job.cfg.name,
+                    term_of=lambda name: f"{name.partition('.')[2]} of all stages")
 
 
 if __name__ == "__main__":

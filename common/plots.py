@@ -7,7 +7,7 @@ needed, since training itself needs neither; pyplot and its global state are not
 import colorsys
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -54,10 +54,12 @@ def plot_curves(
     out_png: str | Path,
     metric_names: Sequence[str] | None = None,
     title: str = "",
+    term_of: Callable[[str], str] | None = None,
 ) -> None:
     """Draw loss terms, learning rate and evaluation metrics over the iterations.
 
     metric_names: which of the eval events' metrics to draw (None: all)
+    term_of:      losses for which it gives the same name are added up to one curve
     Values that are null, NaN or infinite are gaps in a curve; a file without events gives empty
     axes that say so. Raises SaveError when the picture cannot be written.
     """
@@ -68,7 +70,7 @@ def plot_curves(
     loss_axes, lr_axes, metric_axes = figure.subplots(1, 3, width_ratios=(3, 2, 3))
     if title:
         figure.suptitle(title)
-    _draw_losses(loss_axes, train)
+    _draw_losses(loss_axes, train, term_of or str)
     steps = [event["iteration"] for event in train]
     rates = [event.get("lr") for event in train]
     _draw_curve(lr_axes, steps, rates, "lr", "black", smooth=False)
@@ -87,9 +89,10 @@ def plot_curves(
     write_atomically(Path(out_png), lambda file: figure.savefig(file, format="png", dpi=100))
 
 
-def _draw_losses(axes, train):
+def _draw_losses(axes, train, term_of):
     steps = [event["iteration"] for event in train]
-    terms = [event["losses"] if isinstance(event.get("losses"), dict) else {} for event in train]
+    terms = [_summed(event["losses"], term_of) if isinstance(event.get("losses"), dict) else {}
+             for event in train]
     names = sorted({name for each in terms for name in each})
     for i, name in enumerate(names):
         _draw_curve(axes, steps, [each.get(name) for each in terms], name, f"C{i % 10}")
@@ -99,6 +102,13 @@ def _draw_losses(axes, train):
     # Terms differ by orders of magnitude; zeros do not show on this scale.
     if any(value > 0 for value in _numbers(totals)):
         axes.set_yscale("log", nonpositive="mask")
+
+
+def _summed(losses, term_of):
+    sums = {}
+    for name, value in zip(losses, _numbers(losses.values()).tolist(), strict=True):
+        sums[term_of(name)] = sums.get(term_of(name), 0.0) + value
+    return sums
 
 
 def _draw_metrics(axes, evals, metric_names):

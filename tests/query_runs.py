@@ -26,6 +26,9 @@ TINY = {
         "pipeline": [*LOAD, RESIZE, {"type": "RandomFlip", "prob": 0.5}, PACK]}},
     "val_dataloader": {"batch_size": 4, "num_workers": 0, "dataset": {
         "pipeline": [LOAD[0], RESIZE, LOAD[1], PACK]}},
+    "optim_wrapper": {"optimizer": {"lr": 0.001}, "clip_grad": {"max_norm": 1.0},
+                      "paramwise_cfg": {"custom_keys": {"backbone": {"lr_mult": 1.0}}}},
+    "auto_scale_lr": {"base_batch_size": 8},
     "train_cfg": {"max_epochs": 3, "val_interval": 100},
     "param_scheduler": [
         {"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "begin": 0, "end": 4},
