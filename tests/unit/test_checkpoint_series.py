@@ -1,6 +1,8 @@
 """Which checkpoints of a run stay, what they are called, and which one is the newest."""
 
 import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ from common.checkpoint import load_checkpoint
 from common.checkpoint_series import (
     BestCheckpoints,
     CheckpointSeries,
+    checkpoint_rules,
+    find_single,
     is_greater_better,
     load_newest_single,
     read_last_checkpoint,
@@ -177,3 +181,49 @@ def test_the_name_says_which_direction_is_better(metric, greater):
 def test_a_name_that_says_nothing():
     with pytest.raises(InputError, match="speed"):
         is_greater_better("speed")
+
+
+def hook(**changes):
+    settings = {"interval": 5, "by_epoch": False, "max_keep_ckpts": 2, "out_dir": None,
+                "save_best": None, "rule": None}
+    return SimpleNamespace(**settings | changes)
+
+
+@pytest.mark.parametrize("out_dir, folder", [
+    (None, "runs/a"), ("{tmp}/runs/a", "runs/a"), ("{tmp}/runs/a/", "runs/a"), ("runs/a", "runs/a"),
+    ("{tmp}/elsewhere", "{tmp}/elsewhere/a"), ("elsewhere/", "elsewhere/a")])
+def test_where_a_hook_wants_them(tmp_path, monkeypatch, out_dir, folder):
+    """MMDetection's rule, but a relative path or a trailing slash is no other folder."""
+    monkeypatch.chdir(tmp_path)
+    series, best = checkpoint_rules(
+        hook(out_dir=out_dir and out_dir.format(tmp=tmp_path)), Path("runs/a"), [], save_every=7)
+    assert series.folder == best.folder == Path(folder.format(tmp=tmp_path))
+    assert series.run_folder == Path("runs/a")
+    assert (series.interval, series.by_epoch) == (5, False)
+    assert (series.max_keep, series.save_every) == (2, 7)
+    assert best.metrics == ()
+
+
+def test_best_metrics_are_known_before_training(tmp_path):
+    known = ["coco/bbox_mAP", "coco/segm_mAP"]
+    for given, names in (("auto", ("auto",)), (("auto", known[1]), ("auto", known[1]))):
+        assert checkpoint_rules(hook(save_best=given), tmp_path, known)[1].metrics == names
+    with pytest.raises(InputError, match=r"no coco/segm_map; .*Did you mean coco/segm_mAP\?"):
+        checkpoint_rules(hook(save_best="coco/segm_map"), tmp_path, known)
+
+
+def test_what_resume_names(tmp_path):
+    def find(wanted):
+        found = find_single(wanted, tmp_path, tmp_path, warnings.append)
+        return found and found[0].name
+
+    warnings = []
+    assert find(None) is None
+    assert find("latest") is None
+    with pytest.raises(InputError, match="no interrupted state"):
+        find("interrupt")
+    with pytest.raises(InputError, match=r"iter_3\.pth: does not exist"):
+        find(str(tmp_path / "iter_3.pth"))
+    run(CheckpointSeries(tmp_path, run_folder=tmp_path), range(1, 15), stop_at=13)
+    assert find("latest") == find("interrupt") == "iter_13.pth"
+    assert find(str(tmp_path / "epoch_1.pth")) == "epoch_1.pth"

@@ -16,6 +16,7 @@ from common.plots import (
     MAX_CURVE_POINTS,
     _numbers,
     _running_mean,
+    _summed,
     _thinned,
     draw_instances,
     instance_colours,
@@ -249,3 +250,10 @@ def test_import_brings_no_drawing_library():
     code = f"import sys, common.plots; print({heavy} & set(sys.modules) or 'none')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "none"
+
+
+def test_losses_of_one_term_make_one_curve():
+    losses = {"s0.a": 1.0, "s1.a": 2.0, "s0.b": None}
+    summed = _summed(losses, lambda name: name.partition(".")[2])
+    assert summed["a"] == 3.0
+    assert math.isnan(summed["b"])
