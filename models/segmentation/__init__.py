@@ -25,6 +25,7 @@ from models.segmentation.weights import (
     load_original_state_dict,
     load_partly,
     load_weights_file,
+    original_weights,
     start_weights,
     to_original_state_dict,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "load_partly",
     "load_seg_config",
     "load_weights_file",
+    "original_weights",
     "pairs_to_overrides",
     "pixel_accuracy",
     "scoring",

@@ -120,6 +120,14 @@ def to_original_state_dict(net: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def original_weights(module: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """`to_original_state_dict` of a module's encoder and decoder, by these names."""
+    return {
+        "encoder": to_original_state_dict(module.encoder),
+        "decoder": to_original_state_dict(module.decoder),
+    }
+
+
 def _load(net, state_dict, source):
     own = net.state_dict()
     ignored = _CLASSIFIERS.get(type(net), ())
@@ -163,15 +171,15 @@ def _few(keys):
 
 
 def start_weights(
-    run: Any, nets: Mapping[str, nn.Module], model: Any, pretrained: str | None,
-    folders: Sequence[str | Path],
+    run: Any, module: nn.Module, model: Any, pretrained: str | None, folders: Sequence[str | Path]
 ) -> None:
-    """Weights to train from, for {"encoder": ..., "decoder": ...}; run.log says which (all ranks).
+    """Weights to train from, for module's encoder and decoder; run.log says which (all ranks).
 
     pretrained: a checkpoint of ours or the original's, of any classes: what fits is taken. It goes
                 before the config's section `model`, whose weights_* must fit
     folders:    where the ImageNet files are looked for
     """
+    nets = {"encoder": module.encoder, "decoder": module.decoder}
     if pretrained:
         checkpoints, suffix = checkpoint_of(pretrained)
         pair = dict(zip(nets, checkpoints.paths(suffix), strict=True))
