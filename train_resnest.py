@@ -112,6 +112,7 @@ class Job:
     optimizer: Any = None
     precision: Any = None
     ema: Any = None  # AveragedModel with --ema
+    resumed: bool = False
     history: ClassHistory = field(default_factory=ClassHistory)
     metrics: Any = None  # scores of the last validation
     scores: Any = None  # what it found: ClassScores, on rank 0 of all ranks
@@ -267,7 +268,7 @@ def resume(job, path, saved):
         iteration = (job.cfg.TRAINING.START_EPOCHS or saved["epoch"] + 1) * job.per_epoch
     restore_state({"scaler": None, "ema": None, **saved}, job.optimizer, job.precision.scaler,
                   job.ema)
-    job.history = ClassHistory.unpack(saved, iteration)
+    job.history, job.resumed = ClassHistory.unpack(saved, iteration), True
     run.log(f"Resuming {path} at iteration {iteration}, epoch {iteration // job.per_epoch}.")
     return iteration
 
@@ -316,7 +317,7 @@ def train(job, start):
     guard = NonFiniteGuard(run, flags.nan)
     images = cfg.TRAINING.BATCH_SIZE * run.world_size * flags.accumulate
     meter = Meter(run.device, images, flags.log_every, run.warn)
-    if flags.resume and start > 0 and start % job.per_epoch == 0 and not flags.dry_run:
+    if job.resumed and start > 0 and start % job.per_epoch == 0 and not flags.dry_run:
         end_epoch(job, start, 0.0)  # what a stop may have left undone there
 
     job.net.train()
@@ -465,11 +466,9 @@ def finish(job, iteration):
 
 def open_run_folder(job, start=None):
     """Begin to write the run's files; `start` None is an evaluation, which only appends."""
-    training = start is not None
-    resumes = training and job.flags.resume and start > 0
-    job.run.open_folder(job.folder, to_yaml(job.cfg), start if resumes else None,
-                        append=not training, tensorboard=job.flags.tensorboard)
-    if resumes:
+    job.run.open_folder(job.folder, to_yaml(job.cfg), start if job.resumed else None,
+                        append=start is None, tensorboard=job.flags.tensorboard)
+    if job.resumed:
         job.run.record({"event": "resume", "iteration": start})
 
 

@@ -196,6 +196,8 @@ def build_network(cfg: ResNeStConfig, num_classes: int) -> nn.Module:
 def _config_file(named):
     """Where it lies: as given, below the project's folder, or among its recipes by name."""
     recipes = PROJECT / "configs" / "resnest"
-    places = (Path(named), PROJECT / named, recipes / f"{named}.yaml", recipes / named)
+    places = [Path(named), PROJECT / named, recipes / f"{named}.yaml", recipes / named]
+    if Path(named).parent.name == "configs":  # where the original has its files
+        places.append(recipes / Path(named).name)
     found = next((place for place in places if place.is_file()), None)
     return found or (Path(named) if Path(named).suffix else recipes / f"{named}.yaml")

@@ -86,6 +86,11 @@ def test_the_originals_checkpoint_is_resumed(classify, unbroken, tmp_path):
     assert last["acclist_val"] == pytest.approx(unbroken.load("checkpoint_1.pth")["acclist_val"])
     # the file that was resumed from is as it was (the original would overwrite one of its own)
     assert not (run.out / "checkpoint_-1.pth").exists()
+    # without a checkpoint a run from START_EPOCHS on is a fresh one
+    late = classify("--resume latest TRAINING.START_EPOCHS 1", out="late")
+    assert list(late.losses) == list(range(6, 12))
+    assert [event["iteration"] for event in late.evals] == [12]
+    assert "checkpoint_0.pth" not in late.names
     # a START_EPOCHS of the config counts more than the file's epoch
     moved = classify("--resume theirs.pth TRAINING.START_EPOCHS 1 TRAINING.EPOCHS 2", out="moved")
     assert list(moved.losses) == list(range(6, 12))

@@ -224,7 +224,8 @@ def test_weights_are_found_by_file_or_by_name(tmp_path, monkeypatch):
 
 def test_configs_are_found_by_name_and_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("resnest101", "resnest101.yaml", "configs/resnest/resnest101.yaml"):
+    for name in ("resnest101", "resnest101.yaml", "configs/resnest/resnest101.yaml",
+                 "configs/resnest101.yaml"):
         assert load_resnest_config(name).MODEL.NAME == "resnest101"
     with pytest.raises(InputError, match=r"resnest11.yaml: no such .* mean resnest101.yaml\?"):
         load_resnest_config("resnest11")
