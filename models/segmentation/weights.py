@@ -47,8 +47,14 @@ IMAGENET_FILES = {name: (_ADDRESS + name, "") for name in _FILE_NAMES.values()}
 
 
 def imagenet_file(arch: str) -> str:
-    """Name of the ImageNet file that the original starts the encoder `arch` from."""
-    return _FILE_NAMES[arch.lower().removesuffix("dilated")]
+    """Name of the ImageNet file that the original starts the encoder `arch` from.
+
+    Raises InputError for an encoder of ours, which has none.
+    """
+    name = arch.lower().removesuffix("dilated")
+    if name not in _FILE_NAMES:
+        raise InputError(f"{arch} has no ImageNet file: set MODEL.weights_encoder none, or a file")
+    return _FILE_NAMES[name]
 
 
 def find_imagenet_file(arch: str, folders: Sequence[str | Path]) -> Path:

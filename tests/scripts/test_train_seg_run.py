@@ -24,7 +24,7 @@ EPOCH_LINE = re.compile(
 FLAGS = {
     "opts": None, "cfg": "config/ade20k-resnet50dilated-ppm_deepsup.yaml", "gpus": "0-3",
     "predict": None, "resume": None, "device": None, "amp": "off", "compile": False,
-    "channels_last": None, "accumulate": 1, "clip_grad": None, "ema": None, "seed": None,
+    "channels_last": False, "accumulate": 1, "clip_grad": None, "ema": None, "seed": None,
     "workers": None, "max_iters": None, "log_every": None, "save_every": None,
     "force_resume": False, "pretrained": None, "eval_only": False, "export": None,
     "dry_run": False, "check_data": False, "bad_images": "stop", "nan": "stop",
@@ -246,7 +246,7 @@ def test_two_processes_share_their_batch_statistics(segment, torchrun):
 
 def test_paths_of_the_loop(segment):
     plain = ended_well(segment("--max-iters 2"))
-    other = ended_well(segment("--max-iters 2 --no-channels-last --workers 2", out="other"))
+    other = ended_well(segment("--max-iters 2 --channels-last --workers 2", out="other"))
     # float32 in another order; what an update makes of the difference is anyone's guess
     assert other.losses[0] == pytest.approx(plain.losses[0], rel=1e-4)
     assert list(other.losses) == [0, 1]
