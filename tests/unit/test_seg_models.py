@@ -174,3 +174,15 @@ def test_momentum_schedule():
     assert corrected_momentum(0.1, 5) > corrected_momentum(0.1, 6) > 0.1
     NormMomentum(norm, momentum=0.05).set(3)
     assert norm.momentum == 0.05
+
+
+def test_our_small_encoder():
+    encoder = build_encoder("ResNet10SmallDilated", 128)
+    maps = encoder(torch.zeros(1, 3, 64, 96), return_feature_maps=True)
+    assert [tuple(x.shape[1:]) for x in maps] == [
+        (16, 16, 24), (32, 8, 12), (64, 8, 12), (128, 8, 12)]
+    for decoder in ("c1_deepsup", "ppm_deepsup"):
+        main, auxiliary = build_decoder(decoder, 128, 5).eval()(maps)
+        assert main.shape == auxiliary.shape == (1, 5, 8, 12)
+    with pytest.raises(InputError, match=r"MODEL\.weights_encoder none"):
+        imagenet_file("resnet10smalldilated")
