@@ -106,7 +106,7 @@ class Job:
     run: Any  # common.run.Run
     cfg: Any  # the config in force
     names: tuple  # the classes
-    indexes: dict  # {"train": ..., "valid": ...}: annotation indexes of the parts that are needed
+    indexes: dict  # {"train": ..., "valid": ...}: annotation indexes of the needed parts
     folder: Path  # the work directory
     series: Any  # the regular checkpoints
     best: Any  # the best ones
@@ -115,7 +115,7 @@ class Job:
     per_epoch: int = 1  # updates
     valid_set: Any = None
     net: Any = None  # the bare network
-    step_net: Any = None  # compiled, and wrapped for several processes
+    step_net: Any = None  # wrapped for several processes
     optimizer: Any = None
     precision: Any = None
     ema: Any = None  # AveragedModel with --ema
@@ -241,8 +241,10 @@ def build(job):
     job.optimizer = OrderedAdamW(groups, trained, lr=settings.lr, betas=settings.betas)
     job.log = MMLog(run, cfg.name, per_epoch=job.per_epoch, max_epochs=cfg.train_cfg.max_epochs,
                     interval=flags.log_every, window=cfg.log_processor.window_size)
-    net = torch.compile(job.net) if flags.compile else job.net
-    job.step_net = run.wrap(net.train())
+    if flags.compile:  # what lies before the matching, which is no tensor work
+        for part in (job.net.backbone, job.net.neck, *job.net.roi_head["bbox_head"]):
+            part.compile()
+    job.step_net = run.wrap(job.net.train())
 
 
 # --- where to start
@@ -453,9 +455,8 @@ def open_run_folder(job, start=None):
     """Begin to write the run's files; `start` None is an evaluation, which only appends."""
     flags, run = job.flags, job.run
     stamp = run.broadcast(new_stamp())
-    resume_from = start or None
-    if start and validation_due(job, start):
-        resume_from = start - 0.5  # that validation comes again: its score is cut too
+    # a validation that comes again is cut too
+    resume_from = start - 0.5 * validation_due(job, start) if start else None
     run.open_folder(job.folder, to_yaml(job.cfg), resume_from, append=start is None,
                     tensorboard=flags.tensorboard, log_too=job.folder / stamp / f"{stamp}.log")
     if run.is_main:
@@ -534,10 +535,9 @@ def validate(job, iteration):
 
 def best_weights(job, iteration):
     """What a best checkpoint holds: the scored weights, no optimizer."""
-    content = checkpoint(job, iteration)
-    content.pop("optimizer")
-    return content | {"state_dict": job.scored_net.state_dict(),
-                      "training": content["training"] | {"ema": None}}
+    content = checkpoint(job, iteration) | {"state_dict": job.scored_net.state_dict()}
+    del content["optimizer"]
+    return content | {"training": content["training"] | {"ema": None}}
 
 
 def evaluate(job, iteration):
