@@ -35,16 +35,18 @@ class ScriptRun:
                                    preexec_fn=preexec)
         if stop:
             number, count = stop
-            self._wait_for(count, process)
+            self._wait_for(count, process, timeout)
             process.send_signal(number)
         self.text, self.err_text = process.communicate(timeout=timeout)
         self.status = process.returncode
         self.err = self.err_text.splitlines()
 
-    def _wait_for(self, count, process):
-        deadline = time.monotonic() + 120
+    def _wait_for(self, count, process, timeout):
+        deadline = time.monotonic() + timeout
         while len(self.train_events) < count and process.poll() is None:
-            assert time.monotonic() < deadline, "no progress"
+            if time.monotonic() > deadline:
+                process.kill()
+                raise AssertionError("no progress")
             time.sleep(0.02)
 
     @property
