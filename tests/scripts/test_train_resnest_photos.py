@@ -1,0 +1,48 @@
+"""Real photos: small ones are learnt from random weights, resnest50 runs on large ones."""
+
+import json
+
+import pytest
+from script_run import ROOT, ScriptRun
+
+
+def run_script(folder, *words, **how):
+    return ScriptRun("train_resnest.py", ["--outdir", folder / "out", *words], folder,
+                     folder / "out", **how)
+
+
+@pytest.mark.slow
+def test_a_thousand_small_photos_are_learnt_from_random_weights(datasets, tmp_path):
+    photos = datasets("cifar10_small").resolve()
+    run = run_script(tmp_path, "--config-file", ROOT / "configs" / "resnest" / "small.yaml",
+                     "DATA.ROOT", photos, timeout=3600)
+    assert run.status == 0, run.err_text
+    scores = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert scores["top1"] >= 45, scores
+
+
+@pytest.mark.slow
+def test_resnest50_trains_on_large_photos_from_end_to_end(datasets, tmp_path):
+    photos = datasets("hymenoptera").resolve()
+    run = run_script(tmp_path, "--config-file", "resnest50", "DATA.ROOT", photos,
+                     "TRAINING.EPOCHS", "2", "OPTIMIZER.WARMUP_EPOCHS", "1",
+                     "TRAINING.BATCH_SIZE", "16", "TRAINING.TEST_BATCH_SIZE", "16",
+                     "TRAINING.WORKERS", "1", timeout=3600, env={"OMP_NUM_THREADS": "2"})
+    assert run.status == 0, run.err_text
+    assert run.err == []
+    assert len(run.evals) == 2
+    assert all(event["metrics"]["top5"] == 100.0 for event in run.evals)
+    saved = {path.name for path in (tmp_path / "out").glob("*.pth")}
+    assert saved == {"checkpoint_0.pth", "checkpoint_1.pth", "checkpoint_final.pth",
+                     "model_best.pth", "model_weights.pth"}
+
+
+def test_large_photos_train_without_a_warning(datasets, tmp_path):
+    photos = datasets("hymenoptera").resolve()
+    run = run_script(tmp_path, "--max-iters", "2", "--workers", "1", "--log-every", "1",
+                     "DATA.ROOT", photos, "DATA.CROP_SIZE", "96", "DATA.RAND_AUG", "True",
+                     "MODEL.NAME", "resnest14_small", "TRAINING.BATCH_SIZE", "16")
+    assert run.status == 0, run.err_text
+    assert run.err == []
+    assert len(run.losses) == 2
+    assert "Validation: Top1: " in run.text
