@@ -1,6 +1,6 @@
 # Needs nothing but make and Python 3.10 to 3.13.
 #   make demo   a virtual environment, the packages, a network trained on drawn scenes, its score and pictures
-#   make test   the linter and every test that needs neither a GPU nor more than a few seconds
+#   make test   the linter and every test that needs neither a GPU nor minutes
 #   make slow   the long tests (overfitting real photos, ...)
 
 PYTHON ?= python3
@@ -9,14 +9,23 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test slow install lint clean
+.PHONY: demo test test-rooms test-scripts slow install lint clean
 
 demo: install
 	$(BIN)/python train_yolact.py --config yolact_shapes --save_folder weights/demo --log_folder logs/demo --validation_epoch 5 --num_workers 1
 
-# One thread: small networks gain nothing from more, and other work on the machine costs less.
+# One thread each: small networks gain nothing from more, and other work on the machine costs less.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+# Side by side in processes of their own: some tests take over signals and standard streams.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	$(MAKE) -j2 test-rooms test-scripts
+
+test-rooms: install
+	$(PYTEST) tests --ignore tests/scripts
+
+test-scripts: install
+	$(PYTEST) tests/scripts
 
 slow: install
 	$(BIN)/python -m pytest -q -m slow
