@@ -19,7 +19,7 @@ CLASSES = ("ellipse", "rectangle", "triangle", "star", "ring", "bow")
 MIN_SIZE_PX = 32
 RADIUS_REL = (0.2, 0.34)  # of the shorter side
 CROWD_CHANCE = 0.05
-MOST_OBJECTS = 3
+NUM_OBJECTS = (1, 3)
 
 SUBPIXELS = 4  # shapes are filled on a grid this much finer: 17 levels of edge coverage
 MIN_RADIUS_PX = 6.0
@@ -70,6 +70,7 @@ def render_scene(
     classes: tuple[str, ...] = CLASSES,
     *,
     labels: tuple[int, ...] | None = None,
+    num_objects: tuple[int, int] = NUM_OBJECTS,
     radius_rel: tuple[float, float] = RADIUS_REL,
     crowd_chance: float = CROWD_CHANCE,
 ) -> Scene:
@@ -77,8 +78,9 @@ def render_scene(
 
     size:          (h, w) in pixels, each at least 32
     classes:       names out of CLASSES; labels are indices into them
-    labels:        what to place, front first (None: 1 to MOST_OBJECTS random ones); an object
-                   that finds no place where enough of it shows is left out, never the first one
+    labels:        what to place, front first (None: random ones); an object that finds no place
+                   where enough of it shows is left out, never the first one
+    num_objects:   fewest and most random ones
     radius_rel:    range of the objects' outer radius as a fraction of the shorter side
     crowd_chance:  probability of one crowd behind the objects
     Raises ValueError for smaller sizes, unknown classes and an empty list of labels.
@@ -90,7 +92,7 @@ def render_scene(
     if unknown:
         raise ValueError(f"unknown shapes {sorted(unknown)}; known: {', '.join(CLASSES)}")
     if labels is None:
-        labels = rng.randint(len(classes), size=rng.randint(1, MOST_OBJECTS + 1))
+        labels = rng.randint(len(classes), size=rng.randint(num_objects[0], num_objects[1] + 1))
     if len(labels) == 0:
         raise ValueError("a scene needs at least one object")
     wanted = [(int(label), False) for label in labels]

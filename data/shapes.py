@@ -29,6 +29,8 @@ JPEG_QUALITY = 95
 # The embedded sets: enough to learn from, a few seconds to draw.
 SAMPLE_SIZE_PX = 160
 SAMPLE_TRAIN, SAMPLE_VAL = 1200, 96
+# Label maps: larger objects, or four fifths of what is learnt would be the background.
+LABEL_MAP_OBJECTS, LABEL_MAP_RADIUS_REL = (2, 4), (0.28, 0.45)
 CLASS_SIZE_PX = 96
 CLASS_TRAIN, CLASS_VAL = 500, 30  # per class
 SAMPLE_SEED = 7
@@ -94,11 +96,12 @@ def ensure_shapes(root: str | Path, kind: str) -> CocoPaths | AdePaths | ClassPa
     Raises SaveError when the folder cannot be written, ValueError for another kind.
     """
     sample = (SAMPLE_TRAIN, SAMPLE_VAL, SAMPLE_SIZE_PX, SAMPLE_SEED)
+    large = {"num_objects": LABEL_MAP_OBJECTS, "radius_rel": LABEL_MAP_RADIUS_REL}
     class_sample = (CLASS_TRAIN, CLASS_VAL, CLASS_SIZE_PX, SAMPLE_SEED)
     if kind == "coco":
         write, paths = lambda folder: write_coco(folder, *sample), coco_paths
     elif kind == "ade":
-        write, paths = lambda folder: write_ade(folder, *sample), ade_paths
+        write, paths = lambda folder: write_ade(folder, *sample, **large), ade_paths
     elif kind == "classes":
         write, paths = lambda folder: write_class_folders(folder, *class_sample), class_paths
     else:
@@ -182,11 +185,13 @@ def write_ade(
     size: int,
     seed: int,
     classes: Sequence[str] = CLASSES,
+    **scene: Any,
 ) -> AdePaths:
     """Write a set in ADE20K's layout: JPEG images, 8-bit label PNGs, odgt lists.
 
-    Labels: 1 background, 2, 3, ... the classes in their order, 0 (unlabelled) for crowds. The
-    scenes are those of `write_coco` with the same arguments.
+    scene: options of `data.scenes.render_scene`
+    Labels: 1 background, 2, 3, ... the classes in their order, 0 (unlabelled) for crowds. Without
+    options the scenes are those of `write_coco` with the same arguments.
     """
     paths = ade_paths(folder)
     splits = (
@@ -198,12 +203,12 @@ def write_ade(
             (paths.root / content / part).mkdir(parents=True, exist_ok=True)
         lines = []
         for number in range(count):
-            scene = _scene(seed, split, number, size, classes)
-            height, width = scene.image.shape[:2]
+            drawn = _scene(seed, split, number, size, classes, **scene)
+            height, width = drawn.image.shape[:2]
             name = f"{stem}_{number + 1:08d}"
             image, label = f"images/{part}/{name}.jpg", f"annotations/{part}/{name}.png"
-            _write_jpeg(paths.root / image, scene.image)
-            _write_encoded(paths.root / label, ".png", semantic_labels(scene))
+            _write_jpeg(paths.root / image, drawn.image)
+            _write_encoded(paths.root / label, ".png", semantic_labels(drawn))
             record = {"fpath_img": image, "fpath_segm": label, "width": width, "height": height}
             lines.append(json.dumps(record) + "\n")
         odgt.write_text("".join(lines))
@@ -254,11 +259,11 @@ def mask_to_rle(mask: np.ndarray) -> dict:
     return {"size": list(mask.shape), "counts": counts.tolist()}
 
 
-def _scene(seed, split, number, size, classes):
+def _scene(seed, split, number, size, classes, **options):
     short = size * 3 // 4
     height, width = ((size, size), (size, short), (short, size))[number % 3]
     rng = np.random.RandomState((seed, split, number))
-    return render_scene(rng, (height, width), tuple(classes))
+    return render_scene(rng, (height, width), tuple(classes), **options)
 
 
 def _coco_object(each: SceneObject):

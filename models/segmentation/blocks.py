@@ -118,6 +118,13 @@ def dilate(layer: nn.Module, dilation: int) -> None:
             module.dilation = module.padding = (reach, reach)
 
 
+def remove_stride(layer: nn.Module) -> None:
+    """Give every convolution inside `layer` stride 1, in place; parameters stay as they are."""
+    for module in layer.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+
+
 def init_like_original(encoder: nn.Module) -> None:
     """The original's start without a file: normal, deviation sqrt(2 / (kh kw out)), norms 1 / 0."""
     for module in encoder.modules():

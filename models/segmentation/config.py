@@ -12,7 +12,7 @@ CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "seg"
 # Channels of an encoder's last map, and its stride.
 _ENCODERS = {
     "mobilenetv2dilated": (320, 8),
-    "resnet10smalldilated": (128, 8),
+    "resnet10small": (256, 8),
     "resnet18": (512, 32),
     "resnet18dilated": (512, 8),
     "resnet50": (2048, 32),
@@ -22,8 +22,13 @@ _ENCODERS = {
     "resnext101": (2048, 32),
     "hrnetv2": (720, 4),
 }
-_DECODERS = ("c1", "c1_deepsup", "ppm", "ppm_deepsup", "upernet", "upernet_lite")
+_DECODERS = ("c1", "c1_deepsup", "ppm", "ppm_deepsup", "upernet", "upernet_lite",
+             "upernet_small")
+# The feature pyramids enlarge everything to stride 4; their channels are made for these encoders.
 _UPERNET_STRIDE = 4
+_BOTTLENECKS = ("resnet50", "resnet50dilated", "resnet101", "resnet101dilated", "resnext101")
+_UPERNET_ENCODERS = {
+    "upernet": _BOTTLENECKS, "upernet_lite": _BOTTLENECKS, "upernet_small": ("resnet10small",)}
 
 
 @dataclass(frozen=True)
@@ -256,13 +261,12 @@ def _misfits(model, dataset):
     channels, stride = _ENCODERS[encoder]
     if model.fc_dim != channels:
         faults.append(f"MODEL.fc_dim {model.fc_dim}: {encoder} gives {channels} channels")
-    if decoder.startswith("upernet"):
+    if decoder in _UPERNET_ENCODERS:
         stride = _UPERNET_STRIDE
-        if channels != 2048:
-            faults.append(
-                f"MODEL.arch_decoder {decoder} wants maps of 256, 512, 1024 and 2048 channels: "
-                f"resnet50, resnet101 or resnext101, not {encoder}"
-            )
+        fitting = _UPERNET_ENCODERS[decoder]
+        if encoder not in fitting:
+            faults.append(f"MODEL.arch_decoder {decoder} wants the maps of {' or '.join(fitting)}, "
+                          f"not of {encoder}")
     elif model.is_deep_supervised and encoder == "hrnetv2":
         faults.append("MODEL.arch_decoder: hrnetv2 has one map only: take c1 or ppm")
     if dataset.segm_downsampling_rate != stride:

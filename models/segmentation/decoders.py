@@ -1,4 +1,4 @@
-"""The original's six decoders: feature maps in, class scores out.
+"""The original's six decoders and a small one: feature maps in, class scores out.
 
 Every decoder takes the encoder's list of maps and `segSize`. With `use_softmax` (evaluation) it
 returns probabilities [B, num_class, *segSize]; without, log-probabilities at its own resolution,
@@ -89,26 +89,28 @@ class PPM(nn.Module):
 class UPerNet(nn.Module):
     """Pyramid pooling on top of a feature pyramid. Xiao et al., arXiv:1807.10221.
 
-    Wants four maps of 256, 512, 1024 and `fc_dim` channels.
+    widths:        channels of the first three of the four maps that it wants, `fc_dim` the last's
+    fpn_dim:       channels of the feature pyramid
+    pool_channels: channels of each pooled branch
     """
 
-    def __init__(self, num_class, fc_dim, use_softmax=False, fpn_dim=512):
+    def __init__(self, num_class, fc_dim, use_softmax=False, fpn_dim=512,
+                 pool_channels=_POOL_CHANNELS, widths=(256, 512, 1024)):
         super().__init__()
         self.use_softmax = use_softmax
         self.ppm_pooling = nn.ModuleList(nn.AdaptiveAvgPool2d(scale) for scale in POOL_SCALES)
         self.ppm_conv = nn.ModuleList(
-            conv_norm_relu(fc_dim, _POOL_CHANNELS, 1) for _ in POOL_SCALES
+            conv_norm_relu(fc_dim, pool_channels, 1) for _ in POOL_SCALES
         )
         self.ppm_last_conv = conv_norm_relu(
-            fc_dim + len(POOL_SCALES) * _POOL_CHANNELS, fpn_dim, 3
+            fc_dim + len(POOL_SCALES) * pool_channels, fpn_dim, 3
         )
-        laterals = (256, 512, 1024)
-        self.fpn_in = nn.ModuleList(conv_norm_relu(width, fpn_dim, 1) for width in laterals)
+        self.fpn_in = nn.ModuleList(conv_norm_relu(width, fpn_dim, 1) for width in widths)
         self.fpn_out = nn.ModuleList(
-            nn.Sequential(conv_norm_relu(fpn_dim, fpn_dim, 3)) for _ in laterals
+            nn.Sequential(conv_norm_relu(fpn_dim, fpn_dim, 3)) for _ in widths
         )
         self.conv_last = nn.Sequential(
-            conv_norm_relu((len(laterals) + 1) * fpn_dim, fpn_dim, 3),
+            conv_norm_relu((len(widths) + 1) * fpn_dim, fpn_dim, 3),
             nn.Conv2d(fpn_dim, num_class, 1),
         )
 

@@ -13,7 +13,7 @@ from models.segmentation.decoders import C1, PPM, UPerNet
 from models.segmentation.hrnet import HRNetV2
 from models.segmentation.mobilenet import MobileNetV2Dilated
 from models.segmentation.resnet import (
-    resnet10_small_dilated,
+    resnet10_small,
     resnet18,
     resnet50,
     resnet101,
@@ -23,7 +23,7 @@ from models.segmentation.weights import load_weights_file
 
 _ENCODERS = {
     "mobilenetv2dilated": MobileNetV2Dilated,
-    "resnet10smalldilated": resnet10_small_dilated,
+    "resnet10small": resnet10_small,
     "resnet18": resnet18,
     "resnet18dilated": partial(resnet18, dilated=True),
     "resnet50": resnet50,
@@ -40,6 +40,7 @@ _DECODERS = {
     "ppm_deepsup": partial(PPM, deep_sup=True),
     "upernet": UPerNet,
     "upernet_lite": partial(UPerNet, fpn_dim=256),
+    "upernet_small": partial(UPerNet, fpn_dim=32, pool_channels=32, widths=(32, 64, 128)),
 }
 _DECODER_NORM_BIAS = 1e-4
 

@@ -10,6 +10,7 @@ from models.segmentation.blocks import (
     dilate,
     init_like_original,
     norm,
+    remove_stride,
     residual_layer,
 )
 
@@ -57,9 +58,15 @@ class ResNetEncoder(nn.Module):
         return features if return_feature_maps else [x]
 
 
-def resnet10_small_dilated() -> ResNetEncoder:
-    """Ours, for CPUs: 0.3 million parameters, a twentieth of resnet18dilated's time."""
-    return ResNetEncoder(BasicBlock, (1, 1, 1, 1), (32, 16, 32, 64, 128), dilated=True)
+def resnet10_small() -> ResNetEncoder:
+    """Ours, for small images on CPUs: 1.2 million parameters, strides 4, 8, 8, 8.
+
+    Without dilation, which on a map of a few cells would mostly look beyond its border.
+    """
+    encoder = ResNetEncoder(BasicBlock, (1, 1, 1, 1), (32, 32, 64, 128, 256))
+    for layer in (encoder.layer3, encoder.layer4):
+        remove_stride(layer)
+    return encoder
 
 
 def resnet18(dilated: bool = False) -> ResNetEncoder:

@@ -177,12 +177,15 @@ def test_momentum_schedule():
 
 
 def test_our_small_encoder():
-    encoder = build_encoder("ResNet10SmallDilated", 128)
+    encoder = build_encoder("ResNet10Small", 256)
     maps = encoder(torch.zeros(1, 3, 64, 96), return_feature_maps=True)
     assert [tuple(x.shape[1:]) for x in maps] == [
-        (16, 16, 24), (32, 8, 12), (64, 8, 12), (128, 8, 12)]
+        (32, 16, 24), (64, 8, 12), (128, 8, 12), (256, 8, 12)]
     for decoder in ("c1_deepsup", "ppm_deepsup"):
-        main, auxiliary = build_decoder(decoder, 128, 5).eval()(maps)
+        main, auxiliary = build_decoder(decoder, 256, 5).eval()(maps)
         assert main.shape == auxiliary.shape == (1, 5, 8, 12)
+    scores = build_decoder("UPerNet_Small", 256, 5).eval()(maps)
+    assert scores.shape == (1, 5, 16, 24)
+    assert torch.allclose(scores.exp().sum(1), torch.ones(1, 16, 24))
     with pytest.raises(InputError, match=r"MODEL\.weights_encoder none"):
-        imagenet_file("resnet10smalldilated")
+        imagenet_file("resnet10small")

@@ -167,6 +167,17 @@ def test_sample_sets_are_drawn_once_and_the_same(tmp_path, kind, small_samples):
     assert [each.name for each in (tmp_path / "a").iterdir()] == [kind]
 
 
+def test_the_sample_label_maps_are_full(tmp_path, monkeypatch):
+    for name, number in (("SAMPLE_TRAIN", 20), ("SAMPLE_VAL", 1)):
+        monkeypatch.setattr(shapes, name, number)
+    ensure_shapes(tmp_path, "ade")
+    labels = [np.array(Image.open(file))
+              for file in (tmp_path / "ade/annotations/training").iterdir()]
+    shares = [np.mean(each > 1) for each in labels]
+    assert np.mean(shares) > 0.25
+    assert min(len(set(np.unique(each)) - {0, 1}) for each in labels) >= 1
+
+
 def test_existing_folders_are_left_alone(tmp_path, small_samples):
     ensure_shapes(tmp_path, "coco")
     (tmp_path / "coco/annotations/instances_val.json").unlink()
