@@ -14,12 +14,12 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from common.errors import InputError, did_you_mean
+from data.bad_images import read_or_black, usable_sample
 from data.decode import MAX_PIXELS, check_image
 from data.loader import SampleKey
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _STREAM = 3  # first word of the seed sequences; data.loader has the first two
-MAX_REPLACEMENTS = 100  # unreadable images in a row before the run gives up
 
 
 class ClassFolders:
@@ -109,33 +109,18 @@ class ClassificationDataset(Dataset):
 
     def _train_sample(self, key):
         streams = self._streams(key)
-        index, skipped = key.index, []
-        for _ in range(MAX_REPLACEMENTS):
-            try:
-                image = read_rgb(self.folders.path(index))
-            except InputError as error:
-                if not self._skip_bad:
-                    raise
-                skipped += error.faults
-                index = streams["rng"].randrange(len(self))
-                continue
-            return self._sample(self.transform(image, **streams), index, skipped)
-        raise InputError([
-            *skipped,
-            f"{self.folders.folder}: {MAX_REPLACEMENTS} images in a row could not be read; check "
-            "the data with --check-data",
-        ])
+
+        def sample_at(index):
+            image = read_rgb(self.folders.path(index))
+            return self._sample(self.transform(image, **streams), index)
+
+        return usable_sample(sample_at, key.index, lambda: streams["rng"].randrange(len(self)),
+                             skip=self._skip_bad, source=self.folders.folder)
 
     def _eval_sample(self, index):
-        skipped = []
-        try:
-            image = read_rgb(self.folders.path(index))
-        except InputError as error:
-            if not self._skip_bad:
-                raise
-            # It still counts, as a wrong answer most likely: leaving it out would raise the score.
-            image, skipped = Image.new("RGB", (256, 256)), error.faults
-        return self._sample(self.transform(image), index, skipped)
+        image, skipped = read_or_black(lambda: read_rgb(self.folders.path(index)),
+                                       lambda: Image.new("RGB", (256, 256)), skip=self._skip_bad)
+        return self._sample(self.transform(image), index) | {"skipped": skipped}
 
     def _streams(self, key):
         """The keywords of a random transform, functions of (seed, key) alone."""
@@ -148,9 +133,8 @@ class ClassificationDataset(Dataset):
             "generator": torch.Generator().manual_seed(for_torch),
         }
 
-    def _sample(self, image, index, skipped):
-        label = int(self.folders.labels[index])
-        return {"image": image, "label": label, "index": index, "skipped": skipped}
+    def _sample(self, image, index):
+        return {"image": image, "label": int(self.folders.labels[index]), "index": index}
 
 
 def collate_classes(samples: list[dict[str, Any]]) -> dict[str, Any]:

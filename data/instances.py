@@ -10,14 +10,13 @@ from pycocotools import mask as coco_mask
 from torch.utils.data import Dataset
 
 from common.errors import InputError
+from data.bad_images import read_or_black, usable_sample
 from data.coco_index import CocoIndex
 from data.decode import read_image
 from data.loader import SampleKey, sample_rng
 from data.yolact_draws import Geometry
 from data.yolact_pixels import resize_bitmap
 from data.yolact_transform import YolactTransform
-
-MAX_REPLACEMENTS = 100  # unusable samples in a row before the run gives up
 
 
 class InstanceDataset(Dataset):
@@ -82,36 +81,21 @@ class InstanceDataset(Dataset):
 
     def _train_sample(self, key):
         rng = sample_rng(self._seed, key)
-        position, skipped = key.index, []
-        for _ in range(MAX_REPLACEMENTS):
+
+        def sample_at(position):
             row = int(self._rows[position])
-            try:
-                image = self._read(row)
-            except InputError as error:
-                if not self._skip_bad:
-                    raise
-                skipped += error.faults
-            else:
-                sample = self._sample(row, image, rng)
-                if len(sample["target"]) or self._include_empty:
-                    return sample | {"skipped": skipped}
-            position = rng.randint(len(self._rows))
-        raise InputError([
-            *skipped,
-            f"{self._index.path}: {MAX_REPLACEMENTS} samples in a row were unreadable or had no "
-            "object; check the data with --check-data",
-        ])
+            sample = self._sample(row, self._read(row), rng)
+            return sample if len(sample["target"]) or self._include_empty else None
+
+        return usable_sample(sample_at, key.index, lambda: rng.randint(len(self._rows)),
+                             skip=self._skip_bad, source=self._index.path)
 
     def _eval_sample(self, position):
-        row, skipped = int(self._rows[position]), []
-        try:
-            image = self._read(row)
-        except InputError as error:
-            if not self._skip_bad:
-                raise
-            # Its objects still count as not found; leaving the image out would raise the score.
-            image = np.zeros((*self._index.image_hw[row].tolist(), 3), np.uint8)
-            skipped = error.faults
+        row = int(self._rows[position])
+        image, skipped = read_or_black(
+            lambda: self._read(row),
+            lambda: np.zeros((*self._index.image_hw[row].tolist(), 3), np.uint8),
+            skip=self._skip_bad)
         return self._sample(row, image, None) | {"skipped": skipped}
 
     def _read(self, row):

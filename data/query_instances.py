@@ -13,8 +13,9 @@ import torch
 from torch.utils.data import Dataset
 
 from common.errors import InputError
+from data.bad_images import read_or_black, usable_sample
 from data.coco_index import CocoIndex
-from data.instances import MAX_REPLACEMENTS, rasterise, read_indexed
+from data.instances import rasterise, read_indexed
 from data.loader import SampleKey, sample_rng
 from data.query_open import category_labels
 from data.query_transform import Geometry, draw_geometry
@@ -128,32 +129,20 @@ class QueryInstDataset(Dataset):
 
     def _train_sample(self, key):
         rng = sample_rng(self._seed, key)
-        position, skipped = key.index, []
-        for _ in range(MAX_REPLACEMENTS):
+
+        def sample_at(position):
             row = int(self._rows[position])
-            try:
-                image = self._read(row)
-            except InputError as error:
-                if not self._skip_bad:
-                    raise
-                skipped += error.faults
-                position = rng.randint(len(self._rows))
-                continue
-            sample = self._sample(row, image, self._cfg.transforms, rng, truth=True)
-            return sample | {"skipped": skipped}
-        raise InputError([*skipped, f"{self._index.path}: {MAX_REPLACEMENTS} images in a row were "
-                          "unreadable; check the data with --check-data"])
+            return self._sample(row, self._read(row), self._cfg.transforms, rng, truth=True)
+
+        return usable_sample(sample_at, key.index, lambda: rng.randint(len(self._rows)),
+                             skip=self._skip_bad, source=self._index.path)
 
     def _eval_sample(self, position):
-        row, skipped = int(self._rows[position]), []
-        try:
-            image = self._read(row)
-        except InputError as error:
-            if not self._skip_bad:
-                raise
-            # Its objects still count as not found; leaving the image out would raise the score.
-            image = np.zeros((*self._index.image_hw[row].tolist(), 3), np.uint8)
-            skipped = error.faults
+        row = int(self._rows[position])
+        image, skipped = read_or_black(
+            lambda: self._read(row),
+            lambda: np.zeros((*self._index.image_hw[row].tolist(), 3), np.uint8),
+            skip=self._skip_bad)
         return self._sample(row, image, self._cfg.transforms, None) | {"skipped": skipped}
 
     def _read(self, row):
@@ -170,7 +159,6 @@ class QueryInstDataset(Dataset):
             "ori_shape": (height, width),
             "scale_factor": geometry.factors,
             "image_id": int(self._index.image_ids[row]),
-            "skipped": [],
         }
         return sample | self._objects(row, (width, height), geometry) if truth else sample
 
