@@ -59,6 +59,37 @@ def weighted_sum(x, weights, radix):
     """Sum over r of chunk r of `x` [B, R*C, H, W] times chunk r of `weights` [B, R*C, 1, 1]."""
     if radix == 1:
         return x * weights
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _WeightedSum.apply(x, weights, radix)
+    return _sum_of_products(x, weights, radix)
+
+
+class _WeightedSum(torch.autograd.Function):
+    """`_sum_of_products`; its gradient is written chunk by chunk, not joined from copies.
+
+    Some 3 % of a training step of resnest50 on a CPU. Compilers fuse the plain form themselves.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weights, radix):
+        ctx.radix = radix
+        ctx.save_for_backward(x, weights)
+        return _sum_of_products(x, weights, radix)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        x, weights = ctx.saved_tensors
+        grad_x, grad_weights = torch.empty_like(x), torch.empty_like(weights)
+        for out, out_weight, chunk, weight in zip(
+            *(each.chunk(ctx.radix, 1) for each in (grad_x, grad_weights, x, weights)), strict=True
+        ):
+            torch.mul(grad, weight, out=out)
+            out_weight.copy_((grad * chunk).sum((2, 3), keepdim=True))
+        return grad_x, grad_weights, None
+
+
+def _sum_of_products(x, weights, radix):
     total = None
     for chunk, weight in zip(x.chunk(radix, 1), weights.chunk(radix, 1), strict=True):
         total = chunk * weight if total is None else torch.addcmul(total, chunk, weight)

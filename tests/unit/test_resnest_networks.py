@@ -107,6 +107,20 @@ def test_split_attention_is_the_papers(radix, cardinality):
     torch.testing.assert_close(conv(x), wanted, rtol=1e-12, atol=1e-12)
 
 
+def test_weighted_sum_of_mixed_precisions():
+    """Under autocast the maps have half precision and softmax gives float32 weights."""
+    x = torch.rand(2, 6, 3, 4).bfloat16().requires_grad_()
+    weights = torch.rand(2, 6, 1, 1, requires_grad=True)
+    total = weighted_sum(x, weights, 2)
+    expected = (x.float() * weights).unflatten(1, (2, 3)).sum(1)
+    assert torch.allclose(total, expected)
+    grads = torch.autograd.grad(total.square().sum(), (x, weights))
+    wanted = torch.autograd.grad(expected.square().sum(), (x, weights))
+    for grad, want in zip(grads, wanted, strict=True):
+        assert grad.dtype == want.dtype
+        assert torch.allclose(grad.float(), want.float(), rtol=1e-2)
+
+
 def test_weighted_sum_has_gradients():
     x = torch.randn(2, 6, 2, 3, dtype=torch.float64, requires_grad=True)
     w = torch.randn(2, 6, 1, 1, dtype=torch.float64, requires_grad=True)
