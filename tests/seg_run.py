@@ -16,7 +16,7 @@ from data.shapes import write_ade
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {
     "_base_": str(ROOT / "configs" / "seg" / "shapes.yaml"),
-    "DATASET": {"imgSizes": [48], "imgMaxSize": 64},
+    "DATASET": {"imgSizes": [48], "imgMaxSize": 64, "segm_downsampling_rate": 8},
     "MODEL": {"arch_encoder": "mobilenetv2dilated", "fc_dim": 320, "arch_decoder": "c1_deepsup"},
     "TRAIN": {"batch_size_per_gpu": 2, "epoch_iters": 4, "num_epoch": 3, "workers": 0,
               "disp_iter": 2, "lr_encoder": 0.02, "lr_decoder": 0.02},
