@@ -12,7 +12,7 @@ BIN = $(VENV)/bin
 .PHONY: demo test test-rooms test-scripts slow install lint clean
 
 demo: install
-	$(BIN)/python train_yolact.py --config yolact_shapes --lr 0.01 --clip-grad 10 --num_workers 0 --validation_epoch 5 --save_folder weights/demo --log_folder logs/demo
+	$(BIN)/python train_yolact.py --config yolact_shapes --num_workers 0 --validation_epoch 5 --save_folder weights/demo --log_folder logs/demo
 
 # One thread each: small networks gain nothing from more, and other work on the machine costs less.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q

@@ -39,8 +39,8 @@ def usable_sample(
         position = draw()
     raise InputError([
         *skipped,
-        f"{source}: {MAX_REPLACEMENTS} samples in a row were unreadable or had no object; check "
-        "the data with --check-data",
+        f"{source}: {MAX_REPLACEMENTS} samples in a row could not be used; check the data with "
+        "--check-data",
     ])
 
 

@@ -67,7 +67,7 @@ def weighted_sum(x, weights, radix):
 class _WeightedSum(torch.autograd.Function):
     """`_sum_of_products`; its gradient is written chunk by chunk, not joined from copies.
 
-    Some 3 % of a training step of resnest50 on a CPU. Compilers fuse the plain form themselves.
+    One pass less over the largest maps of the backward. Compilers fuse the plain form themselves.
     """
 
     @staticmethod

@@ -105,7 +105,7 @@ def dilate(layer: nn.Module, dilation: int) -> None:
     """Turn the stride inside `layer` into dilation, in place; parameters stay as they are.
 
     A strided convolution gets stride 1 and, if 3x3, half of `dilation`; the other 3x3 ones all of
-    it. Source: specs/seg.md, section 4.1.
+    it. With 1 the strides go and nothing is dilated. Source: specs/seg.md, section 4.1.
     """
     for module in layer.modules():
         if not isinstance(module, nn.Conv2d):
@@ -114,15 +114,8 @@ def dilate(layer: nn.Module, dilation: int) -> None:
         if was_strided:
             module.stride = (1, 1)
         if module.kernel_size == (3, 3):
-            reach = dilation // 2 if was_strided else dilation
+            reach = max(dilation // 2, 1) if was_strided else dilation
             module.dilation = module.padding = (reach, reach)
-
-
-def remove_stride(layer: nn.Module) -> None:
-    """Give every convolution inside `layer` stride 1, in place; parameters stay as they are."""
-    for module in layer.modules():
-        if isinstance(module, nn.Conv2d):
-            module.stride = (1, 1)
 
 
 def init_like_original(encoder: nn.Module) -> None:

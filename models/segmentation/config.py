@@ -24,11 +24,9 @@ _ENCODERS = {
 }
 _DECODERS = ("c1", "c1_deepsup", "ppm", "ppm_deepsup", "upernet", "upernet_lite",
              "upernet_small")
-# The feature pyramids enlarge everything to stride 4; their channels are made for these encoders.
+# Channels that the feature pyramids want of an encoder's last map; they give scores at stride 4.
+_UPERNET_CHANNELS = {"upernet": 2048, "upernet_lite": 2048, "upernet_small": 256}
 _UPERNET_STRIDE = 4
-_BOTTLENECKS = ("resnet50", "resnet50dilated", "resnet101", "resnet101dilated", "resnext101")
-_UPERNET_ENCODERS = {
-    "upernet": _BOTTLENECKS, "upernet_lite": _BOTTLENECKS, "upernet_small": ("resnet10small",)}
 
 
 @dataclass(frozen=True)
@@ -261,12 +259,12 @@ def _misfits(model, dataset):
     channels, stride = _ENCODERS[encoder]
     if model.fc_dim != channels:
         faults.append(f"MODEL.fc_dim {model.fc_dim}: {encoder} gives {channels} channels")
-    if decoder in _UPERNET_ENCODERS:
-        stride = _UPERNET_STRIDE
-        fitting = _UPERNET_ENCODERS[decoder]
-        if encoder not in fitting:
-            faults.append(f"MODEL.arch_decoder {decoder} wants the maps of {' or '.join(fitting)}, "
-                          f"not of {encoder}")
+    if decoder in _UPERNET_CHANNELS:
+        stride, wanted = _UPERNET_STRIDE, _UPERNET_CHANNELS[decoder]
+        if channels != wanted:
+            fitting = " or ".join(name for name, (width, _) in _ENCODERS.items() if width == wanted)
+            faults.append(
+                f"MODEL.arch_decoder {decoder} wants the maps of {fitting}, not of {encoder}")
     elif model.is_deep_supervised and encoder == "hrnetv2":
         faults.append("MODEL.arch_decoder: hrnetv2 has one map only: take c1 or ppm")
     if dataset.segm_downsampling_rate != stride:

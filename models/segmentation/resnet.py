@@ -10,7 +10,6 @@ from models.segmentation.blocks import (
     dilate,
     init_like_original,
     norm,
-    remove_stride,
     residual_layer,
 )
 
@@ -65,7 +64,7 @@ def resnet10_small() -> ResNetEncoder:
     """
     encoder = ResNetEncoder(BasicBlock, (1, 1, 1, 1), (32, 32, 64, 128, 256))
     for layer in (encoder.layer3, encoder.layer4):
-        remove_stride(layer)
+        dilate(layer, 1)
     return encoder
 
 

@@ -292,7 +292,7 @@ def test_only_damaged_images(tmp_path):
     dataset = ClassificationDataset(
         train, train_transform(32), train=True, seed=0, bad_images="skip"
     )
-    with pytest.raises(InputError, match="samples in a row were unreadable"):
+    with pytest.raises(InputError, match="samples in a row could not be used"):
         dataset[SampleKey(0, 0, 0)]
 
 

@@ -79,11 +79,14 @@ def test_original_form_and_back(encoder, tmp_path):
 
 def test_extras_counts_and_classifier_may_come_or_not(encoder):
     native = encoder.state_dict()
-    without = {k: v for k, v in native.items() if not k.endswith("num_batches_tracked")}
-    load_original_state_dict(encoder, without)
+    again = build_encoder("mobilenetv2dilated", 320)
+    without = {k: v + 1 for k, v in native.items() if not k.endswith("num_batches_tracked")}
+    load_original_state_dict(again, without)
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in without.items())
     imagenet = {**native, "classifier.1.weight": torch.zeros(1000, 1280),
                 "features.18.0.weight": torch.zeros(1280, 320, 1, 1)}
-    load_original_state_dict(encoder, imagenet)
+    load_original_state_dict(again, imagenet)
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in native.items())
 
 
 def test_other_keys_are_refused(encoder, tmp_path):

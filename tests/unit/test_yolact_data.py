@@ -336,7 +336,7 @@ def test_sample_left_without_objects_is_replaced(tmp_path):
         sample = dataset[SampleKey(epoch, 0, 0)]
         assert sample["image_id"] == 2
         assert len(sample["target"]) == 1
-    with pytest.raises(InputError, match="samples in a row were unreadable or had no object"):
+    with pytest.raises(InputError, match="samples in a row could not be used"):
         dataset_of(tmp_path, document([annotation(1, 1, bbox=[10, 10, 1, 0])]))[SampleKey(0, 0, 0)]
 
 
