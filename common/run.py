@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from common.allocator import keep_freed_memory
 from common.distributed import Launch, join_group, pick_device, read_launch
 from common.errors import InputError, SaveError
 from common.files import write_atomically
@@ -62,6 +63,7 @@ def start_run(
     torch.manual_seed(seed)  # the same on every rank, so that all build the same network
     if picked.type == "cpu":
         _compute_repeatably()
+        keep_freed_memory()
     return Run(script, launch, picked, seed, stop, clock)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from common.allocator import keep_freed_memory
 from common.config import InputError
 from common.signals import die_with_parent, held_back, ignore_in_worker
 
@@ -226,6 +227,7 @@ class _WorkerSetup:
         die_with_parent(signal.SIGKILL, self._parent_pid)
         cv2.setNumThreads(0)
         torch.set_num_threads(1)
+        keep_freed_memory()
 
 
 def fetched(dataset, collate, key_lists, workers, pin_memory=False):

@@ -1,0 +1,24 @@
+"""The C library's memory allocator, told to keep what is freed."""
+
+import ctypes
+import os
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_TOP_PAD_BYTES = 64 << 20
+
+
+def keep_freed_memory() -> bool:
+    """Let this process reuse freed memory instead of giving every large block back. True if done.
+
+    glibc maps blocks above 32 MB anew each time, and the kernel then zeroes their pages again: a
+    twentieth to a tenth of a training step on a CPU. The peak grows by about a tenth. Other C
+    libraries, and a user's own MALLOC_* or GLIBC_TUNABLES, are left as they are.
+    """
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, _TOP_PAD_BYTES))
+    return all([mallopt(name, value) == 1 for name, value in settings])

@@ -1,0 +1,44 @@
+"""The allocator keeps freed memory, unless the user has set it."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+
+PAGES = 16384  # of 4 kB in one of the blocks
+PAGE_FAULTS = """
+import resource
+import torch
+from common.allocator import keep_freed_memory
+
+print(keep_freed_memory())
+for _ in range(12):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    x = torch.ones(16 << 20)  # 64 MB
+    y = x + 1
+    del x, y
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def run(**environment):
+    """(what keep_freed_memory returned, page faults of each round)"""
+    command = [sys.executable, "-c", PAGE_FAULTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    kept, *faults = done.stdout.split()
+    return kept == "True", list(map(int, faults))
+
+
+def test_large_blocks_are_reused():
+    kept, faults = run()
+    if not kept:
+        pytest.skip("another C library")
+    assert sum(faults[6:]) < 2 * PAGES  # of 12; the first rounds make the room
+
+
+def test_the_users_own_settings_stay():
+    kept, faults = run(MALLOC_TRIM_THRESHOLD_="1000000")
+    assert not kept
+    assert min(faults) > 2 * PAGES / 512  # with huge pages of 2 MB a fault fetches 512
