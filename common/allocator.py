@@ -21,4 +21,5 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, _TOP_PAD_BYTES))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    done = [mallopt(name, value) == 1 for name, value in settings]
+    return all(done)

@@ -5,8 +5,10 @@ batch, image by image and in each by ascending proposal, C classes with C itself
 Source: QueryInst, arXiv:2105.01928; specs/queryinst.md section 6.
 """
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -38,26 +40,27 @@ class SetLossWeights:
 
 @dataclass(frozen=True)
 class Matches:
-    """Which proposal of the batch has which object, of one stage.
+    """Which proposal of the batch has which object, in every stage.
 
-    rows:     [N] int64, proposals of the batch, image * P + proposal
-    image:    [N] int64
-    gt_index: list of B, [n] int64: objects within their own image
-    labels:   [N] int64; boxes: [N, 4]; whwh: [N, 4] width, height, width, height of the image
-    finite:   False: predictions of this stage are not finite
+    rows:    [S, N] int64, proposals of the batch, image * P + proposal
+    image:   [N] int64, the same in all stages
+    objects: [S, N] int64, objects of the batch, numbered image by image
+    labels:  [S, N] int64; boxes: [S, N, 4]
+    whwh:    [N, 4] width, height, width, height of the image
+    finite:  [S] whether the predictions of the stage are finite
     """
 
     rows: torch.Tensor
     image: torch.Tensor
-    gt_index: list[torch.Tensor]
+    objects: torch.Tensor
     labels: torch.Tensor
     boxes: torch.Tensor
     whwh: torch.Tensor
-    finite: bool
+    finite: list[bool]
 
 
 @torch.no_grad()
-def match_stages(logits, boxes, samples) -> list[Matches]:
+def match_stages(logits, boxes, samples) -> Matches:
     """The assignment of every stage, with one wait for the device.
 
     logits:  [S, B, P, C]; boxes: [S, B, P, 4]
@@ -70,25 +73,25 @@ def match_stages(logits, boxes, samples) -> list[Matches]:
         for b, sample in enumerate(samples)
     ]
     found, finite = assign_all(costs)
-    device = logits.device
-    gt_boxes = torch.cat([sample["boxes"] for sample in samples]).to(boxes)
+    counts = [len(stages[0][0]) for stages in found]
+    image = np.repeat(np.arange(len(samples)), counts)
+    first_object = np.cumsum([0] + [len(sample["labels"]) for sample in samples])
+    rows, objects = (
+        np.array([np.concatenate([stages[s][side] for stages in found]) for s in range(num_stages)])
+        for side in (0, 1)
+    )
+    whwh = torch.tensor([tuple(sample["img_shape"][::-1]) * 2 for sample in samples])[image]
+
+    def sent(array):  # a blocking copy would wait for the device
+        return torch.as_tensor(array).to(logits.device, non_blocking=True)
+
+    # one copy for all indices
+    table = sent(np.vstack((rows + image * num_proposals, objects + first_object[image], image)))
+    rows, objects, (image,) = table.split((num_stages, num_stages, 1))
     gt_labels = torch.cat([sample["labels"] for sample in samples])
-    firsts = torch.tensor([0] + [len(sample["labels"]) for sample in samples]).cumsum(0)
-    whwh = torch.tensor([tuple(sample["img_shape"][::-1]) * 2 for sample in samples]).to(boxes)
-    matches = []
-    for s in range(num_stages):
-        pairs = [[torch.from_numpy(side) for side in stages[s]] for stages in found]
-        image = torch.cat([torch.full_like(rows, b) for b, (rows, _) in enumerate(pairs)])
-        proposals = torch.cat([rows for rows, _ in pairs])
-        columns = torch.cat([columns for _, columns in pairs])
-        counts = [len(rows) for rows, _ in pairs]
-        # one copy to the device for all indices
-        table = torch.stack((image * num_proposals + proposals, image, columns,
-                             columns + firsts[image])).to(device)
-        rows, image, columns, objects = table
-        matches.append(Matches(rows, image, list(columns.split(counts)), gt_labels[objects],
-                               gt_boxes[objects], whwh[image], bool(finite[:, s].all())))
-    return matches
+    gt_boxes = torch.cat([sample["boxes"] for sample in samples]).to(boxes)
+    return Matches(rows, image, objects, gt_labels[objects], gt_boxes[objects],
+                   sent(whwh).to(boxes), finite.all(0).tolist())
 
 
 def mean_positives(samples, num_proposals, device):
@@ -101,45 +104,48 @@ def mean_positives(samples, num_proposals, device):
     return count
 
 
-def stage_losses(logits, boxes, mask_logits, targets, matches, average, weights, min_normaliser):
-    """{"loss_cls", "loss_bbox", "loss_iou", "loss_mask", "pos_acc"} of one stage, 0-d tensors.
+def stage_losses(logits, boxes, masks, targets, matches, average, weights, min_normaliser):
+    """{"loss_cls", "loss_bbox", "loss_iou", "loss_mask", "pos_acc"}, each [S].
 
-    logits:      [B, P, C]; boxes: [B, P, 4]
-    mask_logits: [N, C, 28, 28] of the positives; targets: [N, 28, 28] of 0 and 1
-    matches:     a Matches; average: from `mean_positives`
-    weights:     a SetLossWeights
+    logits:  [S, B, P, C]; boxes: [S, B, P, 4]
+    masks:   [S, N, 28, 28] logits of the positives, each of its object's class
+    targets: [S, N, 28, 28] of 0 and 1
+    matches: a Matches; average: from `mean_positives`
+    weights: a SetLossWeights
     min_normaliser: `average` counts as at least this much for the classes; 0 is the original's,
-                 whose loss without any object on any rank is divided by 1e-7
+             whose loss without any object on any rank is divided by 1e-7
 
-    Without positives the terms of boxes and masks are 0 and still have a graph. All terms are NaN
-    when a prediction of the stage is not finite.
+    Without positives the terms of boxes and masks are 0 and still have a graph. All terms of a
+    stage are NaN when a prediction of it is not finite.
     """
     num_classes = logits.shape[-1]
-    logits = at_least_float32(logits).flatten(0, 1)
-    labels = torch.full((len(logits),), num_classes, device=logits.device)
-    labels[matches.rows] = matches.labels
-    found = at_least_float32(boxes).flatten(0, 1)[matches.rows]
-    distance = (found / matches.whwh - matches.boxes / matches.whwh).abs().sum()
+    logits, boxes = (at_least_float32(each).flatten(1, 2) for each in (logits, boxes))
+    labels = torch.full(logits.shape[:2], num_classes, device=logits.device)
+    labels.scatter_(1, matches.rows, matches.labels)
+    found = boxes.gather(1, matches.rows[..., None].expand(-1, -1, 4))
+    distance = (found / matches.whwh - matches.boxes / matches.whwh).abs().sum((1, 2))
     iou = generalized_iou(found, matches.boxes)
-    probs = at_least_float32(mask_logits)[torch.arange(len(targets)), matches.labels].sigmoid()
+    dice = dice_loss(at_least_float32(masks).sigmoid().flatten(0, 1), targets.flatten(0, 1))
     # differs: without a single object the classes are divided by 1; min_normaliser=0 undoes it
     by_class = average.clamp(min=min_normaliser) + NORMALISER_EPS
     by_box = average + NORMALISER_EPS
     # parity: only masks had this bound (spec, section 6)
     by_mask = average.clamp(min=1) + NORMALISER_EPS
     # without positives the sums are over nothing, and over nothing of the boxes
-    nothing = boxes.sum() * 0
+    nothing = boxes.sum((1, 2)) * 0
     losses = {
-        "loss_cls": weights.cls * sigmoid_focal(logits, labels) / by_class,
+        "loss_cls": weights.cls * focal_terms(logits, labels).sum((1, 2)) / by_class,
         "loss_bbox": weights.bbox * (distance + nothing) / by_box,
-        "loss_iou": weights.iou * ((1 - iou).sum() + nothing) / by_box,
-        "loss_mask": weights.mask * dice_loss(probs, targets).sum() / by_mask,
+        "loss_iou": weights.iou * ((1 - iou).sum(1) + nothing) / by_box,
+        "loss_mask": weights.mask * dice.view(len(masks), -1).sum(1) / by_mask,
     }
-    if not matches.finite:
-        losses = {name: loss * float("nan") for name, loss in losses.items()}
+    if not all(matches.finite):
+        factor = logits.new_tensor([1.0 if finite else math.nan for finite in matches.finite])
+        losses = {name: loss * factor for name, loss in losses.items()}
     with torch.no_grad():
-        right = logits[matches.rows].argmax(1) == matches.labels
-        losses["pos_acc"] = 100 * right.sum() / max(1, len(matches.rows))
+        surest = logits.argmax(2).gather(1, matches.rows)
+        right = (surest == matches.labels).sum(1)
+        losses["pos_acc"] = 100 * right / max(1, matches.rows.shape[1])
     return losses
 
 
@@ -147,17 +153,24 @@ def sigmoid_focal(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Unweighted sum of the focal loss over all entries, 0-d, at least float32.
 
     logits: [N, C]; labels: [N] int64, C is background: no class is right
+    """
+    return focal_terms(logits, labels).sum()
+
+
+def focal_terms(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The focal loss of each entry of logits [..., C], with labels [...] int64, C is background.
+
     Source: arXiv:1708.02002, alpha 0.25, gamma 2.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = at_least_float32(logits)
-        num_classes = logits.shape[1]
-        target = F.one_hot(labels, num_classes + 1)[:, :num_classes].to(logits)
+        num_classes = logits.shape[-1]
+        target = F.one_hot(labels, num_classes + 1)[..., :num_classes].to(logits)
         prob = logits.sigmoid()
         missed = (1 - prob) * target + prob * (1 - target)
         weight = (FOCAL_ALPHA * target + (1 - FOCAL_ALPHA) * (1 - target)) * missed**FOCAL_GAMMA
         cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return (cross_entropy * weight).sum()
+        return cross_entropy * weight
 
 
 def dice_loss(prob: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -185,17 +198,22 @@ def mask_targets(
     pixels. Sampling a bitmap on a grid is separable, so two products of matrices do it.
     """
     height, width = masks.shape[1:]
-    boxes = boxes.double()
+    block = max(1, MASK_BLOCK_BYTES // (8 * max(1, height * width)))
+    # the weights of so many boxes take about as much as one block of bitmaps
+    weighed = block * max(1, height * width // (MASK_SIDE * max(1, height + width)))
+    covered = [_covered(masks, *part, block) for part in
+               zip(boxes.double().split(weighed), gt_index.split(weighed), strict=True)]
+    return (torch.cat(covered) >= 0.5).float()
+
+
+def _covered(masks, boxes, gt_index, block):
+    """[n, 28, 28] float64, the covered share of each cell; `block` bitmaps at once."""
+    height, width = masks.shape[1:]
     down = _cell_weights(boxes[:, 1], boxes[:, 3], height)  # [n, 28, H]
     across = _cell_weights(boxes[:, 0], boxes[:, 2], width)
-    targets = torch.empty(len(boxes), MASK_SIDE, MASK_SIDE, device=masks.device)
-    block = max(1, MASK_BLOCK_BYTES // (8 * max(1, height * width)))
-    for i in range(0, len(boxes), block):
-        part = slice(i, i + block)
-        bitmaps = masks[gt_index[part]].double()
-        covered = down[part] @ bitmaps @ across[part].transpose(1, 2)
-        targets[part] = (covered >= 0.5).float()
-    return targets
+    blocks = zip(down.split(block), across.split(block), gt_index.split(block), strict=True)
+    return torch.cat([weights_down @ masks[index].double() @ weights_across.transpose(1, 2)
+                      for weights_down, weights_across, index in blocks])
 
 
 def _cell_weights(start, end, length):

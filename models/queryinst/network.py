@@ -104,23 +104,21 @@ class QueryInst(nn.Module):
         boxes = torch.stack([stage["boxes"] for stage in stages])
         average = mean_positives(samples, boxes.shape[2], images.device)
         matches = match_stages(logits.detach(), boxes.detach(), samples)
+        positives = [stage["boxes"].detach().flatten(0, 1)[own]
+                     for stage, own in zip(stages, matches.rows, strict=True)]
+        masks = torch.stack([
+            self._masks_of(i, rows, positives[i], stages[i], matches) for i in range(len(stages))])
+        targets = mask_targets(torch.cat([sample["masks"] for sample in samples]),
+                               torch.cat(positives), matches.objects.flatten())
+        with torch.autocast(images.device.type, enabled=False):
+            terms = stage_losses(logits, boxes, masks, targets.view(masks.shape), matches, average,
+                                 self._weights, self.min_normaliser)
         stage_weights = self.cfg.model.roi_head.stage_loss_weights or (1.0,) * len(stages)
         losses = {}
-        for i, (stage, match) in enumerate(zip(stages, matches, strict=True)):
-            positives = stage["boxes"].detach().flatten(0, 1)[match.rows]
-            masks = self._masks(i, rows, positives, match.image,
-                                stage["attn_feats"].flatten(0, 1)[match.rows])
-            counts = [len(index) for index in match.gt_index]
-            targets = torch.cat([
-                mask_targets(sample["masks"], own, index)
-                for sample, own, index in zip(samples, positives.split(counts), match.gt_index,
-                                              strict=True)])
-            with torch.autocast(images.device.type, enabled=False):
-                terms = stage_losses(stage["cls_logits"], stage["boxes"], masks, targets, match,
-                                     average, self._weights, self.min_normaliser)
+        for i, stage_weight in enumerate(stage_weights):
             for name in ("loss_cls", "pos_acc", "loss_bbox", "loss_iou", "loss_mask"):
-                weight = stage_weights[i] if "loss" in name else 1.0
-                losses[f"s{i}.{name}"] = terms[name] * weight
+                value = terms[name][i]
+                losses[f"s{i}.{name}"] = value * stage_weight if "loss" in name else value
         return losses
 
     @torch.no_grad()
@@ -167,11 +165,15 @@ class QueryInst(nn.Module):
         img_shapes = img_shapes or [images.shape[-2:]] * len(images)
         backbone, fpn, rows, init_boxes, stages = self._run(images, img_shapes)
         outputs = []
+        pooled = init_boxes
         for i, stage in enumerate(stages):
             boxes, image = flat_boxes(stage["boxes"])
             logits = self._masks(i, rows, boxes, image, stage["attn_feats"].flatten(0, 1))
             feats = stage["roi_feats"].transpose(1, 2).unflatten(2, (BOX_CELLS, BOX_CELLS))
-            outputs.append(stage | {"roi_feats": feats, "mask_logits": logits})
+            levels = roi_levels(pooled.detach()).flatten()
+            outputs.append(stage | {"roi_levels": levels, "roi_feats": feats,
+                                    "mask_logits": logits})
+            pooled = stage["boxes"]
         return {"backbone": backbone, "fpn": fpn, "init_boxes": init_boxes, "stages": outputs}
 
     def _run(self, images, img_shapes):
@@ -193,11 +195,16 @@ class QueryInst(nn.Module):
             logits, deltas, attended, queries = head(feats, queries)
             with torch.autocast(boxes.device.type, enabled=False):
                 decoded = decode_boxes(boxes, deltas.to(boxes.dtype))
-            yield {"roi_levels": roi_levels(boxes.detach()).flatten(), "roi_feats": feats,
-                   "cls_logits": logits, "boxes": decoded, "attn_feats": attended,
-                   "object_feats": queries}
+            yield {"roi_feats": feats, "cls_logits": logits, "boxes": decoded,
+                   "attn_feats": attended, "object_feats": queries}
             # boxes are refined stage by stage, each by its own loss alone
             boxes = decoded.detach()
+
+    def _masks_of(self, i_stage, rows, positives, stage, matches):
+        """[N, 28, 28] logits of a stage's positives, each of its object's class."""
+        queries = stage["attn_feats"].flatten(0, 1)[matches.rows[i_stage]]
+        logits = self._masks(i_stage, rows, positives, matches.image, queries)
+        return logits[torch.arange(len(logits), device=logits.device), matches.labels[i_stage]]
 
     def _masks(self, i_stage, rows, boxes, image, queries):
         """[N, C, 28, 28] logits of boxes [N, 4] of images [N], with their queries [N, D]."""

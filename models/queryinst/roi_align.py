@@ -34,8 +34,8 @@ class PyramidRows:
             widths.append(width)
             firsts.append(first)
             first += batch_size * height * width
-        # of each level: h, w, its first row, its stride; a blocking copy would wait for the device
-        layout = torch.tensor([heights, widths, firsts, STRIDES[: len(levels)]])
+        # of each level: w, h, its first row, its stride; a blocking copy would wait for the device
+        layout = torch.tensor([widths, heights, firsts, STRIDES[: len(levels)]])
         self.layout = layout.to(self.rows.device, non_blocking=True)
 
     def pool(self, boxes, image, size):
@@ -46,11 +46,11 @@ class PyramidRows:
         """
         with torch.no_grad():
             boxes = boxes.detach().to(self.rows.dtype)
-            level = roi_levels(boxes)
-            height, width, first, stride = self.layout[:, level]
-            scale = 1 / stride.to(boxes.dtype)
-            y, y_weight = _taps(boxes[:, 1], boxes[:, 3], scale, height, size)
-            x, x_weight = _taps(boxes[:, 0], boxes[:, 2], scale, width, size)
+            layout = self.layout[:, roi_levels(boxes)]
+            (width, height), (first, stride) = layout.split(2)
+            corners = boxes.t() / stride
+            # x and y at once, each [N, size, 4] taps
+            (x, y), (x_weight, y_weight) = _taps(corners[:2], corners[2:], layout[:2], size)
             # [N, 4] and [N, 4] taps of row and column to [N, rows, columns, 16]
             y = y * width[:, None, None] + (first + image * height * width)[:, None, None]
             index = (y[:, :, None, :, None] + x[:, None, :, None, :]).flatten(3)
@@ -61,22 +61,23 @@ class PyramidRows:
         return pooled.unflatten(0, (len(boxes), size * size))
 
 
-def _taps(start, end, scale, length, size):
-    """One axis: which pixels a cell is made of, int64 [N, size, 4], and their weights.
+def _taps(start, end, length, size):
+    """Which pixels of an axis a cell is made of, int64 [..., size, 4], and their weights.
 
-    start, end: [N] in image pixels; length: [N] pixels of the level
+    start, end: [...] where the box begins and ends, in pixels of the level
+    length:     [...] pixels of the level
     """
-    start = start * scale - 0.5
-    cell = (end * scale - 0.5 - start) / size
-    cells = torch.arange(size, device=start.device, dtype=start.dtype)
-    parts = (torch.arange(SAMPLES, device=start.device, dtype=start.dtype) + 0.5) / SAMPLES
-    at = start[:, None, None] + (cells[:, None] + parts) * cell[:, None, None]  # [N, size, samples]
-    last = (length - 1)[:, None, None].to(at.dtype)
+    start = start - 0.5
+    cell = (end - 0.5 - start) / size
+    samples = torch.arange(size * SAMPLES, device=start.device, dtype=start.dtype)
+    samples = ((samples + 0.5) / SAMPLES).view(size, SAMPLES)
+    at = start[..., None, None] + samples * cell[..., None, None]  # [..., size, samples]
+    last = (length - 1)[..., None, None].to(at.dtype)
     inside = (at >= -1) & (at <= last + 1)
     at = torch.minimum(at.nan_to_num().clamp(min=0), last)
     lower = at.floor()
-    upper_weight = (at - lower) * inside / SAMPLES
-    lower_weight = (1 - (at - lower)) * inside / SAMPLES
+    share = at - lower
     upper = torch.minimum(lower + 1, last)
-    pixels = torch.stack((lower, upper), dim=-1).flatten(2).long()
-    return pixels, torch.stack((lower_weight, upper_weight), dim=-1).flatten(2)
+    pixels = torch.stack((lower, upper), dim=-1).flatten(-2).long()
+    weights = torch.stack((1 - share, share), dim=-1) * (inside / SAMPLES)[..., None]
+    return pixels, weights.flatten(-2)

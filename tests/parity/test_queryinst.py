@@ -150,7 +150,7 @@ def total(losses):
 @pytest.fixture(scope="module")
 def seen(weights_and_net):
     """What passes between the parts of one training step: stages, matches, mask targets."""
-    net, kept = weights_and_net[1].train(), {"targets": []}
+    net, kept = weights_and_net[1].train(), {}
     net.zero_grad(set_to_none=True)
     patch = pytest.MonkeyPatch()
 
@@ -164,7 +164,7 @@ def seen(weights_and_net):
         patch.setattr(network, name, call)
 
     watched("match_stages", lambda args, found: kept.update(boxes=args[1], matches=found))
-    watched("mask_targets", lambda args, found: kept["targets"].append(found))
+    watched("mask_targets", lambda args, found: kept.update(targets=found))
     kept["losses"] = net.loss(image_batch("queryinst/loss", 2, 3, 256, 320), make_samples())
     patch.undo()
     total(kept["losses"]).backward()
@@ -190,14 +190,16 @@ def test_losses(seen):
 
 
 def test_matches_and_mask_targets(seen):
-    targets = iter(seen["targets"])
-    for stage, match in enumerate(seen["matches"]):
+    matches = seen["matches"]
+    targets = seen["targets"].unflatten(0, matches.rows.shape)
+    first_object = (0, len(OBJECTS[0]))
+    for stage in range(6):
         close(seen["boxes"][stage], LOSS["boxes"][str(stage)])
         for image, record in enumerate(LOSS["match"][str(stage)]):
-            rows = match.rows[match.image == image] - 100 * image
-            assert rows.tolist() == record["pred"]
-            assert match.gt_index[image].tolist() == record["gt"]
-        ones = [int(mask.sum()) for _ in range(2) for mask in next(targets)]
+            own = matches.image == image
+            assert (matches.rows[stage, own] - 100 * image).tolist() == record["pred"]
+            assert (matches.objects[stage, own] - first_object[image]).tolist() == record["gt"]
+        ones = targets[stage].sum((1, 2)).int().tolist()
         assert ones == LOSS["mask_target_sum"][str(stage)]
 
 
