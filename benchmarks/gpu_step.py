@@ -1,6 +1,7 @@
 """A training step of each network on a GPU: time, images/s, memory and waits for the device.
 
-    python benchmarks/gpu_step.py [--nets resnest yolact] [--amp off bf16] [--rounds 20] [--compile]
+    python benchmarks/gpu_step.py [--nets resnest yolact] [--layouts nhwc] [--amp off bf16]
+                                  [--rounds 20] [--compile] [--cudnn-benchmark]
 
 Forward, losses, backward and update, on inputs that lie on the GPU, at the published sizes:
 resnest50 64 images at 224 px, yolact_resnet50 8 at 550 px, resnet50dilated + ppm_deepsup 2 at
@@ -140,17 +141,19 @@ def count_waits(step):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--amp", nargs="+", choices=DTYPES, default=["off", "bf16"])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--cudnn-benchmark", action="store_true")
+    parser.add_argument("--cudnn-benchmark", action="store_true",
+                        help="let cuDNN time its algorithms first")
     args = parser.parse_args()
     torch.backends.cudnn.benchmark = args.cudnn_benchmark
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}, {args.rounds} rounds"
-          f"{', compiled' * args.compile}")
+          f"{', compiled' * args.compile}{', cudnn.benchmark' * args.cudnn_benchmark}")
     print("net        layout amp    ms/step  images/s   GiB  waits")
     for name in args.nets:
-        for layout in LAYOUTS:
+        for layout in args.layouts:
             for amp in args.amp:
                 try:
                     row = measure(NETS[name], layout, amp, args.compile, args.rounds)
