@@ -27,10 +27,15 @@ def generalized_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     size_a, size_b = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
     overlap = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     around = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    intersection = overlap.clamp(min=0).prod(-1)
-    union = (size_a.prod(-1) + size_b.prod(-1) - intersection).clamp(min=AREA_EPS)
-    enclosing = around.clamp(min=0).prod(-1).clamp(min=AREA_EPS)
+    intersection = _area(overlap.clamp(min=0))
+    union = (_area(size_a) + _area(size_b) - intersection).clamp(min=AREA_EPS)
+    enclosing = _area(around.clamp(min=0)).clamp(min=AREA_EPS)
     return intersection / union - (enclosing - union) / enclosing
+
+
+def _area(size):
+    # not prod(-1), whose backward counts the zeros and waits for the device to tell
+    return size[..., 0] * size[..., 1]
 
 
 @torch.no_grad()
