@@ -72,9 +72,10 @@ def small_parts(samples, height, width):
         lambda: PyramidRows(levels).pool(boxes, image, 7))
     stages = boxes.view(1, batch_size, 100, 4).expand(6, -1, -1, -1)
     parts["assignment of all stages"], _ = timed(lambda: match_stages(logits, stages, samples))
-    parts["mask targets of all stages"], _ = timed(lambda: [
-        mask_targets(sample["masks"], sample["boxes"], torch.arange(len(sample["boxes"])))
-        for _ in range(6) for sample in samples])
+    masks = torch.cat([sample["masks"] for sample in samples])
+    objects = torch.arange(len(masks)).repeat(6)
+    gt_boxes = torch.cat([sample["boxes"] for sample in samples]).repeat(6, 1)
+    parts["mask targets of all stages"], _ = timed(lambda: mask_targets(masks, gt_boxes, objects))
     return parts
 
 

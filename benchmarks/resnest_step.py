@@ -3,9 +3,10 @@
     pip install timm && python benchmarks/resnest_step.py --threads 2 --rounds 9
 
 Forward, backward and SGD update of a batch of 8 at 224 px; ours in channels-last, theirs in both
-layouts. All take turns with a matrix product of known size, medians are compared. Operations are
-counted from the layers' shapes (two for each multiply-add, three passes). Goal: 1.08 of timm's
-speed, whichever layout is the faster there.
+layouts. All take turns with a matrix product of known size, medians are compared. The allocator is
+set as the script sets it, for all. Operations are counted from the layers' shapes (two for each
+multiply-add, three passes). Goal: 1.08 of timm's speed, whichever layout is the faster there.
+On a machine that others use too a round differs from the next by a tenth: take 20.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.allocator import keep_freed_memory
 from models.resnest import build_resnest
 
 PRODUCT_SIDE, PRODUCTS = 2048, 6
@@ -68,6 +70,7 @@ def main():
     parser.add_argument("--side", type=int, default=224)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     torch.manual_seed(0)
     left, right = torch.randn(2, PRODUCT_SIDE, PRODUCT_SIDE).unbind()
 
@@ -92,10 +95,12 @@ def main():
             theirs = timm.create_model("resnest50d")
             jobs[name] = make_step(theirs, args.batch, args.side, layout)
     times = {name: [] for name in jobs}
+    names = list(jobs)
     for number in range(args.rounds + 1):
-        for name, job in jobs.items():
+        names.append(names.pop(0))  # none always comes after the same one
+        for name in names:
             begin = time.perf_counter()
-            job()
+            jobs[name]()
             if number:  # the first round warms up
                 times[name].append(time.perf_counter() - begin)
     medians = {name: statistics.median(values) for name, values in times.items()}
