@@ -10,6 +10,7 @@ On a machine that others use too a round differs from the next by a tenth: take 
 """
 
 import argparse
+import random
 import statistics
 import sys
 import time
@@ -95,10 +96,9 @@ def main():
             theirs = timm.create_model("resnest50d")
             jobs[name] = make_step(theirs, args.batch, args.side, layout)
     times = {name: [] for name in jobs}
-    names = list(jobs)
+    order = random.Random(0)
     for number in range(args.rounds + 1):
-        names.append(names.pop(0))  # none always comes after the same one
-        for name in names:
+        for name in order.sample(list(jobs), len(jobs)):  # none always after the same one
             begin = time.perf_counter()
             jobs[name]()
             if number:  # the first round warms up
