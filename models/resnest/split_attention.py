@@ -43,7 +43,7 @@ class SplAtConv2d(nn.Module):
 
     def forward(self, x):
         maps = self.bn0(self.conv(x))  # [B, R*C, H, W], chunk r is radix r
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling() and _exceeds_caches(maps):
             inner = [p for m in (self.fc1, self.bn1, self.fc2) for p in m.parameters()]
             trained = [p for p in inner if p.requires_grad]
             return _AttendedSum.apply(maps, self.attention, self.radix, *trained)[1]
@@ -77,7 +77,8 @@ class _AttendedSum(torch.autograd.Function):
     apply(maps, attention, radix, *trained parameters of the attention) -> (rectified maps, sum)
     These maps are the network's largest, and on a CPU their way to and from memory is all that
     this costs. Part by part they stay in the caches, and their gradient is written once: a third
-    of the traffic of the operations one after the other. Compilers do as well with the plain form.
+    of the traffic of the operations one after the other. Compilers do as well with the plain form,
+    and maps that fit into the caches anyway gain nothing.
     """
 
     @staticmethod
@@ -121,12 +122,16 @@ class _AttendedSum(torch.autograd.Function):
         return grad_maps, None, None, *grads
 
 
+def _exceeds_caches(maps):
+    """Whether `maps` are more than the cores' caches hold; on a GPU always."""
+    return maps.device.type != "cpu" or maps.nbytes > torch.get_num_threads() * CACHE_BYTES
+
+
 def _parts(maps):
     """Slices of the batch: of as many images as the cores' caches hold, all of them on a GPU."""
     count = max(1, len(maps))
     if maps.device.type == "cpu":
-        image_bytes = max(1, maps[:1].numel() * maps.element_size())
-        count = max(1, torch.get_num_threads() * CACHE_BYTES // image_bytes)
+        count = max(1, torch.get_num_threads() * CACHE_BYTES * len(maps) // max(1, maps.nbytes))
     return [slice(i, i + count) for i in range(0, len(maps), count)]
 
 
