@@ -9,7 +9,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-rooms test-scripts slow install lint clean
+.PHONY: demo test test-instances test-others test-rooms slow install lint clean
 
 demo: install
 	$(BIN)/python train_yolact.py --config yolact_shapes --num_workers 0 --validation_epoch 5 --save_folder weights/demo --log_folder logs/demo
@@ -17,15 +17,22 @@ demo: install
 # One thread each: small networks gain nothing from more, and other work on the machine costs less.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-# Side by side in processes of their own: some tests take over signals and standard streams.
+# Side by side in processes of their own: some tests take over signals and standard streams. The
+# longest come first, and those that draw the same scenes stay together.
 test: lint
-	$(MAKE) -j2 test-rooms test-scripts
+	$(MAKE) -j2 test-instances test-others test-rooms
+
+INSTANCES = $(wildcard tests/scripts/test_train_yolact_*.py tests/scripts/test_train_queryinst_*.py) \
+            tests/scripts/test_dist_train.py
+
+test-instances: install
+	$(PYTEST) $(INSTANCES)
+
+test-others: install
+	$(PYTEST) tests/scripts $(addprefix --ignore=,$(INSTANCES))
 
 test-rooms: install
 	$(PYTEST) tests --ignore tests/scripts
-
-test-scripts: install
-	$(PYTEST) tests/scripts
 
 slow: install
 	$(BIN)/python -m pytest -q -m slow
