@@ -46,7 +46,7 @@ class Conv2d(nn.Conv2d):
             or x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last)
         ):
             return None
-        pixels = x[0, 0].numel()
+        pixels = x.shape[2] * x.shape[3]
         macs = pixels * self.weight.numel()
         if self.kernel_size == (1, 1):
             is_product = self.padding == (0, 0) and self.groups == 1
