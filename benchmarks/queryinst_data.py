@@ -18,6 +18,8 @@ import cv2
 import torch
 
 import data
+from common.allocator import keep_freed_memory
+from data.loader import KEPT_BYTES
 from data.shapes import write_coco
 from models.queryinst import load_queryinst_config
 
@@ -50,6 +52,7 @@ def main():
     args = parser.parse_args()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    keep_freed_memory(KEPT_BYTES)  # as the loader's workers do
     with tempfile.TemporaryDirectory() as folder:
         info, images = args.info, args.images
         if info is None:

@@ -20,9 +20,10 @@ import cv2
 import torch
 from PIL import Image
 
+from common.allocator import keep_freed_memory
 from data.class_folders import ClassFolders, ClassificationDataset
 from data.imagenet import train_transform
-from data.loader import SampleKey
+from data.loader import KEPT_BYTES, SampleKey
 
 TAKES = {
     "RandAugment": ("rng", "np_rng"),
@@ -59,6 +60,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    keep_freed_memory(KEPT_BYTES)  # as the loader's workers do
     folders = ClassFolders(args.folder)
     plain = train_transform(args.crop_size)
     transforms = {

@@ -18,7 +18,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from data.loader import SampleKey  # noqa: E402
+from common.allocator import keep_freed_memory  # noqa: E402
+from data.loader import KEPT_BYTES, SampleKey  # noqa: E402
 from data.segmentation import TrainBatches, read_seg_list  # noqa: E402
 from models.segmentation.config import DatasetConfig  # noqa: E402
 
@@ -33,6 +34,7 @@ def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else default
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    keep_freed_memory(KEPT_BYTES)  # as the loader's workers do
     cfg = DatasetConfig(root_dataset=str(folder), num_class=11)
     records = read_seg_list(str(folder / "training.odgt"), str(folder))
     paths = [folder / records[i]["fpath_img"] for i in range(IMAGES)]

@@ -21,6 +21,9 @@ from common.allocator import keep_freed_memory
 from common.config import InputError
 from common.signals import die_with_parent, held_back, ignore_in_worker
 
+# of a worker's freed memory; there are many workers, and any may meet a picture of 100 MB
+KEPT_BYTES = 64 << 20
+
 # First words of the seed sequences, so that orders and samples never share a stream.
 _ORDER_STREAM, _SAMPLE_STREAM = 1, 2
 
@@ -227,7 +230,7 @@ class _WorkerSetup:
         die_with_parent(signal.SIGKILL, self._parent_pid)
         cv2.setNumThreads(0)
         torch.set_num_threads(1)
-        keep_freed_memory()
+        keep_freed_memory(KEPT_BYTES)
 
 
 def fetched(dataset, collate, key_lists, workers, pin_memory=False):

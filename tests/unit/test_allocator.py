@@ -7,25 +7,26 @@ import pytest
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 
-PAGES = 16384  # of 4 kB in one of the blocks
+PAGES = 16384  # of 4 kB in one of the blocks of 64 MB
 PAGE_FAULTS = """
 import resource
 import torch
 from common.allocator import keep_freed_memory
 
-print(keep_freed_memory())
+print(keep_freed_memory(LIMIT))
 for _ in range(12):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    x = torch.ones(16 << 20)  # 64 MB
+    x = torch.ones(SIZE)
     y = x + 1
     del x, y
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def run(**environment):
+def run(limit=None, size=16 << 20, **environment):
     """(what keep_freed_memory returned, page faults of each round)"""
-    command = [sys.executable, "-c", PAGE_FAULTS]
+    program = PAGE_FAULTS.replace("LIMIT", str(limit)).replace("SIZE", str(size))
+    command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     kept, *faults = done.stdout.split()
     return kept == "True", list(map(int, faults))
@@ -38,7 +39,16 @@ def test_large_blocks_are_reused():
     assert sum(faults[6:]) < 2 * PAGES  # of 12; the first rounds make the room
 
 
+def test_small_blocks_are_kept_and_large_ones_given_back_with_a_limit():
+    kept, faults = run(limit=64 << 20, size=1 << 20)  # 4 MB
+    if not kept:
+        pytest.skip("another C library")
+    assert sum(faults[6:]) < 2 * PAGES / 16
+    _, faults = run(limit=64 << 20)
+    assert min(faults) > 2 * PAGES / 512  # with huge pages of 2 MB a fault fetches 512
+
+
 def test_the_users_own_settings_stay():
     kept, faults = run(MALLOC_TRIM_THRESHOLD_="1000000")
     assert not kept
-    assert min(faults) > 2 * PAGES / 512  # with huge pages of 2 MB a fault fetches 512
+    assert min(faults) > 2 * PAGES / 512
