@@ -3,7 +3,7 @@
     python benchmarks/gpu_step.py [--nets resnest yolact] [--layouts nhwc] [--amp off bf16]
                                   [--rounds 20] [--compile] [--cudnn-benchmark]
 
-Forward, losses, backward and update, on inputs that lie on the GPU, at the published sizes:
+Forward, losses, backward and update, on inputs that lie on the GPU, at these sizes:
 resnest50 64 images at 224 px, yolact_resnet50 8 at 550 px, resnet50dilated + ppm_deepsup 2 at
 400x504, queryinst_r50 2 at 800x1216. Medians. Each in both memory layouts; timm's resnest50d beside
 ours, where timm is installed. A wait is a point where the host stands until the device is done.
@@ -12,12 +12,12 @@ ours, where timm is installed. A wait is a point where the host stands until the
 import argparse
 import statistics
 import sys
-import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from device_waits import device_waits
 from multibox_loss import BATCH, SIZE, make_inputs
 from queryinst_step import make_batch
 from torch import nn
@@ -124,18 +124,8 @@ def measure(make, layout, amp, compiles, rounds):
         end.synchronize()
         times.append(begin.elapsed_time(end))
     ms = statistics.median(times)
-    return ms, 1000 * images / ms, torch.cuda.max_memory_allocated() / 2**30, count_waits(step)
-
-
-def count_waits(step):
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing" in str(warning.message) for warning in caught)
+    peak_gib = torch.cuda.max_memory_allocated() / 2**30
+    return ms, 1000 * images / ms, peak_gib, len(device_waits(step))
 
 
 def main():

@@ -14,12 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cv2
-import torch
 
 import data
-from common.allocator import keep_freed_memory
-from data.loader import KEPT_BYTES
+from data.loader import use_one_core
 from data.shapes import write_coco
 from models.queryinst import load_queryinst_config
 
@@ -50,9 +47,7 @@ def main():
     parser.add_argument("--images", help="folder of its images")
     parser.add_argument("--seconds", type=float, default=10)
     args = parser.parse_args()
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    keep_freed_memory(KEPT_BYTES)  # as the loader's workers do
+    use_one_core()
     with tempfile.TemporaryDirectory() as folder:
         info, images = args.info, args.images
         if info is None:

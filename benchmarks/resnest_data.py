@@ -16,14 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cv2
-import torch
 from PIL import Image
 
-from common.allocator import keep_freed_memory
 from data.class_folders import ClassFolders, ClassificationDataset
 from data.imagenet import train_transform
-from data.loader import KEPT_BYTES, SampleKey
+from data.loader import SampleKey, use_one_core
 
 TAKES = {
     "RandAugment": ("rng", "np_rng"),
@@ -58,9 +55,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--crop-size", type=int, default=224)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    keep_freed_memory(KEPT_BYTES)  # as the loader's workers do
+    use_one_core()
     folders = ClassFolders(args.folder)
     plain = train_transform(args.crop_size)
     transforms = {

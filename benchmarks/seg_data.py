@@ -11,15 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
-import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.allocator import keep_freed_memory  # noqa: E402
-from data.loader import KEPT_BYTES, SampleKey  # noqa: E402
+from data.loader import SampleKey, use_one_core  # noqa: E402
 from data.segmentation import TrainBatches, read_seg_list  # noqa: E402
 from models.segmentation.config import DatasetConfig  # noqa: E402
 
@@ -32,9 +29,7 @@ ORIGINAL, WANTED = 124 / 1470, 300 / 1470
 def main():
     default = ROOT.parent / "shared" / "datasets" / "camvid"
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else default
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    keep_freed_memory(KEPT_BYTES)  # as the loader's workers do
+    use_one_core()
     cfg = DatasetConfig(root_dataset=str(folder), num_class=11)
     records = read_seg_list(str(folder / "training.odgt"), str(folder))
     paths = [folder / records[i]["fpath_img"] for i in range(IMAGES)]

@@ -21,12 +21,9 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy and torch start their threads
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cv2
 import numpy as np
-import torch
 from PIL import Image
 
-from common.allocator import keep_freed_memory
 from data import (
     CocoIndex,
     InstanceDataset,
@@ -37,7 +34,7 @@ from data import (
     yolact_pixels,
     yolact_transform,
 )
-from data.loader import KEPT_BYTES
+from data.loader import use_one_core
 
 BATCH = 8
 TARGET_DECODINGS = 5.5  # 10 ms where PIL takes 1.8
@@ -54,9 +51,7 @@ def main():
     args = parser.parse_args()
     if args.index:
         return time_index()
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    keep_freed_memory(KEPT_BYTES)  # as the loader's workers do
+    use_one_core()
     return time_samples(args)
 
 

@@ -22,7 +22,7 @@ from common.config import InputError
 from common.signals import die_with_parent, held_back, ignore_in_worker
 
 # of a worker's freed memory; there are many workers, and any may meet a picture of 100 MB
-KEPT_BYTES = 64 << 20
+_KEPT_BYTES = 64 << 20
 
 # First words of the seed sequences, so that orders and samples never share a stream.
 _ORDER_STREAM, _SAMPLE_STREAM = 1, 2
@@ -219,18 +219,23 @@ class _Fault(NamedTuple):
     faults: list[str]
 
 
+def use_one_core():
+    """Set this process up to compute as a worker does, with others beside it."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    keep_freed_memory(_KEPT_BYTES)
+
+
 class _WorkerSetup:
     def __init__(self, parent_pid):
         self._parent_pid = parent_pid
 
     def __call__(self, worker_id):
-        import cv2
-
         ignore_in_worker()
         die_with_parent(signal.SIGKILL, self._parent_pid)
-        cv2.setNumThreads(0)
-        torch.set_num_threads(1)
-        keep_freed_memory(KEPT_BYTES)
+        use_one_core()
 
 
 def fetched(dataset, collate, key_lists, workers, pin_memory=False):

@@ -28,12 +28,7 @@ class Conv2d(nn.Conv2d):
         way = self._gradient_way(x)
         if way is None:
             return super().forward(x)
-        return _Convolution.apply(x, self.weight, self.geometry, way)
-
-    @property
-    def geometry(self):
-        """(stride, padding, dilation, groups) as torch's functions take them."""
-        return self.stride, self.padding, self.dilation, self.groups
+        return _Convolution.apply(x, self.weight, self, way)
 
     def _gradient_way(self, x):
         """What computes the gradient of the weights; None: torch itself."""
@@ -57,12 +52,14 @@ class Conv2d(nn.Conv2d):
 
 
 class _Convolution(torch.autograd.Function):
+    """apply(maps [B, C, H, W], weight, conv, way): `conv` of the maps, without its bias."""
+
     @staticmethod
-    def forward(ctx, x, weight, geometry, way):
-        ctx.geometry, ctx.way = geometry, way
+    def forward(ctx, x, weight, conv, way):
+        ctx.conv, ctx.way = conv, way
         ctx.save_for_backward(x, weight)
-        stride, padding, dilation, groups = geometry
-        return torch.conv2d(x, weight, None, stride, padding, dilation, groups)
+        return torch.conv2d(
+            x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
 
     @staticmethod
     @once_differentiable
@@ -70,25 +67,25 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = _gradients(grad, x, weight, ctx.geometry, (True, False, False))[0]
-        return grad_x, ctx.way(grad, x, weight, ctx.geometry), None, None
+            grad_x = _gradients(grad, x, weight, ctx.conv, (True, False, False))[0]
+        return grad_x, ctx.way(grad, x, weight, ctx.conv), None, None
 
 
-def _by_product(grad, x, weight, _geometry):
+def _by_product(grad, x, weight, _conv):
     grad_rows, rows = (maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]) for maps in (grad, x))
     return (grad_rows.t() @ rows).view_as(weight)
 
 
-def _from_planes(grad, x, weight, geometry):
+def _from_planes(grad, x, weight, conv):
     grad, x, weight = (each.contiguous() for each in (grad, x, weight))
-    return _gradients(grad, x, weight, geometry, (False, True, False))[1]
+    return _gradients(grad, x, weight, conv, (False, True, False))[1]
 
 
-def _gradients(grad, x, weight, geometry, wanted):
+def _gradients(grad, x, weight, conv, wanted):
     """torch's own gradients of (x, weight, bias), those that are `wanted`."""
-    stride, padding, dilation, groups = geometry
     return torch.ops.aten.convolution_backward(
-        grad, x, weight, None, stride, padding, dilation, False, (0, 0), groups, wanted)
+        grad, x, weight, None, conv.stride, conv.padding, conv.dilation, False, (0, 0),
+        conv.groups, wanted)
 
 
 @functools.cache

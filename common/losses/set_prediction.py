@@ -58,6 +58,10 @@ class Matches:
     whwh: torch.Tensor
     finite: list[bool]
 
+    def boxes_of(self, boxes: torch.Tensor) -> torch.Tensor:
+        """The matched ones, [S, N, 4], of the boxes of all proposals, [S, B, P, 4]."""
+        return boxes.flatten(1, 2).gather(1, self.rows[..., None].expand(-1, -1, 4))
+
 
 @torch.no_grad()
 def match_stages(logits, boxes, samples) -> Matches:
@@ -119,10 +123,10 @@ def stage_losses(logits, boxes, masks, targets, matches, average, weights, min_n
     stage are NaN when a prediction of it is not finite.
     """
     num_classes = logits.shape[-1]
-    logits, boxes = (at_least_float32(each).flatten(1, 2) for each in (logits, boxes))
+    logits, boxes = at_least_float32(logits).flatten(1, 2), at_least_float32(boxes)
     labels = torch.full(logits.shape[:2], num_classes, device=logits.device)
     labels.scatter_(1, matches.rows, matches.labels)
-    found = boxes.gather(1, matches.rows[..., None].expand(-1, -1, 4))
+    found = matches.boxes_of(boxes)
     distance = (found / matches.whwh - matches.boxes / matches.whwh).abs().sum((1, 2))
     iou = generalized_iou(found, matches.boxes)
     dice = dice_loss(at_least_float32(masks).sigmoid().flatten(0, 1), targets.flatten(0, 1))
@@ -132,7 +136,7 @@ def stage_losses(logits, boxes, masks, targets, matches, average, weights, min_n
     # parity: only masks had this bound (spec, section 6)
     by_mask = average.clamp(min=1) + NORMALISER_EPS
     # without positives the sums are over nothing, and over nothing of the boxes
-    nothing = boxes.sum((1, 2)) * 0
+    nothing = boxes.sum((1, 2, 3)) * 0
     losses = {
         "loss_cls": weights.cls * focal_terms(logits, labels).sum((1, 2)) / by_class,
         "loss_bbox": weights.bbox * (distance + nothing) / by_box,

@@ -104,12 +104,11 @@ class QueryInst(nn.Module):
         boxes = torch.stack([stage["boxes"] for stage in stages])
         average = mean_positives(samples, boxes.shape[2], images.device)
         matches = match_stages(logits.detach(), boxes.detach(), samples)
-        positives = [stage["boxes"].detach().flatten(0, 1)[own]
-                     for stage, own in zip(stages, matches.rows, strict=True)]
+        positives = matches.boxes_of(boxes.detach())
         masks = torch.stack([
             self._masks_of(i, rows, positives[i], stages[i], matches) for i in range(len(stages))])
         targets = mask_targets(torch.cat([sample["masks"] for sample in samples]),
-                               torch.cat(positives), matches.objects.flatten())
+                               positives.flatten(0, 1), matches.objects.flatten())
         with torch.autocast(images.device.type, enabled=False):
             terms = stage_losses(logits, boxes, masks, targets.view(masks.shape), matches, average,
                                  self._weights, self.min_normaliser)

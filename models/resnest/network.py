@@ -143,10 +143,10 @@ def _stem(arch):
     """(the convolutions before the first norm, their output channels)"""
     stride = min(arch.stem_stride, 2)
     if not arch.deep_stem:
-        return Conv2d(3, 64, 7, stride, padding=3, bias=False), 64
+        return nn.Conv2d(3, 64, 7, stride, padding=3, bias=False), 64
     width = arch.stem_width
     convs = nn.Sequential(
-        Conv2d(3, width, 3, stride, padding=1, bias=False),
+        nn.Conv2d(3, width, 3, stride, padding=1, bias=False),
         arch.norm_layer(width),
         nn.ReLU(inplace=True),
         Conv2d(width, width, 3, padding=1, bias=False),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from models.convolution import Conv2d
 
 MIN_INNER_CHANNELS = 32
-CACHE_BYTES = 1 << 20  # of a core
+CACHE_BYTES = 1 << 20  # a server core's own cache, L2, holds 1 or 2 MB
 
 
 class SplAtConv2d(nn.Module):
@@ -37,9 +37,9 @@ class SplAtConv2d(nn.Module):
         )
         self.bn0 = norm_layer(channels * radix)
         self.relu = nn.ReLU(inplace=True)
-        self.fc1 = Conv2d(channels, inner, 1, groups=cardinality)
+        self.fc1 = nn.Conv2d(channels, inner, 1, groups=cardinality)
         self.bn1 = norm_layer(inner)
-        self.fc2 = Conv2d(inner, channels * radix, 1, groups=cardinality)
+        self.fc2 = nn.Conv2d(inner, channels * radix, 1, groups=cardinality)
 
     def forward(self, x):
         maps = self.bn0(self.conv(x))  # [B, R*C, H, W], chunk r is radix r
@@ -77,8 +77,8 @@ class _AttendedSum(torch.autograd.Function):
     apply(maps, attention, radix, *trained parameters of the attention) -> (rectified maps, sum)
     These maps are the network's largest, and on a CPU their way to and from memory is all that
     this costs. Part by part they stay in the caches, and their gradient is written once: a third
-    of the traffic of the operations one after the other. Compilers do as well with the plain form,
-    and maps that fit into the caches anyway gain nothing.
+    of the traffic of the operations one after the other, counted in passes over the maps. Maps that
+    fit into the caches anyway gain nothing.
     """
 
     @staticmethod
@@ -90,14 +90,9 @@ class _AttendedSum(torch.autograd.Function):
             torch.mean(maps[part].relu_(), (2, 3), keepdim=True, out=means[part])
         with torch.enable_grad():
             weights = attention(means.requires_grad_())
-        pairs = _chunks(radix, maps, weights.detach())
-        total = torch.empty_like(pairs[0][0], dtype=torch.result_type(maps, weights))
+        total = torch.empty_like(maps.chunk(radix, 1)[0], dtype=torch.result_type(maps, weights))
         for part in _parts(maps):
-            for i, (chunk, weight) in enumerate(pairs):
-                if i == 0:
-                    torch.mul(chunk[part], weight[part], out=total[part])
-                else:
-                    total[part].addcmul_(chunk[part], weight[part])
+            total[part] = weighted_sum(maps[part], weights[part], radix)
         ctx.radix, ctx.attention = radix, (weights, (means, *parameters))
         ctx.save_for_backward(maps)
         return maps, total

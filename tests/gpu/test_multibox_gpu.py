@@ -1,17 +1,12 @@
 """MultiBoxLoss on an accelerator: the CPU's numbers, and how often it waits for the device."""
 
-import sys
-import warnings
-from pathlib import Path
-
 import pytest
 import torch
+from device_waits import device_waits
+from multibox_loss import BATCH, make_inputs
 
 from common.losses import MultiBoxLoss
 from models.yolact import load_yolact_config
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from multibox_loss import BATCH, make_inputs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -45,13 +40,9 @@ def test_waits_for_the_device_once(cfg):
     predictions, targets, masks = make_inputs(cfg, torch.device("cuda"))
     criterion = MultiBoxLoss(cfg)
     criterion(None, predictions, targets, masks, [0] * BATCH)  # the first call makes the tables
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            losses = criterion(None, predictions, targets, masks, [0] * BATCH)
-            sum(losses.values()).backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    waits = [str(w.message) for w in caught if "synchronizing" in str(w.message)]
+
+    def step():
+        sum(criterion(None, predictions, targets, masks, [0] * BATCH).values()).backward()
+
+    waits = device_waits(step)
     assert len(waits) <= 1, waits

@@ -1,17 +1,12 @@
 """QueryInst's losses on an accelerator: the CPU's numbers, and one wait for the device."""
 
-import sys
-import warnings
-from pathlib import Path
-
 import pytest
 import torch
+from device_waits import device_waits
+from queryinst_step import make_batch
 
 from common.parallel import to_device
 from models.queryinst import build_queryinst
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from queryinst_step import make_batch
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,13 +45,10 @@ def test_first_stage_equals_the_cpus(net, exact_convolutions):
 def test_waits_for_the_device_once(net):
     losses_on(net, "cuda")
     images, samples = to_device(make_batch(2, 160, 224), torch.device("cuda"))
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            losses = net.loss(images, samples)
-            sum(value for name, value in losses.items() if "loss" in name).backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    waits = [f"{w.filename}:{w.lineno}" for w in caught if "synchronizing" in str(w.message)]
+
+    def step():
+        losses = net.loss(images, samples)
+        sum(value for name, value in losses.items() if "loss" in name).backward()
+
+    waits = device_waits(step)
     assert len(waits) <= 1, waits
