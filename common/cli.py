@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from common.errors import Failed, InputError, SaveError, did_you_mean, nearest
+from common.leaving import leave
 from common.peers import leave_note, loss_text, lost_peers, say_goodbye
 from common.signals import Stopped
 
@@ -226,7 +227,7 @@ def run(main: Callable[..., None], script_name: str, *arguments: Any) -> NoRetur
     """
     with _exit_status(script_name):
         main(*arguments)
-    sys.exit(0)
+    leave(0)
 
 
 @contextlib.contextmanager
@@ -258,7 +259,7 @@ def _exit_status(script_name: str) -> Iterator[None]:
         leave_note(status, [])
     except Exception as error:
         _unexpected(script_name, error, status)
-    sys.exit(status)
+    leave(status)
 
 
 def _unexpected(script_name: str, error: Exception, status: int) -> None:

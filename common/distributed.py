@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from common.config import InputError
+from common.leaving import note_group
 from common.peers import watch_peers
 from common.signals import die_with_parent
 
@@ -144,6 +145,7 @@ def join_group(
         )
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         raise InputError(_no_group(launch, timeout_s, str(error))) from error
+    note_group()
     if launch.launcher == "torchrun" and "TORCHELASTIC_RUN_ID" in os.environ:
         watch_peers(script, launch.rank, launch.address, launch.port, timeout_s)
 

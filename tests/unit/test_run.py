@@ -253,51 +253,62 @@ run.close()
 
 
 RANK_CODE = """
-import json, os, signal, sys, time
+import atexit, json, os, signal, sys, time
 from common.signals import StopSignals
 stop = StopSignals("stopping")
 import torch
 from torch import nn
+from common import cli
 from common.errors import SaveError
 from common.run import start_run
 
-folder, bad = sys.argv[1:]
-run = start_run("train_test", "cpu", seed=1, stop=stop)
-seen = {"rank": run.rank, "world": run.world_size, "main": run.is_main}
-try:
-    run.open_folder(bad, "")
-except SaveError as error:
-    seen["fault"] = str(error)
-run.open_folder(folder, "x: 1")
-run.log("hello")
-if run.rank == 1:
-    run.warn("odd")
-run.record({"event": "train", "iteration": 0})
-seen["any"] = run.any(run.rank == 1, False, True), run.stop_requested
-seen["mean"] = {k: v.item() for k, v in run.mean(
-    {"B": torch.tensor(float(run.rank)), "C": torch.tensor(3.0)}).items()}
-seen["gather"], seen["broadcast"] = run.gather(run.rank * 10), run.broadcast(run.rank + 5)
-run.seed_step(4)
-seen["draw"] = torch.rand(()).item()
+class Teardown:  # its end in the interpreter's teardown would be seen
+    def __del__(self):
+        print("TORN DOWN")
 
-torch.manual_seed(run.rank)  # the replicas begin with rank 0's weights all the same
-net = run.wrap(nn.Linear(2, 1))
-with run.no_sync(net):
+teardown = Teardown()
+atexit.register(print, "AT EXIT")
+
+def main():
+    folder, bad = sys.argv[1:]
+    run = start_run("train_test", "cpu", seed=1, stop=stop)
+    seen = {"rank": run.rank, "world": run.world_size, "main": run.is_main}
+    try:
+        run.open_folder(bad, "")
+    except SaveError as error:
+        seen["fault"] = str(error)
+    run.open_folder(folder, "x: 1")
+    run.log("hello")
+    if run.rank == 1:
+        run.warn("odd")
+    run.record({"event": "train", "iteration": 0})
+    seen["any"] = run.any(run.rank == 1, False, True), run.stop_requested
+    seen["mean"] = {k: v.item() for k, v in run.mean(
+        {"B": torch.tensor(float(run.rank)), "C": torch.tensor(3.0)}).items()}
+    seen["gather"], seen["broadcast"] = run.gather(run.rank * 10), run.broadcast(run.rank + 5)
+    run.seed_step(4)
+    seen["draw"] = torch.rand(()).item()
+
+    torch.manual_seed(run.rank)  # the replicas begin with rank 0's weights all the same
+    net = run.wrap(nn.Linear(2, 1))
+    with run.no_sync(net):
+        net(torch.full((1, 2), float(run.rank))).sum().backward()
+    seen["own_grad"] = net.module.weight.grad.tolist()
+    net.zero_grad()
     net(torch.full((1, 2), float(run.rank))).sum().backward()
-seen["own_grad"] = net.module.weight.grad.tolist()
-net.zero_grad()
-net(torch.full((1, 2), float(run.rank))).sum().backward()
-seen["weight"] = net.module.weight.tolist()
-seen["grad"] = net.module.weight.grad.tolist()
+    seen["weight"] = net.module.weight.tolist()
+    seen["grad"] = net.module.weight.grad.tolist()
 
-if run.rank == 1:
-    os.kill(os.getpid(), signal.SIGUSR1)
-    while stop.requested is None:
-        time.sleep(0.01)
-run.barrier()
-seen["stop"] = stop.requested, run.stop_requested
-run.close()
-print("SEEN", json.dumps(seen))
+    if run.rank == 1:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        while stop.requested is None:
+            time.sleep(0.01)
+    run.barrier()
+    seen["stop"] = stop.requested, run.stop_requested
+    run.close()
+    print("SEEN", json.dumps(seen))
+
+cli.run(main, "train_test")
 """
 
 
@@ -323,7 +334,9 @@ def test_two_processes(tmp_path):
     texts = [rank.communicate(timeout=60) for rank in ranks]
     failed = [err for rank, (_, err) in zip(ranks, texts, strict=True) if rank.returncode]
     assert not failed, "\n".join(failed)
-    first, second = (json.loads(out.rpartition("SEEN ")[2]) for out, _ in texts)
+    first, second = (json.loads(out.split("SEEN ")[1].splitlines()[0]) for out, _ in texts)
+    # a thread of gloo's must not meet an interpreter in teardown
+    assert all(out.endswith("AT EXIT\n") and "TORN DOWN" not in out for out, _ in texts)
 
     assert (first["rank"], first["world"], first["main"]) == (0, 2, True)
     assert (second["rank"], second["main"]) == (1, False)
