@@ -74,6 +74,7 @@ import torch
 import data
 from common.checkpoint import save_checkpoint
 from common.config import InputError, to_yaml
+from common.distributed import limit_threads
 from common.ema import average_of
 from common.epoch_folder import EpochFolder
 from common.export import PACKAGES, check_export, export_once
@@ -137,6 +138,7 @@ def main(flags, stop):
     if status is not None:
         sys.exit(status)
     run = start_run(SCRIPT, flags.device, cfg.SEED, stop, flags.dist_backend, clock=True)
+    limit_threads(cfg.TRAINING.THREADS)
     try:
         session(flags, run, cfg)
     finally:
@@ -206,7 +208,8 @@ def build(job, train_folders, val_folders):
     if flags.channels_last:
         job.net.to(memory_format=torch.channels_last)
     groups = resnest.param_groups(job.net, cfg.OPTIMIZER.WEIGHT_DECAY, cfg.OPTIMIZER.DISABLE_BN_WD)
-    job.optimizer = torch.optim.SGD(groups, lr=cfg.OPTIMIZER.LR, momentum=cfg.OPTIMIZER.MOMENTUM)
+    job.optimizer = torch.optim.SGD(groups, lr=cfg.OPTIMIZER.LR, momentum=cfg.OPTIMIZER.MOMENTUM,
+                                    fused=True)
     loss = NLLMultiLabelSmooth if job.cfg.DATA.mixes else LabelSmoothing
     job.criterion = loss(cfg.DATA.LABEL_SMOOTHING)
     job.step_net = run.wrap(torch.compile(job.net) if flags.compile else job.net)

@@ -220,7 +220,8 @@ def build(job):
         settings.bn_average, job.num_devices, flags.compile))
     job.optimizers = Optimizers({
         net: torch.optim.SGD(models.group_weight(getattr(job.module, net)), lr=lr,
-                             momentum=settings.beta1, weight_decay=settings.weight_decay)
+                             momentum=settings.beta1, weight_decay=settings.weight_decay,
+                             fused=True)
         for net, lr in zip(NETS, (settings.lr_encoder, settings.lr_decoder), strict=True)})
     job.batches = segmentation.TrainBatches(
         job.lists["train"], cfg.DATASET, batch_size=settings.batch_size_per_gpu,

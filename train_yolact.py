@@ -248,7 +248,7 @@ def build(job):
     if flags.channels_last:
         job.net.to(memory_format=torch.channels_last)
     job.optimizer = torch.optim.SGD(job.net.parameters(), lr=cfg.lr, momentum=cfg.momentum,
-                                    weight_decay=cfg.decay)
+                                    weight_decay=cfg.decay, fused=True)
     job.criterion = MultiBoxLoss(cfg, flags.loss_norm)
     net = torch.compile(job.net) if flags.compile else job.net
     job.step_net = run.wrap(NetLoss(net, job.criterion))

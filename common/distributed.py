@@ -160,6 +160,12 @@ def share_threads(launch: Launch) -> None:
         torch.set_num_threads(max(1, cores // launch.local_world_size))
 
 
+def limit_threads(count: int) -> None:
+    """Have at most `count` threads compute on the CPU; 0 leaves it, as OMP_NUM_THREADS does."""
+    if count > 0 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(count, torch.get_num_threads()))
+
+
 def _read_torchrun(env):
     world_size = _number(env, "WORLD_SIZE")
     meeting = env.get("DIST_URL", "")

@@ -31,8 +31,8 @@ SAMPLE_SIZE_PX = 160
 SAMPLE_TRAIN, SAMPLE_VAL = 1200, 96
 # Label maps: larger objects, or four fifths of what is learnt would be the background.
 LABEL_MAP_OBJECTS, LABEL_MAP_RADIUS_REL = (2, 4), (0.28, 0.45)
-CLASS_SIZE_PX = 96
-CLASS_TRAIN, CLASS_VAL = 500, 30  # per class
+CLASS_SIZE_PX = 64
+CLASS_TRAIN, CLASS_VAL = 1000, 60  # per class
 SAMPLE_SEED = 7
 
 

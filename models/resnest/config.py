@@ -104,6 +104,7 @@ class TrainingConfig:
     WORKERS: int = 4
     # ours
     EVAL_EVERY: int = 1  # epochs between validations; the original's 10
+    THREADS: int = 0  # at most so many threads compute on a CPU; 0: one for each core
 
     def __post_init__(self):
         start, epochs, val_batch = self.START_EPOCHS, self.EPOCHS, self.TEST_BATCH_SIZE
@@ -116,6 +117,7 @@ class TrainingConfig:
             (start < max(1, epochs), "TRAINING.START_EPOCHS", start, f"less than EPOCHS {epochs}"),
             _not_negative("TRAINING.WORKERS", self.WORKERS),
             (self.EVAL_EVERY >= 1, "TRAINING.EVAL_EVERY", self.EVAL_EVERY, "1 or more"),
+            _not_negative("TRAINING.THREADS", self.THREADS),
         )
 
 

@@ -138,6 +138,19 @@ def test_ranks_share_the_cores(monkeypatch, omp, usable, threads):
     assert chosen == ([threads] if threads else [])
 
 
+@pytest.mark.parametrize("omp, wanted, threads", [(None, 2, 2), (None, 6, 4), (None, 0, None),
+                                                  ("3", 2, None)])
+def test_limited_threads(monkeypatch, omp, wanted, threads):
+    chosen = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if omp:
+        monkeypatch.setenv("OMP_NUM_THREADS", omp)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    distributed.limit_threads(wanted)
+    assert chosen == ([threads] if threads else [])
+
+
 def test_launchers_of_mmdetection():
     env = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4",
            "OMPI_COMM_WORLD_LOCAL_RANK": "1", "MASTER_ADDR": "gpu01"}

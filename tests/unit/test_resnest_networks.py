@@ -311,7 +311,7 @@ def test_default_config_is_the_originals():
     assert (cfg.OPTIMIZER.LR, cfg.OPTIMIZER.LR_SCHEDULER) == (0.025, "cos")
     assert dataclasses.asdict(cfg.TRAINING) == {
         "BATCH_SIZE": 64, "TEST_BATCH_SIZE": 256, "LAST_GAMMA": False, "EPOCHS": 120,
-        "START_EPOCHS": 0, "WORKERS": 4, "EVAL_EVERY": 1,
+        "START_EPOCHS": 0, "WORKERS": 4, "EVAL_EVERY": 1, "THREADS": 0,
     }
 
 
