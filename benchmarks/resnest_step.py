@@ -3,9 +3,10 @@
     pip install timm && python benchmarks/resnest_step.py --threads 2 --rounds 9
 
 Forward, backward and SGD update of a batch of 8 at 224 px; ours in channels-last, theirs in both
-layouts. All take turns with a matrix product of known size, medians are compared. The allocator is
-set as the script sets it, for all. Operations are counted from the layers' shapes (two for each
-multiply-add, three passes). Goal: 1.08 of timm's speed, whichever layout is the faster there.
+layouts, each with the update of its own training script (ours is fused). All take turns with a
+matrix product of known size, medians are compared. The allocator is set as our script sets it, for
+all. Operations are counted from the layers' shapes (two for each multiply-add, three passes).
+Goal: 1.08 of timm's speed, whichever layout is the faster there.
 On a machine that others use too a round differs from the next by a tenth: take 20.
 """
 
@@ -49,11 +50,13 @@ def forward_macs(net, side):
     return sum(counts)
 
 
-def make_step(net, batch, side, memory_format):
+def make_step(net, batch, side, memory_format, fused=False):
     net = net.train().to(memory_format=memory_format)
     images = torch.randn(batch, 3, side, side).to(memory_format=memory_format)
     labels = torch.arange(batch)
-    sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    sgd = torch.optim.SGD(
+        net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=fused
+    )
 
     def step():
         sgd.zero_grad()
@@ -83,7 +86,7 @@ def main():
     step_ops = 3 * 2 * forward_macs(ours, args.side) * args.batch
     jobs = {
         "product": product,
-        "ours": make_step(ours, args.batch, args.side, torch.channels_last),
+        "ours": make_step(ours, args.batch, args.side, torch.channels_last, fused=True),
     }
     try:
         import timm

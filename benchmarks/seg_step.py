@@ -45,7 +45,7 @@ def build_step():
     decoder = build_decoder("ppm_deepsup", 512, 150)
     module = SegmentationModule(encoder, decoder, nn.NLLLoss(ignore_index=-1), 0.4).train()
     optimizers = [
-        torch.optim.SGD(group_weight(net), lr=0.02, momentum=0.9, weight_decay=1e-4)
+        torch.optim.SGD(group_weight(net), lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True)
         for net in (encoder, decoder)
     ]
     feed = {
