@@ -1,4 +1,4 @@
-"""Real photos: small ones are learnt from random weights, resnest50 runs on large ones."""
+"""Drawn shapes and small photos are learnt from random weights, resnest50 runs on large photos."""
 
 import json
 
@@ -9,6 +9,15 @@ from script_run import ROOT, ScriptRun
 def run_script(folder, *words, **how):
     return ScriptRun("train_resnest.py", ["--outdir", folder / "out", *words], folder,
                      folder / "out", **how)
+
+
+@pytest.mark.slow
+def test_drawn_shapes_are_learnt_from_random_weights(tmp_path):
+    run = run_script(tmp_path, "--config-file", ROOT / "configs" / "resnest" / "shapes.yaml",
+                     timeout=1200)
+    assert run.status == 0, run.err_text
+    scores = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert scores["top1"] >= 95, scores
 
 
 @pytest.mark.slow
