@@ -18,7 +18,7 @@ def note_group() -> None:
 def leave(status: int) -> NoReturn:
     """End this process with `status`.
 
-    Out of a process group it goes without the interpreter's own teardown. gloo's threads outlive
+    After it has joined a group it skips the interpreter's own teardown. gloo's threads outlive
     `destroy_process_group`, because DistributedDataParallel's reducer is never freed, and one that
     lets go of its last tensor while the interpreter goes down aborts the process: status 134
     instead of 0 at the end of a run in which all went well.
