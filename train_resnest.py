@@ -86,6 +86,7 @@ from common.plots import plot_confusion, plot_curves
 from common.precision import Precision
 from common.run import start_run
 from common.schedulers import per_epoch
+from common.sgd import SGD
 from common.spawn import start_ranks
 from common.start import find_start, find_trained
 from common.training_state import check_same_run, pack_state, restore_state
@@ -208,8 +209,7 @@ def build(job, train_folders, val_folders):
     if flags.channels_last:
         job.net.to(memory_format=torch.channels_last)
     groups = resnest.param_groups(job.net, cfg.OPTIMIZER.WEIGHT_DECAY, cfg.OPTIMIZER.DISABLE_BN_WD)
-    job.optimizer = torch.optim.SGD(groups, lr=cfg.OPTIMIZER.LR, momentum=cfg.OPTIMIZER.MOMENTUM,
-                                    fused=True)
+    job.optimizer = SGD(groups, lr=cfg.OPTIMIZER.LR, momentum=cfg.OPTIMIZER.MOMENTUM)
     loss = NLLMultiLabelSmooth if job.cfg.DATA.mixes else LabelSmoothing
     job.criterion = loss(cfg.DATA.LABEL_SMOOTHING)
     job.step_net = run.wrap(torch.compile(job.net) if flags.compile else job.net)

@@ -87,6 +87,7 @@ from common.plots import plot_curves
 from common.precision import Precision
 from common.run import start_run
 from common.schedulers import poly
+from common.sgd import SGD
 from common.training_state import check_same_run, pack_state, restore_state
 from data import seg_pictures, segmentation
 from data.shapes import with_drawn_scenes
@@ -219,9 +220,8 @@ def build(job):
     job.norms = models.NormMomentum(job.module, model.bn_momentum, models.is_corrected(
         settings.bn_average, job.num_devices, flags.compile))
     job.optimizers = Optimizers({
-        net: torch.optim.SGD(models.group_weight(getattr(job.module, net)), lr=lr,
-                             momentum=settings.beta1, weight_decay=settings.weight_decay,
-                             fused=True)
+        net: SGD(models.group_weight(getattr(job.module, net)), lr=lr, momentum=settings.beta1,
+                 weight_decay=settings.weight_decay)
         for net, lr in zip(NETS, (settings.lr_encoder, settings.lr_decoder), strict=True)})
     job.batches = segmentation.TrainBatches(
         job.lists["train"], cfg.DATASET, batch_size=settings.batch_size_per_gpu,

@@ -115,6 +115,7 @@ from common.precision import Precision
 from common.pretrained import find_pretrained_once
 from common.run import start_run
 from common.session_log import SessionLog, console_line
+from common.sgd import SGD
 from common.start import find_start, find_trained, iteration_of
 from common.training_state import check_same_run, pack_state, restore_state
 from data.shapes import with_drawn_scenes
@@ -247,8 +248,8 @@ def build(job):
     job.net = yolact.build_yolact(cfg).to(run.device)
     if flags.channels_last:
         job.net.to(memory_format=torch.channels_last)
-    job.optimizer = torch.optim.SGD(job.net.parameters(), lr=cfg.lr, momentum=cfg.momentum,
-                                    weight_decay=cfg.decay, fused=True)
+    job.optimizer = SGD(job.net.parameters(), lr=cfg.lr, momentum=cfg.momentum,
+                        weight_decay=cfg.decay)
     job.criterion = MultiBoxLoss(cfg, flags.loss_norm)
     net = torch.compile(job.net) if flags.compile else job.net
     job.step_net = run.wrap(NetLoss(net, job.criterion))

@@ -36,7 +36,7 @@ def prepare(net, layout):
 
 
 def sgd(net):
-    return torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4, fused=True)
+    return torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
 
 
 def classifier(net, layout, compiles):

@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.allocator import keep_freed_memory
+from common.sgd import SGD
 from models.resnest import build_resnest
 
 PRODUCT_SIDE, PRODUCTS = 2048, 6
@@ -50,13 +51,11 @@ def forward_macs(net, side):
     return sum(counts)
 
 
-def make_step(net, batch, side, memory_format, fused=False):
+def make_step(net, batch, side, memory_format, optimizer=torch.optim.SGD):
     net = net.train().to(memory_format=memory_format)
     images = torch.randn(batch, 3, side, side).to(memory_format=memory_format)
     labels = torch.arange(batch)
-    sgd = torch.optim.SGD(
-        net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=fused
-    )
+    sgd = optimizer(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
 
     def step():
         sgd.zero_grad()
@@ -86,7 +85,7 @@ def main():
     step_ops = 3 * 2 * forward_macs(ours, args.side) * args.batch
     jobs = {
         "product": product,
-        "ours": make_step(ours, args.batch, args.side, torch.channels_last, fused=True),
+        "ours": make_step(ours, args.batch, args.side, torch.channels_last, SGD),
     }
     try:
         import timm

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.sgd import SGD
 from models.segmentation import (
     SegmentationModule,
     build_decoder,
@@ -45,7 +46,7 @@ def build_step():
     decoder = build_decoder("ppm_deepsup", 512, 150)
     module = SegmentationModule(encoder, decoder, nn.NLLLoss(ignore_index=-1), 0.4).train()
     optimizers = [
-        torch.optim.SGD(group_weight(net), lr=0.02, momentum=0.9, weight_decay=1e-4, fused=True)
+        SGD(group_weight(net), lr=0.02, momentum=0.9, weight_decay=1e-4)
         for net in (encoder, decoder)
     ]
     feed = {
