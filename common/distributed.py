@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from common.config import InputError
-from common.leaving import note_group
+from common.leaving import mark_in_group
 from common.peers import watch_peers
 from common.signals import die_with_parent
 
@@ -145,7 +145,7 @@ def join_group(
         )
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         raise InputError(_no_group(launch, timeout_s, str(error))) from error
-    note_group()
+    mark_in_group()
     if launch.launcher == "torchrun" and "TORCHELASTIC_RUN_ID" in os.environ:
         watch_peers(script, launch.rank, launch.address, launch.port, timeout_s)
 
@@ -161,7 +161,7 @@ def share_threads(launch: Launch) -> None:
 
 
 def limit_threads(count: int) -> None:
-    """Have at most `count` threads compute on the CPU; 0 leaves it, as OMP_NUM_THREADS does."""
+    """Have at most `count` threads compute on the CPU; 0, or OMP_NUM_THREADS, leaves it."""
     if count > 0 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(count, torch.get_num_threads()))
 

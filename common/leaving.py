@@ -9,7 +9,7 @@ from typing import NoReturn
 _in_group = False
 
 
-def note_group() -> None:
+def mark_in_group() -> None:
     """From now on this process belongs to a process group, which `leave` then minds."""
     global _in_group
     _in_group = True
@@ -18,10 +18,10 @@ def note_group() -> None:
 def leave(status: int) -> NoReturn:
     """End this process with `status`.
 
-    After it has joined a group it skips the interpreter's own teardown. gloo's threads outlive
-    `destroy_process_group`, because DistributedDataParallel's reducer is never freed, and one that
-    lets go of its last tensor while the interpreter goes down aborts the process: status 134
-    instead of 0 at the end of a run in which all went well.
+    After it has joined a group it skips the interpreter's own teardown. Once there was a
+    DistributedDataParallel, gloo's threads outlive `destroy_process_group`, and one that lets go of
+    a tensor while the interpreter goes down aborts the process: status 134 instead of 0 at the end
+    of a run in which all went well.
     """
     if not _in_group:
         sys.exit(status)

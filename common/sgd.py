@@ -10,9 +10,9 @@ class SGD(torch.optim.SGD):
     """torch's SGD with momentum, `fused` where the parameters are on a CPU; the same bits.
 
     params: tensors or parameter groups, as torch takes them
-    It also takes what torch's own fused update does not: a parameter whose first gradient comes
-    later than the others' (a mask head, in a batch without objects), and states saved by an update
-    that was not fused. On a GPU it is torch's default.
+    torch's own fused update fails where a parameter's first gradient comes later than the others',
+    and is given up with a loaded state that was not fused; this one does neither. On a GPU it is
+    torch's default.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ from data.scenes import CLASSES, Scene, SceneObject, render_scene
 TRAIN, VAL = 0, 1  # the split's part of a scene's seed
 JPEG_QUALITY = 95
 
-# The embedded sets: enough to learn from, a few seconds to draw.
+# The embedded sets: enough to learn from, drawn in a quarter of a minute.
 SAMPLE_SIZE_PX = 160
 SAMPLE_TRAIN, SAMPLE_VAL = 1200, 96
 # Label maps: larger objects, or four fifths of what is learnt would be the background.

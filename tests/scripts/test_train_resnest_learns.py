@@ -11,23 +11,22 @@ def run_script(folder, *words, **how):
                      folder / "out", **how)
 
 
+def top1_of(folder, config, *words):
+    run = run_script(folder, "--config-file", ROOT / "configs" / "resnest" / config, *words,
+                     timeout=3600)
+    assert run.status == 0, run.err_text
+    return json.loads((folder / "out" / "metrics.json").read_text())["top1"]
+
+
 @pytest.mark.slow
 def test_drawn_shapes_are_learnt_from_random_weights(tmp_path):
-    run = run_script(tmp_path, "--config-file", ROOT / "configs" / "resnest" / "shapes.yaml",
-                     timeout=1200)
-    assert run.status == 0, run.err_text
-    scores = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert scores["top1"] >= 95, scores
+    assert top1_of(tmp_path, "shapes.yaml") >= 95
 
 
 @pytest.mark.slow
 def test_a_thousand_small_photos_are_learnt_from_random_weights(datasets, tmp_path):
     photos = datasets("cifar10_small").resolve()
-    run = run_script(tmp_path, "--config-file", ROOT / "configs" / "resnest" / "small.yaml",
-                     "DATA.ROOT", photos, timeout=3600)
-    assert run.status == 0, run.err_text
-    scores = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert scores["top1"] >= 45, scores
+    assert top1_of(tmp_path, "small.yaml", "DATA.ROOT", photos) >= 45
 
 
 @pytest.mark.slow
