@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from statistics import median
 
 import pytest
 
@@ -14,7 +15,7 @@ import torch
 from common.allocator import keep_freed_memory
 
 print(keep_freed_memory(LIMIT))
-for _ in range(12):
+for _ in range(30):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     x = torch.ones(SIZE)
     y = x + 1
@@ -24,7 +25,11 @@ for _ in range(12):
 
 
 def run(limit=None, size=16 << 20, **environment):
-    """(what keep_freed_memory returned, page faults of each round)"""
+    """(what keep_freed_memory returned, page faults of each round)
+
+    When the heap has all the room that it reuses depends on its fragments: mostly after 2 to 9 of
+    the 30 rounds, and one later round can want more. So a test of reuse asks for the median.
+    """
     program = PAGE_FAULTS.replace("LIMIT", str(limit)).replace("SIZE", str(size))
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -36,14 +41,14 @@ def test_large_blocks_are_reused():
     kept, faults = run()
     if not kept:
         pytest.skip("another C library")
-    assert sum(faults[6:]) < 2 * PAGES  # of 12; the first rounds make the room
+    assert median(faults) < PAGES / 512
 
 
 def test_small_blocks_are_kept_and_large_ones_given_back_with_a_limit():
     kept, faults = run(limit=64 << 20, size=1 << 20)  # 4 MB
     if not kept:
         pytest.skip("another C library")
-    assert sum(faults[6:]) < 2 * PAGES / 16
+    assert median(faults) < PAGES / 16 / 512
     _, faults = run(limit=64 << 20)
     assert min(faults) > 2 * PAGES / 512  # with huge pages of 2 MB a fault fetches 512
 

@@ -465,7 +465,7 @@ def test_unknown_normalisation():
 def as_rank(rank, rendezvous):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2,
-        timeout=timedelta(seconds=60))
+        timeout=timedelta(seconds=180))
     try:
         return share_of(rank, "global"), share_of(rank, "rank")
     finally:
@@ -495,7 +495,7 @@ def test_global_normalisation_equals_one_process(tmp_path):
              for rank in (0, 1)]
     for process in ranks:
         process.start()
-    by_rank = dict(results.get(timeout=120) for _ in ranks)
+    by_rank = dict(results.get(timeout=200) for _ in ranks)
     for process in ranks:
         process.join()
     (global0, local0), (global1, _) = by_rank[0], by_rank[1]

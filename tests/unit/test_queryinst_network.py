@@ -303,7 +303,7 @@ RANKS = [((4, 1), (0, 1)), ((1, 0), (0, 0))]  # objects of two images on each of
 def as_rank(rank, rendezvous, results):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2,
-                            timeout=datetime.timedelta(seconds=60))
+                            timeout=datetime.timedelta(seconds=180))
     results.put((rank, [losses_of(make_samples(*counts[rank])) for counts in RANKS]))
     dist.destroy_process_group()
 
@@ -315,7 +315,7 @@ def test_losses_are_divided_by_the_mean_over_ranks(tmp_path):
              for rank in (0, 1)]
     for process in ranks:
         process.start()
-    by_rank = dict(results.get(timeout=120) for _ in ranks)
+    by_rank = dict(results.get(timeout=200) for _ in ranks)
     for process in ranks:
         process.join(60)
         assert process.exitcode == 0

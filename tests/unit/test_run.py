@@ -247,7 +247,7 @@ run.close()
     )
     assert process.stdout.readline().startswith("line 0")
     process.stdout.close()
-    assert (process.stderr.read(), process.wait(timeout=30)) == ("", 0)
+    assert (process.stderr.read(), process.wait(timeout=120)) == ("", 0)
     process.stderr.close()
     assert len((tmp_path / "log.txt").read_text().splitlines()) == 2000
 
@@ -331,7 +331,7 @@ def test_two_processes(tmp_path):
                 text=True,
             )
         )
-    texts = [rank.communicate(timeout=60) for rank in ranks]
+    texts = [rank.communicate(timeout=180) for rank in ranks]
     failed = [err for rank, (_, err) in zip(ranks, texts, strict=True) if rank.returncode]
     assert not failed, "\n".join(failed)
     first, second = (json.loads(out.split("SEEN ")[1].splitlines()[0]) for out, _ in texts)

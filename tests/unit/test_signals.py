@@ -50,14 +50,14 @@ def start(code, **env):
 def test_first_signal_is_noted_with_one_line(name):
     process = start(WAITER.format(rest=""))
     process.send_signal(signal.Signals[name])
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert (out, err, process.returncode) == (f"{name}\n", "stopping\n", 0)
 
 
 def test_other_ranks_are_quiet():
     process = start(WAITER.format(rest=""), RANK="1", WORLD_SIZE="2")
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=10) == ("SIGTERM\n", "")
+    assert process.communicate(timeout=60) == ("SIGTERM\n", "")
 
 
 def test_an_echo_of_the_first_signal_does_not_end_the_process():
@@ -65,7 +65,7 @@ def test_an_echo_of_the_first_signal_does_not_end_the_process():
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "SIGINT\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert (out, err, process.returncode) == ("saved\n", "stopping\n", 0)
 
 
@@ -75,7 +75,7 @@ def test_second_signal_ends_at_once_even_while_the_main_thread_hangs():
     assert process.stdout.readline() == "SIGINT\n"
     assert process.stdout.readline() == "late\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
     process.communicate()
 
 
@@ -104,7 +104,7 @@ os.waitpid(child, 0)
     # the pipe is closed when its last writer, the child, is gone
     assert process.stdout.read() == ""
     process.communicate()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while is_alive(child):
         assert time.monotonic() < deadline
 

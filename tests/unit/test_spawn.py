@@ -66,7 +66,7 @@ def start(tmp_path):
 
 def test_two_ranks_meet_and_share(start):
     process = start(MEET)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert (process.returncode, err) == (0, "")
     said = sorted(line for line in out.splitlines() if not line.startswith("rank"))
     assert said == ["2 0 0.5 [0.0, 0.0]", "2 1 0.5 [0.0, 0.0]"]
@@ -77,7 +77,7 @@ def test_a_stop_signal_reaches_all_and_is_told_once(start):
     for _ in range(2):
         process.stdout.readline()  # both are up
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 75
     assert sorted(out.splitlines()) == ["stopped 0", "stopped 1"]
     assert err == "stopping\n"
@@ -86,7 +86,7 @@ def test_a_stop_signal_reaches_all_and_is_told_once(start):
 def test_the_first_failure_ends_the_others(start):
     process = start(FAIL)
     begin = time.monotonic()
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     assert process.returncode == 3
     assert time.monotonic() - begin < 30
 
