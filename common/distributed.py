@@ -161,8 +161,11 @@ def share_threads(launch: Launch) -> None:
 
 
 def limit_threads(count: int) -> None:
-    """Have at most `count` threads compute on the CPU; 0, or OMP_NUM_THREADS, leaves it."""
-    if count > 0 and "OMP_NUM_THREADS" not in os.environ:
+    """Have at most `count` threads compute on the CPU, also where OMP_NUM_THREADS allows more.
+
+    0 leaves their number as it is.
+    """
+    if count > 0:
         torch.set_num_threads(min(count, torch.get_num_threads()))
 
 

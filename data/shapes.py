@@ -31,7 +31,8 @@ SAMPLE_SIZE_PX = 160
 SAMPLE_TRAIN, SAMPLE_VAL = 1200, 96
 # Label maps: larger objects, or four fifths of what is learnt would be the background.
 LABEL_MAP_OBJECTS, LABEL_MAP_RADIUS_REL = (2, 4), (0.28, 0.45)
-CLASS_SIZE_PX = 64
+# Class folders: one large object, as photos of a class mostly show.
+CLASS_SIZE_PX, CLASS_RADIUS_REL = 64, (0.35, 0.45)
 CLASS_TRAIN, CLASS_VAL = 1000, 60  # per class
 SAMPLE_SEED = 7
 
@@ -236,7 +237,7 @@ def write_class_folders(
                     (size, size),
                     tuple(classes),
                     labels=(label,),
-                    radius_rel=(0.25, 0.45),
+                    radius_rel=CLASS_RADIUS_REL,
                     crowd_chance=0.0,
                 )
                 _write_jpeg(part / name / f"{name}_{number + 1:04d}.jpg", scene.image)
