@@ -104,7 +104,7 @@ class TrainingConfig:
     WORKERS: int = 4
     # ours
     EVAL_EVERY: int = 1  # epochs between validations; the original's 10
-    THREADS: int = 0  # at most so many threads compute on a CPU; 0: one for each core
+    THREADS: int = 0  # at most so many threads compute on a CPU; 0: torch's own number
 
     def __post_init__(self):
         start, epochs, val_batch = self.START_EPOCHS, self.EPOCHS, self.TEST_BATCH_SIZE

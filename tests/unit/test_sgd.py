@@ -1,3 +1,5 @@
+"""The fused update gives the bits of torch's plain one, whatever state it begins with."""
+
 import copy
 
 import pytest
