@@ -1,13 +1,17 @@
-"""nn.Conv2d whose weights get their gradient the fast way on CPUs.
+"""nn.Conv2d whose weights get their gradient from matrix products on CPUs.
 
-oneDNN's gradient of the weights, from channels-last maps in float32, falls behind in two places.
-Shown are times inside a training step of resnest50, batch 8, 224 px, 2 threads, medians:
+oneDNN's gradient of the weights, from channels-last maps in float32, falls behind matrix products
+over the same rows (a row: the channels of one pixel). G operations/s of both, where a large product
+reaches 110 to 130 (benchmarks/convolution_gradient.py: resnest50, batch 8, 224 px, 2 threads,
+without AVX-512):
 
-- Without AVX-512, large kernels take up to twice the time that they take from the same maps in
-  planes, copying included (128 to 256 channels at 56x56: 135 and 84 ms). With AVX-512 it is the
-  other way round.
-- 1x1 on small maps: one matrix product takes two thirds of the time (1024 channels at 14x14: 10.4
-  and 7.2 ms; with AVX-512 7x7 gains most, 17.1 and 8.5 ms). From 56x56 on it takes longer.
+    3x3, in-out, side   64-128, 56   128-256, 56   256-512, 28   512-1024, 14   512-1024, 7
+                            42, 66        56, 92       72, 106        68, 113        55, 97
+    1x1, in-out, side   64-256, 56    256-64, 56   512-128, 28   1024-256, 14   1024-2048, 7
+                            84, 91        85, 90        83, 93        79, 106        73, 87
+
+All gradients of weights of a step took 1.34 s and 0.97 s. With AVX-512 oneDNN is the faster for
+3x3, and for 1x1 from 56x56 on.
 """
 
 import functools
@@ -16,22 +20,22 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-PRODUCT_PIXELS = 28 * 28  # the largest map for which one product is the faster
-# multiply-adds of an image; smaller convolutions gain nothing
-MIN_PRODUCT_MACS, MIN_PLANES_MACS = 25e6, 200e6
+# Smaller convolutions gain nothing: multiply-adds of an image, channels out of a group of 3x3
+MIN_MACS, MIN_WIDTH = 25e6, 32
+# From here on each image has its own product, close to the cache; smaller ones share one
+OWN_PRODUCT_PIXELS = 28 * 28
 
 
 class Conv2d(nn.Conv2d):
     """The same numbers up to rounding, and the same state dict."""
 
     def forward(self, x):
-        way = self._gradient_way(x)
-        if way is None:
-            return super().forward(x)
-        return _Convolution.apply(x, self.weight, self, way)
+        if self.takes_products(x):
+            return _Convolution.apply(x, self.weight, self)
+        return super().forward(x)
 
-    def _gradient_way(self, x):
-        """What computes the gradient of the weights; None: torch itself."""
+    def takes_products(self, x):
+        """Whether products are the faster way to the gradient of the weights."""
         if (
             x.device.type != "cpu" or x.dtype != torch.float32 or self.bias is not None
             or not (torch.is_grad_enabled() and self.weight.requires_grad)
@@ -40,23 +44,22 @@ class Conv2d(nn.Conv2d):
             or self.stride != (1, 1)
             or x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last)
         ):
-            return None
+            return False
         pixels = x.shape[2] * x.shape[3]
-        macs = pixels * self.weight.numel()
+        if pixels * self.weight.numel() < MIN_MACS:
+            return False
         if self.kernel_size == (1, 1):
-            is_product = self.padding == (0, 0) and self.groups == 1
-            gains = is_product and pixels <= PRODUCT_PIXELS and macs >= MIN_PRODUCT_MACS
-            return _by_product if gains else None
-        gains = macs >= MIN_PLANES_MACS and _lacks_avx512()
-        return _from_planes if gains else None
+            return _lacks_avx512() or pixels <= OWN_PRODUCT_PIXELS
+        is_wide = self.out_channels // self.groups >= MIN_WIDTH
+        return self.kernel_size == (3, 3) and is_wide and _lacks_avx512()
 
 
 class _Convolution(torch.autograd.Function):
-    """apply(maps [B, C, H, W], weight, conv, way): `conv` of the maps, without its bias."""
+    """apply(maps [B, C, H, W], weight, conv): `conv` of the maps, without its bias."""
 
     @staticmethod
-    def forward(ctx, x, weight, conv, way):
-        ctx.conv, ctx.way = conv, way
+    def forward(ctx, x, weight, conv):
+        ctx.conv = conv
         ctx.save_for_backward(x, weight)
         return torch.conv2d(
             x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -64,28 +67,71 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        x, weight = ctx.saved_tensors
+        (x, weight), conv = ctx.saved_tensors, ctx.conv
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = _gradients(grad, x, weight, ctx.conv, (True, False, False))[0]
-        return grad_x, ctx.way(grad, x, weight, ctx.conv), None, None
+            grad_x = torch.ops.aten.convolution_backward(
+                grad, x, weight, None, conv.stride, conv.padding, conv.dilation, False, (0, 0),
+                conv.groups, (True, False, False))[0]
+        return grad_x, weight_gradient(conv, x, grad), None
 
 
-def _by_product(grad, x, weight, _conv):
-    grad_rows, rows = (maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]) for maps in (grad, x))
-    return (grad_rows.t() @ rows).view_as(weight)
+def weight_gradient(conv, x, grad):
+    """The gradient of the weights of `conv`, whose stride is 1: [out, in / groups, kH, kW].
+
+    x: [B, in, H, W], what went in; grad: [B, out, H', W'], the gradient of what came out. It is
+    a product for each group and each row of the kernel: grad as [pixels, out], transposed, times x
+    as [pixels, kW * in], where a pixel has beside its own channels those of its neighbours.
+    """
+    if conv.kernel_size == (1, 1) and conv.padding == (0, 0):
+        grad, x = (maps.flatten(2).unsqueeze(2) for maps in (grad, x))  # one line: no copies
+    batch, _, height, width = grad.shape
+    has_own = height * width >= OWN_PRODUCT_PIXELS and batch >= torch.get_num_threads()
+    images = 1 if has_own else batch
+    line = images * width  # from a pixel to the one below it
+    lefts = _lines(grad, images, conv.groups).flatten(1, 3)
+    rights = _with_neighbours(_lines(x, images, conv.groups), width, conv)
+    found = x.new_empty(
+        conv.groups, lefts.shape[3], conv.kernel_size[0], rights.shape[3])
+    for group in range(conv.groups):
+        left = lefts[:, :, group].transpose(1, 2)
+        for i in range(conv.kernel_size[0]):
+            first = i * conv.dilation[0] * line
+            right = rights[:, first:first + height * line, group]
+            if has_own:
+                torch.sum(torch.bmm(left, right), 0, out=found[group, :, i])
+            else:
+                torch.mm(left[0], right[0], out=found[group, :, i])
+    return found.view(conv.out_channels, *conv.kernel_size, -1).permute(0, 3, 1, 2)
 
 
-def _from_planes(grad, x, weight, conv):
-    grad, x, weight = (each.contiguous() for each in (grad, x, weight))
-    return _gradients(grad, x, weight, conv, (False, True, False))[1]
+def _lines(maps, images, groups):
+    """View [B, C, H, W] as [B / images, H, images, W, groups, C / groups]."""
+    return maps.unflatten(1, (groups, -1)).unflatten(0, (-1, images)).permute(0, 4, 1, 5, 2, 3)
 
 
-def _gradients(grad, x, weight, conv, wanted):
-    """torch's own gradients of (x, weight, bias), those that are `wanted`."""
-    return torch.ops.aten.convolution_backward(
-        grad, x, weight, None, conv.stride, conv.padding, conv.dilation, False, (0, 0),
-        conv.groups, wanted)
+def _with_neighbours(lines, width, conv):
+    """Lines of x, padding above and below included: [products, pixels, groups, kW * C / groups].
+
+    Each line has `width` pixels, one for each place of the kernel.
+    """
+    (top, left), step, kernel_width = conv.padding, conv.dilation[1], conv.kernel_size[1]
+    if (top, left, kernel_width) == (0, 0, 1):
+        return lines.flatten(1, 3)
+    products, height, images, x_width, groups, channels = lines.shape
+    out = lines.new_empty(
+        products, height + 2 * top, images, width, groups, kernel_width, channels)
+    out[:, :top] = 0
+    out[:, top + height:] = 0
+    for j in range(kernel_width):
+        column = out[:, top:top + height, :, :, :, j]
+        shift = j * step - left
+        begin = min(max(0, -shift), width)
+        end = max(begin, min(width, x_width - shift))
+        column[:, :, :, :begin] = 0
+        column[:, :, :, begin:end] = lines[:, :, :, begin + shift:end + shift]
+        column[:, :, :, end:] = 0
+    return out.view(products, -1, groups, kernel_width * channels)
 
 
 @functools.cache
