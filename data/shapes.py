@@ -8,7 +8,9 @@ The same arguments give the same files, byte for byte, with the same OpenCV. Eac
 generator, seeded by (seed, split, number): a larger set begins with the smaller one's scenes.
 """
 
+import functools
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -23,6 +25,8 @@ import numpy as np
 from common.errors import SaveError
 from data.scenes import CLASSES, Scene, SceneObject, render_scene
 
+log = logging.getLogger(__name__)
+
 TRAIN, VAL = 0, 1  # the split's part of a scene's seed
 JPEG_QUALITY = 95
 
@@ -35,6 +39,7 @@ LABEL_MAP_OBJECTS, LABEL_MAP_RADIUS_REL = (2, 4), (0.28, 0.45)
 CLASS_SIZE_PX, CLASS_RADIUS_REL = 64, (0.35, 0.45)
 CLASS_TRAIN, CLASS_VAL = 1000, 60  # per class
 SAMPLE_SEED = 7
+RECIPE = "recipe.json"  # in a drawn set, what it was drawn from
 
 
 @dataclass(frozen=True)
@@ -92,25 +97,50 @@ def ensure_shapes(root: str | Path, kind: str) -> CocoPaths | AdePaths | ClassPa
     """Paths of the embedded sample set `root/kind`, which is drawn when that folder is absent.
 
     kind: "coco", "ade" or "classes"
-    Whatever stands at `root/kind` is left as it is. Several processes may call this at once: each
-    draws into a folder of its own, the first to finish renames it, the others discard theirs.
+    Whatever stands at `root/kind` is left as it is, with a warning unless this version's recipe
+    drew it. Several processes may call this at once: each draws into a folder of its own, the first
+    to finish renames it, the others discard theirs.
     Raises SaveError when the folder cannot be written, ValueError for another kind.
     """
-    sample = (SAMPLE_TRAIN, SAMPLE_VAL, SAMPLE_SIZE_PX, SAMPLE_SEED)
-    large = {"num_objects": LABEL_MAP_OBJECTS, "radius_rel": LABEL_MAP_RADIUS_REL}
-    class_sample = (CLASS_TRAIN, CLASS_VAL, CLASS_SIZE_PX, SAMPLE_SEED)
-    if kind == "coco":
-        write, paths = lambda folder: write_coco(folder, *sample), coco_paths
-    elif kind == "ade":
-        write, paths = lambda folder: write_ade(folder, *sample, **large), ade_paths
-    elif kind == "classes":
-        write, paths = lambda folder: write_class_folders(folder, *class_sample), class_paths
-    else:
-        raise ValueError(f"no sample set of kind {kind!r}: wanted coco, ade or classes")
+    write, paths, recipe = _sample_set(kind)
     final = Path(root) / kind
-    if not final.exists():
-        _draw_once(final, write)
+    if final.exists():
+        _warn_of_another_recipe(final, json.dumps(recipe))
+    else:
+        _draw_once(final, lambda folder: _write_with_recipe(folder, write, recipe))
     return paths(final)
+
+
+def _sample_set(kind):
+    """(what writes it, where its parts are, the arguments of the former by name)."""
+    scenes = {"num_train": SAMPLE_TRAIN, "num_val": SAMPLE_VAL, "size": SAMPLE_SIZE_PX,
+              "seed": SAMPLE_SEED}
+    if kind == "coco":
+        return write_coco, coco_paths, scenes
+    if kind == "ade":
+        large = {"num_objects": LABEL_MAP_OBJECTS, "radius_rel": LABEL_MAP_RADIUS_REL}
+        return write_ade, ade_paths, scenes | large
+    if kind == "classes":
+        return write_class_folders, class_paths, {
+            "train_per_class": CLASS_TRAIN, "val_per_class": CLASS_VAL, "size": CLASS_SIZE_PX,
+            "seed": SAMPLE_SEED, "radius_rel": CLASS_RADIUS_REL}
+    raise ValueError(f"no sample set of kind {kind!r}: wanted coco, ade or classes")
+
+
+def _write_with_recipe(folder, write, recipe):
+    write(folder, **recipe)
+    (folder / RECIPE).write_text(json.dumps(recipe))
+
+
+@functools.cache  # one warning is enough, however many parts of the set are opened
+def _warn_of_another_recipe(folder, recipe):
+    try:
+        drawn_by = (folder / RECIPE).read_text()
+    except OSError:
+        drawn_by = None  # before there were recipes, or not drawn at all
+    if drawn_by != recipe:
+        log.warning("%s: not the scenes that this version draws, which its configs are made for; "
+                    "delete the folder to have them drawn", folder)
 
 
 def with_drawn_scenes(section: Any, project: Path, kind: str) -> Any:
@@ -223,8 +253,12 @@ def write_class_folders(
     size: int,
     seed: int,
     classes: Sequence[str] = CLASSES,
+    radius_rel: tuple[float, float] = CLASS_RADIUS_REL,
 ) -> ClassPaths:
-    """Write class folders: `train/<class>/*.jpg`, `val/<class>/*.jpg`, size x size pixels each."""
+    """Write class folders: `train/<class>/*.jpg`, `val/<class>/*.jpg`, size x size pixels each.
+
+    radius_rel: range of the object's radius, as `data.scenes.render_scene`
+    """
     paths = class_paths(folder)
     splits = ((TRAIN, train_per_class, paths.train), (VAL, val_per_class, paths.val))
     for split, count, part in splits:
@@ -237,7 +271,7 @@ def write_class_folders(
                     (size, size),
                     tuple(classes),
                     labels=(label,),
-                    radius_rel=CLASS_RADIUS_REL,
+                    radius_rel=radius_rel,
                     crowd_chance=0.0,
                 )
                 _write_jpeg(part / name / f"{name}_{number + 1:04d}.jpg", scene.image)

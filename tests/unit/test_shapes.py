@@ -190,6 +190,21 @@ def test_existing_folders_are_left_alone(tmp_path, small_samples):
     assert not any((tmp_path / "ade").iterdir())
 
 
+@pytest.mark.parametrize("kind", ["coco", "ade", "classes"])
+def test_another_recipe_is_told_once(tmp_path, kind, small_samples, monkeypatch, caplog):
+    monkeypatch.setattr(shapes, "SAMPLE_SEED", 8)
+    ensure_shapes(tmp_path / "a", kind)
+    ensure_shapes(tmp_path / "a", kind)
+    (tmp_path / "unknown" / kind).mkdir(parents=True)
+    assert not caplog.records
+    monkeypatch.setattr(shapes, "SAMPLE_SEED", 9)
+    for root in ("a", "a", "unknown"):
+        ensure_shapes(tmp_path / root, kind)
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.split(": not the scenes")[0] for text in told] == [
+        str(tmp_path / root / kind) for root in ("a", "unknown")]
+
+
 def test_the_loser_of_a_race_keeps_the_winners_files(tmp_path, small_samples, monkeypatch):
     rename = os.rename
 
