@@ -68,20 +68,23 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         (x, weight), conv = ctx.saved_tensors, ctx.conv
-        grad_x = None
+        grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_x = torch.ops.aten.convolution_backward(
                 grad, x, weight, None, conv.stride, conv.padding, conv.dilation, False, (0, 0),
                 conv.groups, (True, False, False))[0]
-        return grad_x, weight_gradient(conv, x, grad), None
+        if ctx.needs_input_grad[1]:
+            grad_weight = weight_gradient(conv, x, grad)
+        return grad_x, grad_weight, None
 
 
 def weight_gradient(conv, x, grad):
-    """The gradient of the weights of `conv`, whose stride is 1: [out, in / groups, kH, kW].
+    """Gradient of the weights of `conv`, whose stride is 1: [out, in / groups, kH, kW].
 
-    x: [B, in, H, W], what went in; grad: [B, out, H', W'], the gradient of what came out. It is
-    a product for each group and each row of the kernel: grad as [pixels, out], transposed, times x
-    as [pixels, kW * in], where a pixel has beside its own channels those of its neighbours.
+    x:     [B, in, H, W], what went in
+    grad:  [B, out, H', W'], same dtype, the gradient of what came out
+    For each group and each row of the kernel it is one product: grad as [pixels, out], transposed,
+    times x as [pixels, kW * in], where a pixel has the channels of all that the row reaches.
     """
     if conv.kernel_size == (1, 1) and conv.padding == (0, 0):
         grad, x = (maps.flatten(2).unsqueeze(2) for maps in (grad, x))  # one line: no copies
