@@ -7,14 +7,22 @@ Source: specs/resnest.md section 4.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
 from data.crops import CENTER_MARGIN_PX, MIN_AREA_REL, center_crop_box, random_crop_box
-from data.jitter import IDENTITY, ColorJitter, Planes, as_tensor, jittered_planes, planes_of
+from data.jitter import (
+    IDENTITY,
+    ColorJitter,
+    Planes,
+    Step,
+    as_tensor,
+    jittered_planes,
+    planes_of,
+)
 from data.rand_augment import RAND_AUGMENT_OPS, RandAugment
 
 __all__ = [
@@ -191,11 +199,36 @@ class ValTransform:
         return image
 
 
-class TrainTransform:
-    """The original's augmentation, called with an RGB PIL image and the three keywords.
+class _StagedTransform:
+    """Called with an RGB PIL image and keywords rng, np_rng and generator.
 
-    `.transforms` holds its steps; the call draws in their order and gives what they give one after
-    the other, with mirroring, jitter, lighting and normalisation done in one go.
+    The call is `draw`, `crop` and `finish` in turn, which a loader takes through whole batches.
+    """
+
+    def __call__(
+        self, image: Image.Image, *, rng: Any = None, np_rng: Any = None, generator: Any = None
+    ) -> torch.Tensor:
+        drawn = self.draw(generator)
+        return self.finish([self.crop(image, drawn, rng, np_rng)], [drawn])[0]
+
+
+class Drawn(NamedTuple):
+    """What a TrainTransform draws from its generator.
+
+    flip: whether to mirror; steps: of the jitter; tables: [3, 256] float32, what lighting and
+    normalisation make of each level
+    """
+
+    flip: bool
+    steps: list[Step]
+    tables: np.ndarray
+
+
+class TrainTransform(_StagedTransform):
+    """The original's augmentation.
+
+    `.transforms` holds its steps; the call gives what they give one after the other, with
+    mirroring, jitter, lighting and normalisation done in one go.
     """
 
     def __init__(self, crop_size: int, rand_aug: bool, min_area: float, margin: int):
@@ -207,22 +240,26 @@ class TrainTransform:
         steps = [self._crop, self._flip, self._jitter, ToTensor(), self._lighting, Normalize()]
         self.transforms = [self._rand_augment, *steps] if rand_aug else steps
 
-    def __call__(
-        self, image: Image.Image, *, rng: Any = None, np_rng: Any = None, generator: Any = None
-    ) -> torch.Tensor:
+    def draw(self, generator: Any = None) -> Drawn:
+        """All that `generator` decides; the image does not matter to it."""
+        flip, steps = self._flip.draw(generator), self._jitter.draw(generator)
+        return Drawn(flip, steps, _normalised_levels(self._lighting.draw(generator)))
+
+    def crop(self, image: Image.Image, drawn: Drawn, rng: Any, np_rng: Any) -> Image.Image:
+        """The image after RandAugment and the random crop."""
         if self._rand_augment is not None:
             image = self._rand_augment(image, rng=rng, np_rng=np_rng)
-        image = self._crop(image, rng=rng)
-        flip = self._flip.draw(generator)
-        planes = jittered_planes(image, self._jitter.draw(generator), flip)
-        return as_tensor(planes, _normalised_levels(self._lighting.draw(generator)))
+        return self._crop(image, rng=rng)
+
+    def finish(self, crops: list[Image.Image], drawn: list[Drawn]) -> list[torch.Tensor]:
+        """The normalised tensors."""
+        planes = [jittered_planes(crop, each.steps, each.flip)
+                  for crop, each in zip(crops, drawn, strict=True)]
+        return [as_tensor(each, draws.tables) for each, draws in zip(planes, drawn, strict=True)]
 
 
-class StandardTransform:
-    """torchvision's usual ImageNet augmentation: random resized crop, mirror, normalise, erase.
-
-    Called like `TrainTransform`.
-    """
+class StandardTransform(_StagedTransform):
+    """torchvision's usual ImageNet augmentation: random resized crop, mirror, normalise, erase."""
 
     def __init__(self, crop_size: int, rand_aug: bool, min_area: float, random_erasing: float):
         self._rand_augment = RandAugment(RAND_AUGMENT_N, RAND_AUGMENT_M) if rand_aug else None
@@ -232,15 +269,27 @@ class StandardTransform:
         steps = [self._rand_augment, self._crop, self._flip, ToTensor(), Normalize()]
         self.transforms = [step for step in [*steps, self._erasing] if step is not None]
 
-    def __call__(
-        self, image: Image.Image, *, rng: Any = None, np_rng: Any = None, generator: Any = None
-    ) -> torch.Tensor:
+    def draw(self, generator: Any = None) -> Any:
+        """`generator` itself: what it gives first, the crop, depends on the image's size."""
+        return generator
+
+    def crop(self, image: Image.Image, generator: Any, rng: Any, np_rng: Any) -> Image.Image:
+        """The image after RandAugment and the random crop."""
         if self._rand_augment is not None:
             image = self._rand_augment(image, rng=rng, np_rng=np_rng)
-        image = self._crop(image, generator=generator)
-        planes = Planes(planes_of(image, self._flip.draw(generator)), IDENTITY)
-        pixels = as_tensor(planes, _normalised_levels(np.zeros(3, np.float32)))
-        return pixels if self._erasing is None else self._erasing(pixels, generator=generator)
+        return self._crop(image, generator=generator)
+
+    def finish(self, crops: list[Image.Image], generators: list[Any]) -> list[torch.Tensor]:
+        """The normalised tensors."""
+        tables = _normalised_levels(np.zeros(3, np.float32))
+        images = [
+            as_tensor(Planes(planes_of(crop, self._flip.draw(generator)), IDENTITY), tables)
+            for crop, generator in zip(crops, generators, strict=True)
+        ]
+        if self._erasing is None:
+            return images
+        return [self._erasing(image, generator=generator)
+                for image, generator in zip(images, generators, strict=True)]
 
 
 def val_transform(

@@ -69,15 +69,15 @@ def jittered_planes(image: Image.Image, steps: list[Step], flip: bool) -> Planes
     pixels, levels = planes_of(image, flip), IDENTITY
     for kind, factor in steps:
         if kind == BRIGHTNESS:
-            levels = _blended(levels.copy(), 0.0, factor)
+            levels = np.floor(_blend(levels.copy(), 0.0, factor))
             continue
         now = _looked_up(pixels, levels)
         grey = _grey(now)
         if kind == CONTRAST:
             mean = int(cv2.sumElems(grey)[0] / grey.size + 0.5)
-            levels = _blended(levels.copy(), mean, factor)
+            levels = np.floor(_blend(levels.copy(), mean, factor))
         else:
-            pixels = _blended(now, grey.astype(np.float32), factor).astype(np.uint8)
+            pixels = _blend(now, grey.astype(np.float32), factor).astype(np.uint8)  # truncates
             levels = IDENTITY
     return Planes(pixels, levels)
 
@@ -87,10 +87,11 @@ def planes_of(image: Image.Image, flip: bool = False) -> np.ndarray:
     width, height = image.size
     # PIL keeps four bytes a pixel, so this copy is much cheaper than one of three.
     pixels = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8).reshape(height, width, 4)
-    if flip:
-        pixels = cv2.flip(pixels, 1)
     planes = np.empty((4, height, width), np.uint8)
     cv2.split(pixels, list(planes))  # written in place, as their sizes fit
+    if flip:
+        lines = planes[:3].reshape(-1, width)
+        return cv2.flip(lines, 1).reshape(3, height, width)
     return planes[:3]
 
 
@@ -111,14 +112,14 @@ def _looked_up(pixels, levels):
     return cv2.LUT(pixels.reshape(-1, pixels.shape[2]), levels).reshape(pixels.shape)
 
 
-def _blended(values, base, factor):
-    """PIL's blend from `base` to `values`, in place; whole numbers 0..255 come back."""
+def _blend(values, base, factor):
+    """PIL's blend from `base` to `values` before it truncates, 0..255; in place."""
     values -= base
     values *= factor
     values += base
     if factor > 1.0:
         np.clip(values, 0.0, 255.0, out=values)
-    return np.floor(values, out=values)
+    return values
 
 
 def _grey(pixels):

@@ -210,9 +210,14 @@ class _BatchFetcher(Dataset):
 
     def __getitem__(self, keys):
         try:
-            return self._collate([self._dataset[key] for key in keys])
+            return self._collate(self._samples(keys))
         except InputError as error:
             return _Fault(error.faults)
+
+    def _samples(self, keys):
+        if hasattr(self._dataset, "__getitems__"):  # torch's name for it
+            return self._dataset.__getitems__(keys)
+        return [self._dataset[key] for key in keys]
 
 
 class _Fault(NamedTuple):

@@ -231,6 +231,29 @@ def test_samples_depend_on_seed_and_key_only(tmp_path):
     assert not torch.equal(samples[1]["image"], samples[2]["image"])
 
 
+@pytest.mark.parametrize("transform", [
+    train_transform(32, rand_aug=True), standard_transform(32, rand_aug=True, random_erasing=0.5)])
+def test_a_batch_is_its_samples(tmp_path, transform):
+    train, _ = open_class_folders(write_folders(tmp_path))
+    damage(train.path(2))
+    dataset = ClassificationDataset(train, transform, train=True, seed=5, bad_images="skip")
+    keys = [SampleKey(0, i, i) for i in range(len(train))]
+    batch = dataset.__getitems__(keys)
+    for key, sample in zip(keys, batch, strict=True):
+        alone = dataset[key]
+        assert torch.equal(alone.pop("image"), sample.pop("image"))
+        assert alone == sample
+    assert [bool(sample["skipped"]) for sample in batch] == [i == 2 for i in range(len(train))]
+
+
+def test_the_loader_takes_whole_batches(tmp_path, monkeypatch):
+    train, _ = open_class_folders(write_folders(tmp_path))
+    dataset = ClassificationDataset(train, train_transform(32), train=True, seed=5)
+    monkeypatch.delattr(ClassificationDataset, "__getitem__")
+    loader = ResumableLoader(dataset, 2, seed=3, workers=0, collate=collate_classes)
+    assert [len(batch["images"]) for _, _, (batch,) in loader.steps(0, 2)] == [2, 2]
+
+
 def test_workers_change_nothing(tmp_path):
     train, _ = open_class_folders(write_folders(tmp_path))
     batches = []
