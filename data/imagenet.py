@@ -252,7 +252,7 @@ class TrainTransform(_StagedTransform):
         return self._crop(image, rng=rng)
 
     def finish(self, crops: list[Image.Image], drawn: list[Drawn]) -> list[torch.Tensor]:
-        """The normalised tensors."""
+        """The normalised tensors, float32 [3, n, n] each."""
         planes = [jittered_planes(crop, each.steps, each.flip)
                   for crop, each in zip(crops, drawn, strict=True)]
         return [as_tensor(each, draws.tables) for each, draws in zip(planes, drawn, strict=True)]
@@ -280,7 +280,7 @@ class StandardTransform(_StagedTransform):
         return self._crop(image, generator=generator)
 
     def finish(self, crops: list[Image.Image], generators: list[Any]) -> list[torch.Tensor]:
-        """The normalised tensors."""
+        """The normalised tensors, float32 [3, n, n] each."""
         tables = _normalised_levels(np.zeros(3, np.float32))
         images = [
             as_tensor(Planes(planes_of(crop, self._flip.draw(generator)), IDENTITY), tables)

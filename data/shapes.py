@@ -107,7 +107,7 @@ def ensure_shapes(root: str | Path, kind: str) -> CocoPaths | AdePaths | ClassPa
     if final.exists():
         _warn_of_another_recipe(final, json.dumps(recipe))
     else:
-        _draw_once(final, lambda folder: _write_with_recipe(folder, write, recipe))
+        _draw_once(final, write, recipe)
     return paths(final)
 
 
@@ -125,11 +125,6 @@ def _sample_set(kind):
             "train_per_class": CLASS_TRAIN, "val_per_class": CLASS_VAL, "size": CLASS_SIZE_PX,
             "seed": SAMPLE_SEED, "radius_rel": CLASS_RADIUS_REL}
     raise ValueError(f"no sample set of kind {kind!r}: wanted coco, ade or classes")
-
-
-def _write_with_recipe(folder, write, recipe):
-    write(folder, **recipe)
-    (folder / RECIPE).write_text(json.dumps(recipe))
 
 
 @functools.cache  # one warning is enough, however many parts of the set are opened
@@ -326,11 +321,12 @@ def _write_encoded(path, suffix, pixels, options=()):
     path.write_bytes(encoded.tobytes())
 
 
-def _draw_once(final: Path, write: Callable[[Path], object]):
+def _draw_once(final: Path, write: Callable[..., object], recipe: dict[str, Any]):
     temporary = final.with_name(f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.mkdir(parents=True)
-        write(temporary)
+        write(temporary, **recipe)
+        (temporary / RECIPE).write_text(json.dumps(recipe))
         try:
             os.rename(temporary, final)
         except OSError:

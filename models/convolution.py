@@ -10,8 +10,9 @@ without AVX-512):
     1x1, in-out, side   64-256, 56    256-64, 56   512-128, 28   1024-256, 14   1024-2048, 7
                             84, 91        85, 90        83, 93        79, 106        73, 87
 
-All gradients of weights of a step took 1.34 s and 0.97 s. With AVX-512 oneDNN is the faster for
-3x3, and for 1x1 from 56x56 on.
+All gradients of weights of a step took 1.34 s and 0.97 s. Sixteen channels out are too few: 16-16
+at 112x112 has 64, 33. With AVX-512 products were the faster for 1x1 on small maps only; for 3x3,
+where oneDNN does better there, they were not tried.
 """
 
 import functools
@@ -20,10 +21,12 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-# Smaller convolutions gain nothing: multiply-adds of an image, channels out of a group of 3x3
-MIN_MACS, MIN_WIDTH = 25e6, 32
-# From here on each image has its own product, close to the cache; smaller ones share one
+MIN_MACS = 25e6  # multiply-adds of an image; smaller convolutions gain nothing
+MIN_WIDTH = 32  # channels out of a group, for 3x3
+# From so many pixels on each image has its own product, below all share one. Own and shared, 3x3,
+# G operations/s: 94, 76 at 56x56 (128-256), 107, 99 at 28x28 (256-512), 55, 72 at 7x7 (512-1024).
 OWN_PRODUCT_PIXELS = 28 * 28
+AVX512_MAX_PIXELS = 28 * 28  # for 1x1: the largest map on which products gain there
 
 
 class Conv2d(nn.Conv2d):
@@ -49,7 +52,7 @@ class Conv2d(nn.Conv2d):
         if pixels * self.weight.numel() < MIN_MACS:
             return False
         if self.kernel_size == (1, 1):
-            return _lacks_avx512() or pixels <= OWN_PRODUCT_PIXELS
+            return _lacks_avx512() or pixels <= AVX512_MAX_PIXELS
         is_wide = self.out_channels // self.groups >= MIN_WIDTH
         return self.kernel_size == (3, 3) and is_wide and _lacks_avx512()
 
@@ -94,8 +97,7 @@ def weight_gradient(conv, x, grad):
     line = images * width  # from a pixel to the one below it
     lefts = _lines(grad, images, conv.groups).flatten(1, 3)
     rights = _with_neighbours(_lines(x, images, conv.groups), width, conv)
-    found = x.new_empty(
-        conv.groups, lefts.shape[3], conv.kernel_size[0], rights.shape[3])
+    found = x.new_empty(conv.groups, lefts.shape[3], conv.kernel_size[0], rights.shape[3])
     for group in range(conv.groups):
         left = lefts[:, :, group].transpose(1, 2)
         for i in range(conv.kernel_size[0]):
@@ -118,7 +120,7 @@ def _with_neighbours(lines, width, conv):
 
     Each line has `width` pixels, one for each place of the kernel.
     """
-    (top, left), step, kernel_width = conv.padding, conv.dilation[1], conv.kernel_size[1]
+    (top, left), dilation, kernel_width = conv.padding, conv.dilation[1], conv.kernel_size[1]
     if (top, left, kernel_width) == (0, 0, 1):
         return lines.flatten(1, 3)
     products, height, images, x_width, groups, channels = lines.shape
@@ -128,7 +130,7 @@ def _with_neighbours(lines, width, conv):
     out[:, top + height:] = 0
     for j in range(kernel_width):
         column = out[:, top:top + height, :, :, :, j]
-        shift = j * step - left
+        shift = j * dilation - left
         begin = min(max(0, -shift), width)
         end = max(begin, min(width, x_width - shift))
         column[:, :, :, :begin] = 0

@@ -78,7 +78,7 @@ def test_more_threads_than_images(monkeypatch):
 
 @pytest.mark.parametrize("kernel, groups, side, with_avx512", [
     (1, 1, 28, True), (1, 1, 29, False), (3, 1, 28, False), (3, 2, 56, False)])
-def test_whattakes_products(lacks_avx512, kernel, groups, side, with_avx512):
+def test_what_takes_products(lacks_avx512, kernel, groups, side, with_avx512):
     conv = Conv2d(128, 256, kernel, padding=kernel // 2, groups=groups, bias=False)
     assert conv.takes_products(channels_last(1, 128, side, side)) == (lacks_avx512 or with_avx512)
 
