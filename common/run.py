@@ -31,10 +31,8 @@ from common.run_files import (
 )
 from common.run_log import RunLog
 from common.signals import StopSignals
+from common.streams import Stream
 from common.tensorboard import EventWriter
-
-# first words of the seed sequences of the steps' generators: torch's on each rank, and shared ones
-_STEP_STREAM, _SHARED_STREAM = 3, 4
 
 
 def start_run(
@@ -284,12 +282,12 @@ class Run:
 
     def seed_step(self, step: int) -> None:
         """Seed torch's generators, also the GPUs', from (seed, step, rank) alone."""
-        sequence = np.random.SeedSequence([_STEP_STREAM, self._seed, step, self.rank])
+        sequence = np.random.SeedSequence([Stream.STEP, self._seed, step, self.rank])
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
     def step_rng(self, step: int, number: int = 0) -> np.random.RandomState:
         """Random numbers of (seed, step, number) alone: the same on every rank."""
-        sequence = np.random.SeedSequence([_SHARED_STREAM, self._seed, step, number])
+        sequence = np.random.SeedSequence([Stream.SHARED, self._seed, step, number])
         return np.random.RandomState(np.random.MT19937(sequence))
 
     def close(self) -> None:

@@ -14,12 +14,12 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from common.errors import InputError, did_you_mean
+from common.streams import Stream
 from data.bad_images import read_or_black, usable_sample
 from data.decode import MAX_PIXELS, check_image
 from data.loader import SampleKey
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-_STREAM = 3  # first word of the seed sequences; data.loader has the first two
 
 
 class ClassFolders:
@@ -123,7 +123,7 @@ class ClassificationDataset(Dataset):
 
     def _streams(self, key):
         """(what the transform drew ahead, rng, seed of np_rng), functions of (seed, key) alone."""
-        sequence = np.random.SeedSequence([_STREAM, self._seed, *key])
+        sequence = np.random.SeedSequence([Stream.CLASS_SAMPLE, self._seed, *key])
         for_rng, for_numpy, for_torch = sequence.generate_state(3).tolist()
         drawn = self.transform.draw(torch.Generator().manual_seed(for_torch))
         return drawn, random.Random(for_rng), for_numpy

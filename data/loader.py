@@ -20,12 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from common.allocator import keep_freed_memory
 from common.config import InputError
 from common.signals import die_with_parent, held_back, ignore_in_worker
+from common.streams import Stream
 
 # of a worker's freed memory; there are many workers, and any may meet a picture of 100 MB
 _KEPT_BYTES = 64 << 20
-
-# First words of the seed sequences, so that orders and samples never share a stream.
-_ORDER_STREAM, _SAMPLE_STREAM = 1, 2
 
 
 class SampleKey(NamedTuple):
@@ -140,13 +138,13 @@ class ResumableLoader:
     def _order(self, epoch):
         if not self._shuffle:
             return np.arange(len(self._dataset))
-        sequence = np.random.SeedSequence([_ORDER_STREAM, self._seed, epoch])
+        sequence = np.random.SeedSequence([Stream.ORDER, self._seed, epoch])
         return _random_state(sequence).permutation(len(self._dataset))
 
 
 def sample_rng(seed: int, key: SampleKey) -> np.random.RandomState:
     """The random numbers of one training sample, a function of the arguments alone."""
-    return _random_state(np.random.SeedSequence([_SAMPLE_STREAM, seed, *key]))
+    return _random_state(np.random.SeedSequence([Stream.SAMPLE, seed, *key]))
 
 
 def ordered_batches(

@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from common.config import InputError
+from common.streams import Stream
 from data.ade20k import ADE20K_CLASSES, ADE20K_COLORS, class_colors
 from data.loader import SampleKey, sample_rng
 from data.pil_resize import resize_planes
@@ -51,7 +52,6 @@ __all__ = [
 
 IGNORED = -1
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, of values in [0, 1]
-_PASS_STREAM = 3  # first word of the seed sequence, apart from data.loader's 1 and 2
 _MOST_SKIPS = 20  # bad images in a row that --bad-images skip passes over
 
 
@@ -234,7 +234,7 @@ class TrainBatches(Dataset):
 
     def _passes(self):
         for number in itertools.count():
-            sequence = np.random.SeedSequence([_PASS_STREAM, self._seed, number])
+            sequence = np.random.SeedSequence([Stream.PASS, self._seed, number])
             rng = np.random.RandomState(np.random.MT19937(sequence))
             yield from rng.permutation(len(self._records)).tolist()
 
