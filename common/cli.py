@@ -17,8 +17,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from common.errors import Failed, InputError, SaveError, did_you_mean, nearest
+from common.errors import Failed, InputError, SaveError, did_you_mean, ending_of, nearest
 from common.leaving import leave
+from common.out_of_memory import memory_text
 from common.peers import leave_note, loss_text, lost_peers, say_goodbye
 from common.signals import Stopped
 
@@ -220,18 +221,21 @@ def read_flags(
         return _invoke(flags, script_name, list(sys.argv[1:] if argv is None else argv))
 
 
-def run(main: Callable[..., None], script_name: str, *arguments: Any) -> NoReturn:
+def run(
+    main: Callable[..., None], script_name: str, *arguments: Any, memory_keys: str
+) -> NoReturn:
     """Call `main(*arguments)` and leave with the project's exit status.
 
+    memory_keys: the flag or key to lower where memory runs out
     0 done, 2 bad input, 3 could not write, 75 or 130 stopped by a signal, 1 anything else.
     """
-    with _exit_status(script_name):
+    with _exit_status(script_name, memory_keys):
         main(*arguments)
     leave(0)
 
 
 @contextlib.contextmanager
-def _exit_status(script_name: str) -> Iterator[None]:
+def _exit_status(script_name: str, memory_keys: str = "") -> Iterator[None]:
     """Ends the process for whatever is raised inside, with what the user should read of it."""
     status = 1
     try:
@@ -247,25 +251,30 @@ def _exit_status(script_name: str) -> Iterator[None]:
             traceback.print_exc()
         _let_rank_zero_speak()
         status = 2
-        _say(script_name, error.faults, status)
+        _say(script_name, _with_ending(error.faults, error), status)
     except SaveError as error:
         status = 3
-        _say(script_name, [str(error)], status)
+        _say(script_name, _with_ending([str(error)], error), status)
     except Failed as error:
-        _say(script_name, [str(error)], status)
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        _say(script_name, _with_ending([str(error)], error), status)
     except Stopped as stop:
         status = stop.status
         say_goodbye()
         leave_note(status, [])
     except Exception as error:
-        _unexpected(script_name, error, status)
+        _unexpected(script_name, error, status, memory_keys)
     leave(status)
 
 
-def _unexpected(script_name: str, error: Exception, status: int) -> None:
-    """The traceback, and under a launcher, which prints much, a last line with rank and cause."""
-    if "RANK" not in os.environ:
-        traceback.print_exc()
+def _unexpected(script_name: str, error: Exception, status: int, memory_keys: str) -> None:
+    """The traceback, and a last line that tells the cause and where the work is."""
+    line = memory_text(error, memory_keys)
+    if line is not None:  # the traceback would say where memory ran out, not what took it
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        _say(script_name, _with_ending([line], error), status)
         return
     line = " ".join(f"{type(error).__name__}: {error}".split())
     # a connection that breaks because a peer has ended is no fault of this process
@@ -275,7 +284,17 @@ def _unexpected(script_name: str, error: Exception, status: int) -> None:
         line = loss_text(lost)
     else:
         traceback.print_exc()
-    _say(script_name, [line], status, is_secondary)
+    _say(script_name, _with_ending([line], error), status, is_secondary)
+
+
+def _with_ending(lines: list[str], error: Exception) -> list[str]:
+    """The lines, the last one with where the work is (`common.errors.add_ending`)."""
+    ending = ending_of(error)
+    if not ending:
+        return lines
+    *before, last = lines
+    last = last if last.endswith((".", "!", "?")) else f"{last}."
+    return [*before, f"{last} {ending}"]
 
 
 def _invoke(function: Callable[..., Any], script_name: str, words: list[str]) -> Any:

@@ -34,6 +34,16 @@ class Failed(Exception):
     """The run cannot go on, for a reason that one line tells. Exit status 1."""
 
 
+def add_ending(error: Exception, text: str) -> None:
+    """Have the last line that is printed about `error` end with `text`: where the work is."""
+    error.ending = text
+
+
+def ending_of(error: Exception) -> str:
+    """The text of `add_ending`, "" without one."""
+    return getattr(error, "ending", "")
+
+
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """`" Did you mean X?"` with the option nearest to `word`, or `""` when none is near."""
     near = nearest(word, options)

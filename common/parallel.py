@@ -7,7 +7,7 @@ way (torchrun); these keep the originals' command lines and numbers.
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,9 @@ class CustomDataParallel(nn.DataParallel):
         pieces = [(piece,) if len(inputs) == 1 else piece for piece in pieces]
         return pieces, [kwargs] * len(pieces)
 
+    def parallel_apply(self, replicas, inputs, kwargs):
+        return super().parallel_apply(in_callers_precision(replicas), inputs, kwargs)
+
     def gather(self, outputs, output_device):
         return mean_losses(outputs, output_device)
 
@@ -68,8 +71,41 @@ class UserScatteredDataParallel(nn.DataParallel):
         else:
             replicas = self.replicate(self.module, self.device_ids)
             inputs = [(piece,) for piece in pieces]
-            outputs = self.parallel_apply(replicas, inputs, [{}] * len(pieces))
+            outputs = self.parallel_apply(
+                in_callers_precision(replicas), inputs, [{}] * len(pieces))
         return gather_outputs(outputs, self.output_device)
+
+
+def in_callers_precision(
+    replicas: Sequence[Callable], device_type: str = "cuda"
+) -> list[Callable]:
+    """The replicas as other threads must call them to compute as under the caller's autocast.
+
+    A thread begins with autocast's default dtype, float16 on a GPU; torch's own parallel_apply
+    takes over whether autocast is on, but not that it is in bfloat16, and float16 without a loss
+    scaler underflows.
+    """
+    enabled = torch.is_autocast_enabled(device_type)
+    dtype = torch.get_autocast_dtype(device_type)
+
+    def in_precision(replica):
+        def call(*args, **kwargs):
+            with torch.autocast(device_type, dtype=dtype, enabled=enabled):
+                return replica(*args, **kwargs)
+
+        return call
+
+    return [in_precision(replica) for replica in replicas]
+
+
+def check_one_process(num_devices: int, is_compiled: bool) -> None:
+    """Raises InputError for what several GPUs in one process cannot do: `--compile`."""
+    if num_devices > 1 and is_compiled:
+        raise InputError(
+            f"--compile: not with {num_devices} GPUs in one process, whose copies of the network "
+            f"torch.compile does not know; start a process for each: torchrun --nproc_per_node "
+            f"{num_devices} ..., or take one GPU with --device cuda:0"
+        )
 
 
 def user_scattered_collate(batch: list) -> list:

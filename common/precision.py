@@ -41,22 +41,43 @@ class Precision:
         enabled = self.amp != "off"
         return torch.autocast(self._device_type, dtype=DTYPES[self.amp], enabled=enabled)
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a loss scaler is at work, which leaves out updates that overflow."""
+        return self.scaler.is_enabled()
+
+    def grad_norm(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        """The norm of all gradients together, 0-d on their device; unscales them in place.
+
+        Once an update, before `step` or `skip`. Nothing waits for the device here.
+        """
+        self.scaler.unscale_(optimizer)
+        return torch.nn.utils.get_total_norm([p.grad for p in _with_gradient(optimizer)])
+
     def step(
-        self, optimizer: torch.optim.Optimizer, clip_grad: float | None = None
-    ) -> float | None:
-        """Unscale, clip and update; an fp16 update whose gradients overflowed is left out.
+        self,
+        optimizer: torch.optim.Optimizer,
+        clip_grad: float | None = None,
+        grad_norm: torch.Tensor | None = None,
+    ) -> None:
+        """Clip and update; an fp16 update whose gradients overflowed is left out.
 
         clip_grad: the largest norm of all gradients together; None leaves them as they are
-        Returns that norm before clipping, None without `clip_grad`.
+        grad_norm: what `grad_norm` gave; needed with `clip_grad`
         """
-        norm = None
         if clip_grad is not None:
-            self.scaler.unscale_(optimizer)
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, clip_grad).item()
+            torch.nn.utils.clip_grads_with_norm_(_with_gradient(optimizer), clip_grad, grad_norm)
         self.scaler.step(optimizer)
         self.scaler.update()
-        return norm
+
+    def skip(self) -> None:
+        """In place of `step`: the update is left out, and the scale stays what it was."""
+        if self.is_scaled:
+            self.scaler.update(self.scaler.get_scale())
+
+
+def _with_gradient(optimizer):
+    return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
 def cpu_has_bf16() -> bool:

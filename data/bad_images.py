@@ -1,6 +1,6 @@
 """What --bad-images means for a sample: stop, or put another one in its place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,31 @@ def usable_sample(
     ])
 
 
-def read_or_black(
-    read: Callable[[], Any], black: Callable[[], Any], *, skip: bool
-) -> tuple[Any, list[str]]:
-    """An evaluation's image as `read` gives it, or the one of `black` if unreadable; fault lines.
+def eval_sample(
+    make: Callable[[], dict[str, Any]], *, skip: bool, **identity: Any
+) -> dict[str, Any]:
+    """An evaluation's sample as `make` gives it; of an unreadable image `skipped` and `identity`.
 
-    skip: as `usable_sample`. The image still counts: leaving it out would raise the score.
+    skip: as `usable_sample`. Collating leaves such samples out (`usable`), and so does the score.
     """
     try:
-        return read(), []
+        return make() | {"skipped": []}
     except InputError as error:
         if not skip:
             raise
-        return black(), error.faults
+        return identity | {"skipped": error.faults}
+
+
+def usable(samples: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of a batch's samples whose image could be read."""
+    return [sample for sample in samples if "image" in sample]
+
+
+def fault_lines(samples: Iterable[dict[str, Any]]) -> list[str]:
+    """The fault lines of all samples of a batch."""
+    return [line for sample in samples for line in sample["skipped"]]
+
+
+def unusable_ids(samples: Iterable[dict[str, Any]]) -> list[int]:
+    """The image ids of those whose image could not be read."""
+    return [sample["image_id"] for sample in samples if "image" not in sample]

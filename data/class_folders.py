@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from common.errors import InputError, did_you_mean
 from common.streams import Stream
-from data.bad_images import read_or_black, usable_sample
+from data.bad_images import eval_sample, fault_lines, usable, usable_sample
 from data.decode import MAX_PIXELS, check_image
 from data.loader import SampleKey
 
@@ -82,7 +82,7 @@ class ClassificationDataset(Dataset):
     train:      index with `SampleKey`, and the transform gets random streams; else index with int
     seed:       of the run; a training sample depends on it and its key only
     bad_images: "stop" raises InputError for an unreadable image; "skip" takes another one in
-                training and a black picture in evaluation, and names the file in `skipped`
+                training and leaves it out in evaluation, and names the file in `skipped`
 
     A sample is a dict: image, what the transform returns; label; index; skipped, fault lines.
     """
@@ -138,21 +138,30 @@ class ClassificationDataset(Dataset):
                              skip=self._skip_bad, source=self.folders.folder)
 
     def _eval_sample(self, index):
-        image, skipped = read_or_black(lambda: read_rgb(self.folders.path(index)),
-                                       lambda: Image.new("RGB", (256, 256)), skip=self._skip_bad)
-        return self._sample(self.transform(image), index) | {"skipped": skipped}
+        return eval_sample(
+            lambda: self._sample(self.transform(read_rgb(self.folders.path(index))), index),
+            skip=self._skip_bad)
+
+    def describe(self, key: SampleKey | int) -> str:
+        """How a message names a sample."""
+        return self.folders.name(key.index if self._train else key)
 
     def _sample(self, image, index):
         return {"image": image, "label": int(self.folders.labels[index]), "index": index}
 
 
 def collate_classes(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch: images [B, 3, n, n] float32; labels and indices [B] int64; skipped, fault lines."""
+    """A batch: images [B, 3, n, n] float32; labels and indices [B] int64; skipped, fault lines.
+
+    An evaluation's batch lacks the samples that could not be read; B may be 0, then images are [0].
+    """
+    faults, samples = fault_lines(samples), usable(samples)
+    images = [sample["image"] for sample in samples]
     return {
-        "images": torch.stack([sample["image"] for sample in samples]),
-        "labels": torch.tensor([sample["label"] for sample in samples]),
-        "indices": torch.tensor([sample["index"] for sample in samples]),
-        "skipped": [line for sample in samples for line in sample["skipped"]],
+        "images": torch.stack(images) if images else torch.empty(0),
+        "labels": torch.tensor([sample["label"] for sample in samples], dtype=torch.int64),
+        "indices": torch.tensor([sample["index"] for sample in samples], dtype=torch.int64),
+        "skipped": faults,
     }
 
 

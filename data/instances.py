@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from torch.utils.data import Dataset
 
 from common.errors import InputError
-from data.bad_images import read_or_black, usable_sample
+from data.bad_images import eval_sample, fault_lines, unusable_ids, usable, usable_sample
 from data.coco_index import CocoIndex
 from data.decode import read_image
 from data.loader import SampleKey, sample_rng
@@ -28,7 +28,7 @@ class InstanceDataset(Dataset):
     train:         augment, and index with `SampleKey`; else resize only, and index with int
     seed:          of the run; a training sample depends on it and its key only
     bad_images:    "stop" raises InputError for an unreadable image; "skip" takes another one in
-                   training and an empty picture in evaluation, and names the file in `skipped`
+                   training and leaves it out in evaluation, and names the file in `skipped`
     include_empty: images without objects are negatives; without it they are never visited, and a
                    sample that augmentation leaves without objects is replaced
 
@@ -74,6 +74,11 @@ class InstanceDataset(Dataset):
         """The COCO id of the image at `position`."""
         return int(self._index.image_ids[self._rows[position]])
 
+    def describe(self, key: SampleKey | int) -> str:
+        """How a message names a sample."""
+        row = self._rows[key.index if self._train else key]
+        return f"image {self._index.image_ids[row]} ({self._index.file_name(row)})"
+
     def scattered(self, limit: int) -> list[int]:
         """At most `limit` positions, always the same: a cross-section for a validation."""
         order = sorted(range(len(self)), key=lambda i: zlib.crc32(b"%d" % self.image_id(i)))
@@ -92,11 +97,8 @@ class InstanceDataset(Dataset):
 
     def _eval_sample(self, position):
         row = int(self._rows[position])
-        image, skipped = read_or_black(
-            lambda: self._read(row),
-            lambda: np.zeros((*self._index.image_hw[row].tolist(), 3), np.uint8),
-            skip=self._skip_bad)
-        return self._sample(row, image, None) | {"skipped": skipped}
+        return eval_sample(lambda: self._sample(row, self._read(row), None),
+                           skip=self._skip_bad, image_id=self.image_id(position))
 
     def _read(self, row):
         return read_indexed(self._index, self._images_dir, row)
@@ -137,16 +139,20 @@ def read_indexed(index: CocoIndex, images_dir: Path, row: int) -> np.ndarray:
 def collate_instances(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """A batch: images [B, 3, S, S]; lists targets, masks, num_crowds, image_ids, sizes; skipped.
 
-    skipped: the fault lines of all samples, one list
+    skipped: the fault lines of all samples, one list. An evaluation's batch lacks the samples that
+             could not be read, whose image ids are in `left_out`; B may be 0, then images are [0]
     """
+    faults, left_out, samples = fault_lines(samples), unusable_ids(samples), usable(samples)
+    images = [sample["image"] for sample in samples]
     return {
-        "images": torch.stack([sample["image"] for sample in samples]),
+        "images": torch.stack(images) if images else torch.empty(0),
         "targets": [sample["target"] for sample in samples],
         "masks": [sample["masks"] for sample in samples],
         "num_crowds": [sample["num_crowds"] for sample in samples],
         "image_ids": [sample["image_id"] for sample in samples],
         "sizes": [sample["size"] for sample in samples],
-        "skipped": [line for sample in samples for line in sample["skipped"]],
+        "skipped": faults,
+        "left_out": left_out,
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from common.errors import InputError
-from data.bad_images import read_or_black, usable_sample
+from data.bad_images import eval_sample, fault_lines, unusable_ids, usable, usable_sample
 from data.coco_index import CocoIndex
 from data.instances import rasterise, read_indexed
 from data.loader import SampleKey, sample_rng
@@ -33,7 +33,7 @@ class QueryInstDataset(Dataset):
     divisor:    batches are padded to multiples of it, px
     seed:       of the run; a training sample depends on it and its key only
     bad_images: "stop" raises InputError for an unreadable image; "skip" takes another one in
-                training and an empty picture in evaluation, and names the file in `skipped`
+                training and leaves it out in evaluation, and names the file in `skipped`
 
     A sample is a dict: image uint8 [3, h, w] RGB; img_shape and ori_shape (h, w); scale_factor
     (w, h); image_id; skipped, a list of fault lines; in training also boxes float32 [n, 4] xyxy
@@ -88,6 +88,11 @@ class QueryInstDataset(Dataset):
         """The COCO id of the image at `position`."""
         return int(self._index.image_ids[self._rows[position]])
 
+    def describe(self, key: SampleKey | int) -> str:
+        """How a message names a sample."""
+        row = self._rows[key.index if self._train else key]
+        return f"image {self._index.image_ids[row]} ({self._index.file_name(row)})"
+
     @property
     def category_ids(self) -> torch.Tensor:
         """int64 [classes]: the category id of each class, as the annotation file has it."""
@@ -105,8 +110,11 @@ class QueryInstDataset(Dataset):
         samples: boxes, labels, masks bool [n, H, W] and img_shape of each image (training)
         metas:   img_shape, ori_shape, scale_factor of each
         image_ids: a list; skipped: the fault lines of all samples
+        An evaluation's batch lacks the samples that could not be read, whose image ids are in
+        `left_out`; B may be 0.
         """
-        height, width = (-(-max(sample["img_shape"][axis] for sample in samples)
+        faults, left_out, samples = fault_lines(samples), unusable_ids(samples), usable(samples)
+        height, width = (-(-max((sample["img_shape"][axis] for sample in samples), default=0)
                            // self._divisor) * self._divisor for axis in (0, 1))
         images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
         truths = []
@@ -124,7 +132,8 @@ class QueryInstDataset(Dataset):
             "samples": truths,
             "metas": [{key: sample[key] for key in metas} for sample in samples],
             "image_ids": [sample["image_id"] for sample in samples],
-            "skipped": [line for sample in samples for line in sample["skipped"]],
+            "skipped": faults,
+            "left_out": left_out,
         }
 
     def _train_sample(self, key):
@@ -139,11 +148,9 @@ class QueryInstDataset(Dataset):
 
     def _eval_sample(self, position):
         row = int(self._rows[position])
-        image, skipped = read_or_black(
-            lambda: self._read(row),
-            lambda: np.zeros((*self._index.image_hw[row].tolist(), 3), np.uint8),
-            skip=self._skip_bad)
-        return self._sample(row, image, self._cfg.transforms, None) | {"skipped": skipped}
+        return eval_sample(
+            lambda: self._sample(row, self._read(row), self._cfg.transforms, None),
+            skip=self._skip_bad, image_id=self.image_id(position))
 
     def _read(self, row):
         return read_indexed(self._index, Path(self._cfg.images_path), row)

@@ -219,6 +219,11 @@ class TrainBatches(Dataset):
         info = [record["fpath_img"] for record in records]
         return {**batch, "info": info, "skipped": skipped}
 
+    def describe(self, key: SampleKey) -> str:
+        """How a message names a sample, which is a batch."""
+        numbers = self.record_numbers(key.epoch * len(self) + key.position)
+        return ", ".join(self._records[i]["fpath_img"] for i in numbers)
+
     def record_numbers(self, batch_number: int) -> list[int]:
         """The records of the stream's batch of that number, counted from 0."""
         if batch_number < self._next_number:
@@ -264,6 +269,10 @@ class EvalItems(Dataset):
 
     def __len__(self):
         return len(self._records)
+
+    def describe(self, i: int) -> str:
+        """How a message names an item."""
+        return self._records[i]["fpath_img"]
 
     def __getitem__(self, i: int | SampleKey) -> dict:
         record = self._records[i.index if isinstance(i, SampleKey) else i]

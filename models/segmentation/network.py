@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common.config import InputError, did_you_mean
 from models.segmentation.decoders import C1, PPM, UPerNet
@@ -107,7 +108,8 @@ class SegmentationModule(nn.Module):
         """feed: `img_data` [B, 3, H, W] and, for the loss, `seg_label` [B, h, w] int64, -1 ignored.
 
         Returns (loss, accuracy), both 0-d, when `segSize` is None; else the decoder's scores at
-        that size (h, w). A batch without a labelled cell has loss NaN.
+        that size (h, w). A batch without a labelled cell has loss 0, and gradient 0, where `crit`
+        is an NLLLoss.
         """
         if segSize is not None:
             return self.decoder(self._features(feed), segSize=segSize)
@@ -122,14 +124,23 @@ class SegmentationModule(nn.Module):
         labels = feed["seg_label"]
         if self.deep_sup_scale is None:
             main = self.decoder(self._features(feed))
-            return {"main": self.crit(main, labels)}, pixel_accuracy(main, labels)
+            return {"main": self._loss(main, labels)}, pixel_accuracy(main, labels)
         main, auxiliary = self.decoder(self._features(feed))
-        terms = {"main": self.crit(main, labels), "deepsup": self.crit(auxiliary, labels)}
+        terms = {"main": self._loss(main, labels), "deepsup": self._loss(auxiliary, labels)}
         return terms, pixel_accuracy(main, labels)
 
     def class_probabilities(self, images: Tensor) -> Tensor:
         """[B, num_class, H, W] of normalised images [B, 3, H, W]; with a `use_softmax` decoder."""
         return self({"img_data": images}, segSize=images.shape[-2:])
+
+    def _loss(self, log_probs, labels):
+        crit = self.crit
+        if not isinstance(crit, nn.NLLLoss) or crit.reduction != "mean" or crit.weight is not None:
+            return crit(log_probs, labels)
+        # differs: the mean over no labelled cell is 0, not 0 / 0 (specs/seg.md, section 4). Else a
+        # picture without a label ends the run, or is skipped with all others of its batch.
+        total = F.nll_loss(log_probs, labels, ignore_index=crit.ignore_index, reduction="sum")
+        return total / (labels != crit.ignore_index).sum().clamp(min=1)
 
     def _features(self, feed):
         return self.encoder(feed["img_data"], return_feature_maps=True)

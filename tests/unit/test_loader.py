@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import re
 import signal
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from common.config import InputError
+from common.errors import Failed, InputError
 from data.loader import (
     ResumableLoader,
+    SampleFault,
     SampleKey,
     ordered_batches,
     sample_rng,
@@ -147,11 +149,37 @@ def test_an_input_error_arrives_as_it_was_raised(workers):
     assert not multiprocessing.active_children()
 
 
-def test_other_errors_keep_the_traceback_of_the_worker_and_end_the_rest():
+@pytest.mark.parametrize("workers", [0, 2])
+def test_other_errors_name_the_samples_keep_the_traceback_and_end_the_workers(workers):
     faulty = Noise(bad=4, error=ZeroDivisionError("boom"))
-    with pytest.raises(ZeroDivisionError, match=r"(?s)Traceback.*__getitem__.*boom"):
-        run(loader(faulty, workers=2), 0, 8)
+    text = r"ZeroDivisionError: boom, in preparing .*index=4"
+    with pytest.raises(SampleFault, match=text) as end:
+        run(loader(faulty, workers=workers), 0, 8)
+    assert re.search(r"(?s)Traceback.*__getitem__.*boom", str(end.value.__cause__))
     assert not multiprocessing.active_children()
+
+
+class Killed(Noise):
+    """Noise whose worker is killed over sample 7."""
+
+    def __getitem__(self, key):
+        if key.index == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(key)
+
+    def describe(self, key):
+        return f"picture {key.index}"
+
+
+def test_a_killed_worker_is_one_line_that_names_how_and_its_samples():
+    order = [key.index for step in range(3) for key in loader().keys(step)[0]]
+    taken = order.index(7) // 3 * 3  # the batch with sample 7
+    names = ", ".join(f"picture {i}" for i in order[taken : taken + 3])
+    before = signal.getsignal(signal.SIGCHLD)
+    with pytest.raises(Failed, match=f"by signal SIGKILL while it prepared {names} .*memory"):
+        run(loader(Killed(), workers=2), 0, 3)
+    assert not multiprocessing.active_children()
+    assert signal.getsignal(signal.SIGCHLD) is before  # else torch's would raise in an update
 
 
 @pytest.mark.parametrize(

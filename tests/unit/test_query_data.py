@@ -245,6 +245,9 @@ def test_a_bad_image(tmp_path):
         sample = sample_of(skipping) if train else skipping[0]
         assert "1.png" in sample["skipped"][0]
         assert sample["image_id"] == (2 if train else 1)
+    batch = skipping.collate([skipping[0], skipping[1]])
+    assert (batch["image_ids"], batch["left_out"], len(batch["images"])) == ([2], [1], 1)
+    assert len(skipping.collate([skipping[0]])["images"]) == 0
 
 
 # --- batches

@@ -302,10 +302,11 @@ def test_damaged_images(tmp_path):
     stopping = ClassificationDataset(val, val_transform(32), train=False, seed=0)
     with pytest.raises(InputError, match=r"ant0\.jpg: damaged"):
         stopping[0]
-    black = ClassificationDataset(val, val_transform(32), train=False, seed=0, bad_images="skip")
-    assert black[0]["image"].amax() < -1.5  # black, normalised
-    assert black[0]["label"] == 0
-    assert "ant0.jpg" in black[0]["skipped"][0]
+    lacking = ClassificationDataset(val, val_transform(32), train=False, seed=0, bad_images="skip")
+    batch = collate_classes([lacking[0], lacking[1]])
+    assert batch["indices"].tolist() == [1]  # the damaged one has no place in the score
+    assert "ant0.jpg" in batch["skipped"][0]
+    assert len(collate_classes([lacking[0]])["labels"]) == 0
 
 
 def test_only_damaged_images(tmp_path):

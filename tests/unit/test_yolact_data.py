@@ -363,7 +363,11 @@ def test_unreadable_image(tmp_path):
     sample = validation[1]
     assert sample["image_id"] == 2
     assert "2.png" in sample["skipped"][0]
-    assert sample["image"].std((1, 2)).max() < 1e-6
+    batch = collate_instances([validation[i] for i in range(3)])
+    assert (batch["image_ids"], batch["left_out"]) == ([1, 3], [2])
+    assert batch["skipped"] == sample["skipped"]
+    assert len(batch["images"]) == 2
+    assert len(collate_instances([sample])["images"]) == 0
 
 
 def test_all_images_unreadable_ends(tmp_path):
