@@ -19,6 +19,7 @@ import os
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ from typing import Annotated, Any
 import typer
 
 from common import cli
-from common.signals import Stopped, StopSignals
+from common.signals import StopSignals
 
 SCRIPT = "train_queryinst"
 PROJECT = Path(__file__).resolve().parent
@@ -84,14 +85,16 @@ from common.distributed import take_launcher
 from common.ema import average_of
 from common.errors import InputError
 from common.export import check_export, export_once
-from common.guard import NonFiniteGuard
+from common.guard import NonFiniteGuard, SkippedImages, skips_text
 from common.meter import Meter
 from common.mm_log import MMLog, new_stamp
 from common.parallel import to_device
 from common.plots import plot_curves
 from common.precision import Precision
 from common.pretrained import find_pretrained_once
+from common.rescue import Rescue
 from common.run import start_run
+from common.steps import to_floats
 from common.training_state import check_same_run, pack_state, restore_state
 from data.shapes import with_drawn_scenes
 from metrics import CocoEvaluator, mmdetection_names
@@ -120,6 +123,9 @@ class Job:
     precision: Any = None
     ema: Any = None  # AveragedModel with --ema
     log: Any = None  # lines and scalars in MMDetection's form
+    rescue: Any = None  # Rescue: what is saved when the session ends early
+    source: Any = None  # file of the checkpoint that the session goes on from
+    skipped: Any = None  # SkippedImages
     saved_at: int = -1  # iteration of the last checkpoint
     validated_at: int = -1  # iteration of the last validation
     metrics: Any = None  # its scores
@@ -157,7 +163,8 @@ def session(flags, cfg, run):
                             valid_info=cfg.val_dataloader.dataset.info_path)
     known = mmdetection_names(cfg.val_evaluator.metric)
     series, best = checkpoint_rules(cfg.default_hooks.checkpoint, folder, known, flags.save_every)
-    job = Job(flags, run, cfg, names, data.share_indexes(run, files, own), folder, series, best)
+    job = Job(flags, run, cfg, names, data.share_indexes(run, files, own), folder, series, best,
+              rescue=Rescue(run), skipped=SkippedImages(run))
     build(job)
     start = load_start(job)
     if flags.export:
@@ -167,7 +174,10 @@ def session(flags, cfg, run):
     elif flags.eval_only:
         evaluate_only(job, start)
     else:
-        train(job, start)
+        job.rescue = Rescue(run, job.net, None if flags.dry_run else
+                            partial(save_once, job), start, job.source)
+        with job.rescue.watching():
+            train(job, start)
 
 
 # --- settings
@@ -263,6 +273,7 @@ def load_start(job):
     if found:
         path, saved = found
         run.log(f"Load checkpoint from {path}")
+        job.source = path
         queryinst.load_weights(job.net, saved, source=str(path))
     elif not flags.trains:
         raise InputError(f"{job.folder} holds no checkpoint: name one with --resume FILE")
@@ -348,7 +359,7 @@ def train(job, start):
                                     PICTURED)
     run.log(f"Iterations {start} to {stop_at}, {job.per_epoch} an epoch, of {len(job.train_set)} "
             f"images. Checkpoints will be saved to {job.series.folder.absolute()}.")
-    guard = NonFiniteGuard(run, flags.nan)
+    guard = NonFiniteGuard(run, flags.nan, job.precision.is_scaled)
     images = cfg.train_dataloader.batch_size * run.world_size * flags.accumulate
     meter = Meter(run.device, images, cfg.log_processor.window_size, run.warn)
     factor = queryinst.lr_factor(cfg, job.per_epoch)
@@ -368,27 +379,31 @@ def train(job, start):
             lrs = (cfg.optim_wrapper.optimizer.lr * factor(step),
                    job.optimizer.param_groups[0]["lr"])
             run.seed_step(step)  # random choices in the network depend on seed, step, rank alone
+            job.rescue.begins()
 
             own_values = backward(job, batches)
-            means = run.mean(own_values)
-            # The loop's one wait for the device: a loss is known before the weights change.
-            values = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+            norm = job.precision.grad_norm(job.optimizer)
+            values, grad_norm = to_floats(run.mean(own_values), norm)  # the loop's one wait
             losses = {name: value for name, value in values.items() if "loss" in name}
             image_ids = [i for batch in batches for i in batch["image_ids"]]
-            grad_norm = None
-            if guard.allows_update(losses, own_values, image_ids, step):
-                grad_norm = job.precision.step(job.optimizer, flags.clip_grad)
+            if guard.allows_update(losses, own_values, image_ids, step, grad_norm):
+                job.rescue.changes()
+                job.precision.step(job.optimizer, flags.clip_grad, norm)
                 if job.ema:
                     job.ema.update_parameters(job.net)
+            else:
+                job.rescue.undo()
+                job.precision.skip()
+            iteration = step + 1
+            job.rescue.done(iteration)
             run.any()  # a stop signal to one rank stops all of them after the same update
 
-            iteration = step + 1
             meter.updated(losses)
             job.log.updated(step, lrs, values, grad_norm)
             progress.update()
             report(job, meter, step, epoch, lrs[0], losses, grad_norm, batches)
             if run.stop_requested:
-                leave(job, iteration)
+                job.rescue.leave(iteration)
             if iteration < stop_at and not flags.dry_run:
                 if job.series.due(iteration, job.per_epoch):
                     save(job, iteration)
@@ -399,10 +414,10 @@ def train(job, start):
     if flags.dry_run:
         run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
     else:
-        finish(job, stop_at, total)
+        finish(job, stop_at, total, guard)
 
 
-def finish(job, stop_at, total):
+def finish(job, stop_at, total, guard):
     """The last checkpoint, the last validation and the last pictures."""
     run, hook = job.run, job.cfg.default_hooks.checkpoint
     wanted = stop_at < total or hook.save_last or job.series.due(stop_at, job.per_epoch)
@@ -411,6 +426,8 @@ def finish(job, stop_at, total):
     if job.validated_at != stop_at:
         validate(job, stop_at)  # after the save: a fault in it must not cost the last weights
     draw_curves(job)
+    for line in skips_text(guard, job.skipped):
+        run.log(line)
     run.log(f"Done. Checkpoints are in {job.series.folder}, log and metrics in {job.folder}.")
     run.log(", ".join(f"{name} {value:.3f}" for name, value in (job.metrics or {}).items()
                       if name.endswith(("mAP", "mAP_50"))))
@@ -441,9 +458,7 @@ def backward(job, batches):
 def report(job, meter, step, epoch, lr, losses, grad_norm, batches):
     """The metrics line of an update, when it is due, and the files it had to do without."""
     run = job.run
-    for fault in (fault for batch in batches for fault in batch["skipped"]):
-        run.warn(f"skipped: {fault}")
-        run.record({"event": "skip", "iteration": step, "reason": fault})
+    job.skipped.in_training(step, [fault for batch in batches for fault in batch["skipped"]])
     if step % job.flags.log_every == 0:
         run.record(meter.train_event(step, epoch, lr, losses, grad_norm))
 
@@ -473,8 +488,16 @@ def save(job, iteration, is_last=False):
     if job.run.is_main:
         job.run.log(f"Saving checkpoint at {iteration // job.per_epoch} epochs, "
                     f"{iteration} iterations")
-        job.series.save(iteration, job.per_epoch,
-                        lambda record: checkpoint(job, iteration, series=record), is_last)
+        path = job.series.save(iteration, job.per_epoch,
+                               lambda record: checkpoint(job, iteration, series=record), is_last)
+        job.rescue.saved(iteration, path)
+
+
+def save_once(job, iteration):
+    """What a stop leaves: `save` where that has not been done yet. Returns the file."""
+    if job.saved_at != iteration:
+        save(job, iteration)
+    return job.series.path(iteration, job.per_epoch)
 
 
 def checkpoint(job, iteration, **record):
@@ -490,16 +513,6 @@ def checkpoint(job, iteration, **record):
             "time": time.strftime("%Y%m%d_%H%M%S"), "dataset_meta": {"classes": job.names}}
     return {"meta": meta, "state_dict": job.net.state_dict(), "optimizer": state.pop("optimizer"),
             "training": state}
-
-
-def leave(job, iteration):
-    """A stop signal has come: save, note it, and end with its exit status."""
-    name, run = job.run.stop_requested, job.run
-    if job.flags.trains and not job.flags.dry_run and job.saved_at != iteration:
-        save(job, iteration)
-    run.record({"event": "stop", "iteration": iteration, "reason": name})
-    run.barrier()  # a rank that left earlier would have the others ended by the launcher
-    raise Stopped(name)
 
 
 # --- evaluation
@@ -551,7 +564,7 @@ def evaluate(job, iteration):
     batches = data.ordered_batches(job.valid_set, own, loader.batch_size,
                                    collate=job.valid_set.collate, workers=loader.num_workers)
     truth = cfg.val_evaluator.ann_file or loader.dataset.info_path
-    evaluator, pictures = CocoEvaluator(truth, cfg.val_evaluator.metric), {}
+    evaluator, pictures, left_out = CocoEvaluator(truth, cfg.val_evaluator.metric), {}, []
     category_ids = job.valid_set.category_ids
     log = job.log.validation(iteration // job.per_epoch, -(-len(own) // loader.batch_size))
     run.share_buffers(net)  # the mask heads' statistics are each rank's own
@@ -559,7 +572,11 @@ def evaluate(job, iteration):
     with closing(batches), torch.no_grad():
         for batch in run.in_step(batches, len(job.valid_set), loader.batch_size):
             if run.stop_requested:
-                leave(job, iteration)
+                job.rescue.leave(iteration)
+            job.skipped.in_validation(batch["skipped"])
+            left_out += batch["left_out"]
+            if not batch["image_ids"]:
+                continue
             log.data_ready()
             images = data.network_input(batch, run.device, cfg.model.data_preprocessor)
             found = net.predict(images, batch["metas"])  # in float32, as the original
@@ -569,14 +586,16 @@ def evaluate(job, iteration):
                     pictures[own[len(pictures)]] = each
                 evaluator.update({image_id: each | {"labels": category_ids[each["labels"]]}})
             log.done()
-    for part in run.gather(evaluator.results()) or []:
+    for part, unread in run.gather((evaluator.results(), left_out)) or []:
         evaluator.merge(part)
+        left_out += unread
     if not run.is_main:
         return None
     data.save_query_predictions(job.valid_set, pictures, job.folder / "predictions.png",
                                 SHOWN_SCORE)
     known = [i for i in category_ids.tolist() if i >= 0]
-    metrics = evaluator.mmdetection_scores(category_ids=known)
+    scored = [i for i in evaluator.ground_truth.sizes if i not in set(left_out)]
+    metrics = evaluator.mmdetection_scores(scored, category_ids=known)
     log.finished(metrics)
     return metrics
 
@@ -597,4 +616,4 @@ def draw_curves(job):
 
 
 if __name__ == "__main__":
-    cli.run(main, SCRIPT, FLAGS, STOP)
+    cli.run(main, SCRIPT, FLAGS, STOP, memory_keys="train_dataloader.batch_size")

@@ -18,6 +18,7 @@ import sys
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from typing import Annotated, Any
 import typer
 
 from common import cli
-from common.signals import Stopped, StopSignals
+from common.signals import StopSignals
 
 SCRIPT = "train_resnest"
 PROJECT = Path(__file__).resolve().parent
@@ -79,16 +80,18 @@ from common.ema import average_of
 from common.epoch_folder import EpochFolder
 from common.export import PACKAGES, check_export, export_once
 from common.files import write_json
-from common.guard import NonFiniteGuard
+from common.guard import NonFiniteGuard, SkippedImages, skips_text
 from common.losses import LabelSmoothing, NLLMultiLabelSmooth, mix
 from common.meter import Meter
 from common.plots import plot_confusion, plot_curves
 from common.precision import Precision
+from common.rescue import Rescue
 from common.run import start_run
 from common.schedulers import per_epoch
 from common.sgd import SGD
 from common.spawn import start_ranks
 from common.start import find_start, find_trained
+from common.steps import set_lr, to_floats
 from common.training_state import check_same_run, pack_state, restore_state
 from data.imagenet import transforms_of
 from data.shapes import with_drawn_scenes
@@ -114,6 +117,9 @@ class Job:
     optimizer: Any = None
     precision: Any = None
     ema: Any = None  # AveragedModel with --ema
+    rescue: Any = None  # Rescue: what is saved when the session ends early
+    source: Any = None  # file of the checkpoint that the session goes on from
+    skipped: Any = None  # SkippedImages
     resumed: bool = False
     history: ClassHistory = field(default_factory=ClassHistory)
     metrics: Any = None  # scores of the last validation
@@ -148,7 +154,7 @@ def main(flags, stop):
 
 def session(flags, run, cfg):
     """Settle, build, find the start, then do what was asked: check, evaluate, export or train."""
-    job = Job(flags, run, cfg)
+    job = Job(flags, run, cfg, rescue=Rescue(run), skipped=SkippedImages(run))
     if flags.export:
         export_network(job)
         return
@@ -162,7 +168,10 @@ def session(flags, run, cfg):
     if flags.eval_only:
         evaluate_only(job, start)
     else:
-        train(job, start)
+        job.rescue = Rescue(run, job.net, None if flags.dry_run else
+                            partial(save, job, interrupt=True), start, job.source)
+        with job.rescue.watching():
+            train(job, start)
 
 
 # --- settings
@@ -236,6 +245,7 @@ def load_start(job):
             run.log("Starting from random weights.")
     else:
         load_all(job, *found[:2])
+        job.source = found[0]
     if flags.ema:
         job.ema = average_of(job.net, flags.ema)
     if found:
@@ -317,7 +327,7 @@ def train(job, start):
         if run.is_main:
             data.save_class_samples(job.train_set, job.folder / "train_samples.png", PICTURED)
     lr_at = announce(job, start, stop_at)
-    guard = NonFiniteGuard(run, flags.nan)
+    guard = NonFiniteGuard(run, flags.nan, job.precision.is_scaled)
     images = cfg.TRAINING.BATCH_SIZE * run.world_size * flags.accumulate
     meter = Meter(run.device, images, flags.log_every, run.warn)
     if job.resumed and start > 0 and start % job.per_epoch == 0 and not flags.dry_run:
@@ -331,32 +341,35 @@ def train(job, start):
         for step, epoch, batches in updates:
             meter.data_ready()
             lr = lr_at(step)
-            for group in job.optimizer.param_groups:
-                group["lr"] = lr
+            set_lr(job.optimizer, lr)
             run.seed_step(step)  # dropout depends on seed, step and rank alone
+            job.rescue.begins()
 
             own = backward(job, batches, step)
-            means = run.mean(own)
-            # The loop's one wait for the device: a loss is known before the weights change.
-            losses = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+            norm = job.precision.grad_norm(job.optimizer)
+            losses, grad_norm = to_floats(run.mean(own), norm)  # the loop's one wait
             top1 = losses.pop("top1", None)
             own.pop("top1", None)
-            grad_norm = None
             names = (job.train_set.folders.name(i)
                      for batch in batches for i in batch["indices"].tolist())
-            if guard.allows_update(losses, own, names, step):
-                grad_norm = job.precision.step(job.optimizer, flags.clip_grad)
+            if guard.allows_update(losses, own, names, step, grad_norm):
+                job.rescue.changes()
+                job.precision.step(job.optimizer, flags.clip_grad, norm)
                 if job.ema:
                     job.ema.update_parameters(job.net)
                 job.history.add(losses["cross_entropy"], top1)
+            else:
+                job.rescue.undo()
+                job.precision.skip()
+            iteration = step + 1
+            job.rescue.done(iteration)
             run.any()  # a stop signal to one rank stops all of them after the same update
 
-            iteration = step + 1
             meter.updated(losses)
             progress.update()
             report(job, meter, step, epoch, lr, losses, top1, grad_norm, batches)
             if run.stop_requested:
-                leave(job, iteration)
+                job.rescue.leave(iteration)
             if flags.dry_run:
                 continue
             if iteration % job.per_epoch == 0:
@@ -369,7 +382,7 @@ def train(job, start):
     if flags.dry_run:
         run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
         return
-    finish(job, stop_at)
+    finish(job, stop_at, guard)
 
 
 def announce(job, start, stop_at):
@@ -425,9 +438,7 @@ def on_device(job, images):
 def report(job, meter, step, epoch, lr, losses, top1, grad_norm, batches):
     """The metrics line and the original's log line of an update, as due."""
     run, position = job.run, step % job.per_epoch
-    for fault in (fault for batch in batches for fault in batch["skipped"]):
-        run.warn(f"skipped: {fault}")
-        run.record({"event": "skip", "iteration": step, "reason": fault})
+    job.skipped.in_training(step, [fault for batch in batches for fault in batch["skipped"]])
     if position % job.flags.log_every == 0:
         event = meter.train_event(step, epoch, lr, losses, grad_norm)
         run.record(event if top1 is None else event | {"top1": top1})
@@ -450,7 +461,7 @@ def end_epoch(job, iteration, seconds):
         save(job, iteration)  # with its scores
 
 
-def finish(job, iteration):
+def finish(job, iteration, guard):
     """The last validation, the final files and what to tell at the end."""
     run, folder = job.run, job.folder
     if job.history.validated_at != iteration:  # --max-iters ended it inside an epoch
@@ -460,6 +471,8 @@ def finish(job, iteration):
         save_checkpoint(folder / "checkpoint_final.pth", checkpoint(job, iteration))
         save_checkpoint(folder / "model_weights.pth", job.scored_net.state_dict())
     draw(job)
+    for line in skips_text(guard, job.skipped):
+        run.log(line)
     run.log(f"Done. Weights, log and metrics are in {folder}. Best Top1: {job.history.best:.3f}")
     run.log(f"Pictures: {', '.join(str(path) for path in sorted(folder.glob('*.png')))}")
 
@@ -486,19 +499,16 @@ def checkpoint(job, iteration):
 
 
 def save(job, iteration, interrupt=False):
-    """checkpoint_<epoch>.pth, or checkpoint_iter_<iteration>.pth inside an epoch; by rank 0."""
-    if job.run.is_main:
-        folder = EpochFolder(job.folder, job.per_epoch, job.flags.save_every)
-        folder.save(checkpoint(job, iteration), iteration, interrupt)
+    """checkpoint_<epoch>.pth, or checkpoint_iter_<iteration>.pth inside an epoch; by rank 0.
 
-
-def leave(job, iteration):
-    """A stop signal has come: save, note it, and end with its exit status."""
-    name = job.run.stop_requested
-    if job.flags.trains and not job.flags.dry_run:
-        save(job, iteration, interrupt=True)
-    job.run.record({"event": "stop", "iteration": iteration, "reason": name})
-    raise Stopped(name)
+    Returns the file.
+    """
+    if not job.run.is_main:
+        return None
+    folder = EpochFolder(job.folder, job.per_epoch, job.flags.save_every)
+    path = folder.save(checkpoint(job, iteration), iteration, interrupt)
+    job.rescue.saved(iteration, path)
+    return path
 
 
 # --- evaluation
@@ -534,9 +544,10 @@ def evaluate(job, iteration):
     with closing(batches), torch.no_grad():
         for batch in run.in_step(batches, count, size):  # a stop signal to one rank reaches all
             if run.stop_requested:
-                leave(job, iteration)
-            for fault in batch["skipped"]:
-                run.warn(f"counted as a black picture: {fault}")
+                job.rescue.leave(iteration)
+            job.skipped.in_validation(batch["skipped"])
+            if not len(batch["labels"]):
+                continue
             with job.precision.autocast():
                 logits = net(on_device(job, batch["images"]))
             scores.update(logits.float().cpu(), batch["labels"], batch["indices"])
@@ -589,4 +600,4 @@ def draw(job):
 
 
 if __name__ == "__main__":
-    cli.run(main, SCRIPT, FLAGS, STOP)
+    cli.run(main, SCRIPT, FLAGS, STOP, memory_keys="TRAINING.BATCH_SIZE")

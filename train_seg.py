@@ -19,6 +19,7 @@ import os
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ from typing import Annotated, Any
 import typer
 
 from common import cli
-from common.signals import Stopped, StopSignals
+from common.signals import StopSignals
 
 SCRIPT = "train_seg"
 PROJECT = Path(__file__).resolve().parent
@@ -78,16 +79,24 @@ from common.config import to_yaml
 from common.ema import average_of
 from common.export import check_export, export_once
 from common.files import write_text
-from common.guard import NonFiniteGuard
+from common.guard import NonFiniteGuard, SkippedImages, skips_text
 from common.meter import EpochMeans, Meter
 from common.net_checkpoints import BEST, NETS, NetCheckpoints, updates_of
 from common.optimizers import Optimizers
-from common.parallel import UserScatteredDataParallel, pick_gpus, to_device, user_scattered_collate
+from common.parallel import (
+    UserScatteredDataParallel,
+    check_one_process,
+    pick_gpus,
+    to_device,
+    user_scattered_collate,
+)
 from common.plots import plot_curves
 from common.precision import Precision
+from common.rescue import Rescue
 from common.run import start_run
 from common.schedulers import poly
 from common.sgd import SGD
+from common.steps import to_floats
 from common.training_state import check_same_run, pack_state, restore_state
 from data import seg_pictures, segmentation
 from data.shapes import with_drawn_scenes
@@ -112,6 +121,9 @@ class Job:
     optimizers: Any = None
     precision: Any = None
     ema: Any = None  # AveragedModel with --ema
+    rescue: Any = None  # Rescue: what is saved when the session ends early
+    source: Any = None  # file of the checkpoint that the session goes on from
+    skipped: Any = None  # SkippedImages
     history: dict = field(default_factory=lambda: {"train": {"epoch": [], "loss": [], "acc": []}})
     means: EpochMeans = field(default_factory=EpochMeans)
     best: float = -1.0  # mean IoU of the best checkpoint
@@ -164,7 +176,7 @@ def session(flags, run, cfg, gpus):
     if flags.check_data:
         return
     cfg = replace(cfg, DATASET=dataset)
-    job = Job(flags, run, cfg, gpus, lists)
+    job = Job(flags, run, cfg, gpus, lists, rescue=Rescue(run), skipped=SkippedImages(run))
     build(job)
     start = load_start(job)
     if flags.predict:
@@ -178,7 +190,10 @@ def session(flags, run, cfg, gpus):
     elif flags.eval_only:
         evaluate_only(job, start)
     else:
-        train(job, start)
+        job.rescue = Rescue(run, job.module, None if flags.dry_run else
+                            partial(save, job, interrupt=True), start, job.source)
+        with job.rescue.watching():
+            train(job, start)
 
 
 # --- settings
@@ -213,6 +228,7 @@ def build(job):
     ).to(run.device, memory_format=flags.layout)
     if not flags.trains:
         return
+    check_one_process(len(job.gpus), flags.compile)
     is_synchronised = run.world_size > 1 and settings.sync_bn and not settings.fix_bn
     if is_synchronised:
         job.module = models.synchronise_norms(job.module, run.device)
@@ -257,6 +273,7 @@ def load_start(job):
     if found:
         name, weights, state = found
         run.log(f"Resuming from {name}")
+        job.source = name.replace("*", NETS[0])
         load_weights(job, name, weights)
     else:
         if flags.resume:
@@ -322,7 +339,7 @@ def train(job, start):
     run.log(f"1 Epoch = {settings.epoch_iters} iters")
     run.log(f"Iterations {start} to {stop_at}, {images} images each on {job.num_devices} x "
             f"{run.device.type}; lr {settings.lr_encoder} / {settings.lr_decoder}, not scaled")
-    guard = NonFiniteGuard(run, flags.nan)
+    guard = NonFiniteGuard(run, flags.nan, job.precision.is_scaled)
     meter = Meter(run.device, images, settings.disp_iter, run.warn)
     lr_at = {net: poly(lr, total, settings.lr_pow)
              for net, lr in zip(NETS, (settings.lr_encoder, settings.lr_decoder), strict=True)}
@@ -340,20 +357,25 @@ def train(job, start):
             for net, lr in lrs.items():
                 job.optimizers.set_lr(net, lr)
             run.seed_step(step)  # dropout depends on seed, step and rank alone
+            job.rescue.begins()
 
             own_terms = backward(job, batches, step)
-            means = run.mean(own_terms)
-            # The loop's one wait for the device: a loss is known before the weights change.
-            losses = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+            norm = job.precision.grad_norm(job.optimizers)
+            losses, grad_norm = to_floats(run.mean(own_terms), norm)  # the loop's one wait
             accuracy = losses.pop("accuracy")
-            grad_norm = None
-            if guard.allows_update(losses, own_terms, segmentation.image_names(batches), step):
-                grad_norm = job.precision.step(job.optimizers, flags.clip_grad)
+            names = segmentation.image_names(batches)
+            if guard.allows_update(losses, own_terms, names, step, grad_norm):
+                job.rescue.changes()
+                job.precision.step(job.optimizers, flags.clip_grad, norm)
                 if job.ema:
                     job.ema.update_parameters(job.module)
+            else:
+                job.rescue.undo()
+                job.precision.skip()
+            iteration = step + 1
+            job.rescue.done(iteration)
             run.any()  # a stop signal to one rank stops all of them after the same update
 
-            iteration = step + 1
             meter.updated(losses)
             progress.update()
             report(job, meter, step, epoch, lrs, losses, accuracy, grad_norm, batches)
@@ -363,7 +385,7 @@ def train(job, start):
                 save(job, iteration)
                 meter.restart_clock()
             if run.stop_requested:
-                leave(job, iteration)
+                job.rescue.leave(iteration)
             if iteration < stop_at and validation_due(job, iteration):
                 validate(job, iteration)
                 save(job, iteration)  # with the score in the state
@@ -371,7 +393,7 @@ def train(job, start):
     if flags.dry_run:
         run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
     else:
-        finish(job, stop_at)
+        finish(job, stop_at, guard)
 
 
 def backward(job, batches, step):
@@ -398,9 +420,8 @@ def backward(job, batches, step):
 def report(job, meter, step, epoch, lrs, losses, accuracy, grad_norm, batches):
     """The original's console line and history, and the metrics line of an update, as due."""
     run, settings = job.run, job.cfg.TRAIN
-    for fault in (fault for batch in batches for piece in batch for fault in piece["skipped"]):
-        run.warn(f"skipped: {fault}")
-        run.record({"event": "skip", "iteration": step, "reason": fault})
+    job.skipped.in_training(
+        step, [fault for batch in batches for piece in batch for fault in piece["skipped"]])
     i, total = step % settings.epoch_iters, sum(losses.values())
     if i == 0:
         job.means = EpochMeans()
@@ -417,7 +438,7 @@ def report(job, meter, step, epoch, lrs, losses, accuracy, grad_norm, batches):
                 f"lr_encoder: {lrs['encoder']:.6f}, lr_decoder: {lrs['decoder']:.6f}, {scores}")
 
 
-def finish(job, iteration):
+def finish(job, iteration, guard):
     """After the last update: save, validate, draw, and say where everything is."""
     run = job.run
     save(job, iteration, last=True)
@@ -425,6 +446,8 @@ def finish(job, iteration):
         validate(job, iteration, table=True)  # after the save: a fault must not cost the weights
         save(job, iteration, last=True)  # with the score in the state
     draw_curves(job)
+    for line in skips_text(guard, job.skipped):
+        run.log(line)
     run.log(f"Training Done!\nWeights, log and metrics are in {job.folder}.")
     if job.metrics:
         run.log(f"mean IoU {job.metrics['mean_iou']:.2f}")
@@ -449,18 +472,23 @@ def open_run_folder(job, start=None):
 
 
 def save(job, iteration, last=False, interrupt=False):
-    """The epoch's files, or those of an iteration inside one; rank 0 writes."""
+    """The epoch's files, or those of an iteration inside one; rank 0 writes.
+
+    Returns the file of the encoder's weights.
+    """
     if not job.run.is_main:
-        return
+        return None
     epoch, rest = divmod(iteration, job.cfg.TRAIN.epoch_iters)
     is_epoch = rest == 0 and epoch > 0 and not interrupt
     if not interrupt:
         job.run.log("Saving checkpoints...")
     suffix = f"epoch_{epoch}.pth" if is_epoch else f"iter_{iteration}.pth"
-    job.checkpoints.save(suffix, models.original_weights(job.module),
-                         training_state(job, iteration), job.history if is_epoch else None)
+    path = job.checkpoints.save(suffix, models.original_weights(job.module),
+                                training_state(job, iteration), job.history if is_epoch else None)
+    job.rescue.saved(iteration, path)
     # what an epoch's or the last files replace goes; inside an epoch the one before stays, too
     job.checkpoints.prune(suffix, also_previous=not (is_epoch or last))
+    return path
 
 
 def training_state(job, iteration):
@@ -471,14 +499,6 @@ def training_state(job, iteration):
         identity=identity(job), config=to_yaml(job.cfg),
         extra={"best": job.best, "validated_at": job.validated_at, "history": job.history,
                "means": job.means.saved()})
-
-
-def leave(job, iteration):
-    """A stop signal has come: save, note it, and end with its exit status."""
-    if job.flags.trains and not job.flags.dry_run:
-        save(job, iteration, interrupt=True)
-    job.run.record({"event": "stop", "iteration": iteration, "reason": job.run.stop_requested})
-    raise Stopped(job.run.stop_requested)
 
 
 def draw_curves(job):
@@ -552,6 +572,7 @@ def scored_items(job, records, iteration):
     scales, the record's `number`, and the `seconds` that the networks took.
     """
     run, module = job.run, job.scored
+    run.share_buffers(module)  # each rank's BatchNorm statistics are of its own batches
     own = range(run.rank, len(records), run.world_size)
     items = data.ordered_batches(
         segmentation.EvalItems(records, job.cfg.DATASET, job.flags.bad_images), own, 1,
@@ -559,11 +580,11 @@ def scored_items(job, records, iteration):
     with closing(items), models.scoring(module), run.progress(len(own)) as progress:
         for i, batch in enumerate(run.in_step(items, len(records), 1)):
             if run.stop_requested:
-                leave(job, iteration)
+                job.rescue.leave(iteration)
             progress.update()
             (item,) = batch
             if "skipped" in item:
-                run.warn(f"skipped: {'; '.join(item['skipped'])}")
+                job.skipped.in_validation(item["skipped"])
                 continue
             begin = time.perf_counter()
             images = to_device(item.pop("img_data"), run.device)
@@ -596,4 +617,4 @@ def predict(job):
 
 
 if __name__ == "__main__":
-    cli.run(main, SCRIPT, FLAGS, STOP)
+    cli.run(main, SCRIPT, FLAGS, STOP, memory_keys="TRAIN.batch_size_per_gpu")

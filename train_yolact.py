@@ -18,6 +18,7 @@ logs/<config name>/. Mask mAP to expect on COCO test-dev: yolact_resnet50 28.2, 
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from typing import Annotated, Any
 import typer
 
 from common import cli
-from common.signals import Stopped, StopSignals
+from common.signals import StopSignals
 
 SCRIPT = "train_yolact"
 PROJECT = Path(__file__).resolve().parent
@@ -106,17 +107,19 @@ from common.checkpoint_folder import CheckpointFolder
 from common.config import to_yaml
 from common.ema import average_of
 from common.export import check_export, export_once
-from common.guard import NonFiniteGuard
+from common.guard import NonFiniteGuard, SkippedImages, skips_text
 from common.losses import MultiBoxLoss, NetLoss
 from common.meter import Meter
-from common.parallel import CustomDataParallel, parse_batch_alloc, to_device
+from common.parallel import CustomDataParallel, check_one_process, parse_batch_alloc, to_device
 from common.plots import plot_curves
 from common.precision import Precision
 from common.pretrained import find_pretrained_once
+from common.rescue import Rescue
 from common.run import start_run
 from common.session_log import SessionLog, console_line
 from common.sgd import SGD
 from common.start import find_start, find_trained, iteration_of
+from common.steps import set_lr, to_floats
 from common.training_state import check_same_run, pack_state, restore_state
 from data.shapes import with_drawn_scenes
 from metrics import CocoEvaluator, format_table
@@ -141,6 +144,9 @@ class Job:
     precision: Any = None
     ema: Any = None  # AveragedModel with --ema
     session_log: Any = None  # the original's <name>.log
+    rescue: Any = None  # Rescue: what is saved when the session ends early
+    source: Any = None  # file of the checkpoint that the session goes on from
+    skipped: Any = None  # SkippedImages
     best: float = -1.0  # mask AP of the best checkpoint, percent
     validated_at: int = -1  # iteration of the last validation
     metrics: Any = None  # its scores
@@ -181,7 +187,8 @@ def session(flags, run):
     if flags.check_data:
         run.log(f"{', '.join(index.path for index in own_indexes.values())}: no fault found.")
         return
-    job = Job(flags, run, cfg, data.share_indexes(run, cfg.dataset, own_indexes))
+    job = Job(flags, run, cfg, data.share_indexes(run, cfg.dataset, own_indexes),
+              rescue=Rescue(run), skipped=SkippedImages(run))
     build(job)
     start = load_start(job)
     if flags.export:
@@ -190,7 +197,10 @@ def session(flags, run):
     elif flags.eval_only:
         evaluate_only(job, start)
     else:
-        train(job, start)
+        job.rescue = Rescue(run, job.net, None if flags.dry_run else
+                            partial(save, job, interrupt=True), start, job.source)
+        with job.rescue.watching():
+            train(job, start)
 
 
 # --- settings
@@ -229,6 +239,7 @@ def build(job):
     """Data sets, network, optimizer and wrappers, in place."""
     flags, run, cfg = job.flags, job.run, job.cfg
     devices, shares = run.num_devices(flags.device), None
+    check_one_process(devices if run.world_size == 1 else 1, flags.compile)
     if flags.batch_alloc:
         shares = parse_batch_alloc(flags.batch_alloc, devices, flags.batch_size)
     options = {"seed": flags.seed, "bad_images": flags.bad_images,
@@ -276,6 +287,7 @@ def load_start(job):
         initialise(job)
     else:
         run.log(f"Resuming training, loading {found[0]}...")
+        job.source = found[0]
         yolact.load_weights(job.net, found[1], source=found[0])
     if flags.ema:
         job.ema = average_of(job.net, flags.ema)
@@ -348,7 +360,7 @@ def train(job, start):
     per_epoch = job.loader.steps_per_epoch(flags.accumulate)
     run.log(f"Begin training! Iterations {start} to {stop_at}, {per_epoch} an epoch, "
             f"{flags.batch_size * flags.accumulate} of {len(job.train_set)} images each.")
-    guard = NonFiniteGuard(run, flags.nan)
+    guard = NonFiniteGuard(run, flags.nan, job.precision.is_scaled)
     meter = Meter(run.device, flags.batch_size * flags.accumulate, AVERAGED, run.warn)
     lr_at = yolact.schedule(job.cfg)
     delayed = sorted(job.cfg.delayed_settings, key=lambda due: due[0])
@@ -365,23 +377,26 @@ def train(job, start):
                 apply_settings(job, delayed.pop(0)[1])
                 lr_at = yolact.schedule(job.cfg)
             lr = lr_at(step)
-            for group in job.optimizer.param_groups:
-                group["lr"] = lr
+            set_lr(job.optimizer, lr)
             run.seed_step(step)  # random choices in the loss depend on seed, step, rank alone
+            job.rescue.begins()
 
             own_losses = backward(job, batches)
-            means = run.mean(own_losses)
-            # The loop's one wait for the device: a loss is known before the weights change.
-            losses = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+            norm = job.precision.grad_norm(job.optimizer)
+            losses, grad_norm = to_floats(run.mean(own_losses), norm)  # the loop's one wait
             image_ids = [i for batch in batches for i in batch["image_ids"]]
-            grad_norm = None
-            if guard.allows_update(losses, own_losses, image_ids, step):
-                grad_norm = job.precision.step(job.optimizer, flags.clip_grad)
+            if guard.allows_update(losses, own_losses, image_ids, step, grad_norm):
+                job.rescue.changes()
+                job.precision.step(job.optimizer, flags.clip_grad, norm)
                 if job.ema:
                     job.ema.update_parameters(job.net)
+            else:
+                job.rescue.undo()
+                job.precision.skip()
+            iteration = step + 1
+            job.rescue.done(iteration)
             run.any()  # a stop signal to one rank stops all of them after the same update
 
-            iteration = step + 1
             meter.updated(losses)
             progress.update()
             report(job, meter, step, epoch, lr, losses, grad_norm, batches, stop_at)
@@ -401,6 +416,8 @@ def train(job, start):
         validate(job, stop_at)  # after the save: a fault in it must not cost the last weights
         save(job, stop_at)  # with the best score in the state
     draw_curves(job)
+    for line in skips_text(guard, job.skipped):
+        run.log(line)
     run.log(f"Done. Weights are in {flags.save_folder}, log and metrics in {job.folder}.")
     if job.metrics:
         run.log(f"mask AP {job.metrics['mask/all'] / 100:.2f}, at IoU 0.5 "
@@ -439,9 +456,7 @@ def backward(job, batches):
 def report(job, meter, step, epoch, lr, losses, grad_norm, batches, stop_at):
     """The original's log line, the metrics line and the console line of an update, as due."""
     run = job.run
-    for fault in (fault for batch in batches for fault in batch["skipped"]):
-        run.warn(f"skipped: {fault}")
-        run.record({"event": "skip", "iteration": step, "reason": fault})
+    job.skipped.in_training(step, [fault for batch in batches for fault in batch["skipped"]])
     if job.session_log:
         total = sum(losses.values())
         job.session_log.train(losses, total, epoch, step, lr, round(meter.elapsed_s, 2))
@@ -472,12 +487,18 @@ def open_run_folder(job, start=None):
 
 
 def save(job, iteration, interrupt=False):
-    """The periodic, the last, or (with `interrupt`) the interrupted state; rank 0 writes."""
-    if job.run.is_main:
-        if not interrupt:
-            job.run.log(f"Saving state, iter: {iteration}")
-        job.checkpoints.save(job.net.state_dict(), training_state(job, iteration),
-                             epoch_of(job, iteration), iteration, interrupt, job.run.log)
+    """The periodic, the last, or (with `interrupt`) the interrupted state; rank 0 writes.
+
+    Returns the file of the weights.
+    """
+    if not job.run.is_main:
+        return None
+    if not interrupt:
+        job.run.log(f"Saving state, iter: {iteration}")
+    path = job.checkpoints.save(job.net.state_dict(), training_state(job, iteration),
+                                epoch_of(job, iteration), iteration, interrupt, job.run.log)
+    job.rescue.saved(iteration, path)
+    return path
 
 
 def training_state(job, iteration):
@@ -496,13 +517,8 @@ def epoch_of(job, iteration):
 
 def leave(job, iteration):
     """A stop signal has come: save, note it, and end with its exit status."""
-    name = job.run.stop_requested
-    flags = job.flags
-    wanted = flags.trains and not flags.dry_run and not (flags.no_interrupt and name == "SIGINT")
-    if wanted:
-        save(job, iteration, interrupt=True)
-    job.run.record({"event": "stop", "iteration": iteration, "reason": name})
-    raise Stopped(name)
+    wanted = not (job.flags.no_interrupt and job.run.stop_requested == "SIGINT")
+    job.rescue.leave(iteration, wanted)
 
 
 # --- evaluation
@@ -512,7 +528,7 @@ def validation_due(job, iteration):
     """Whether a validated epoch ends with `iteration` updates; never epoch 0 (spec, section 9)."""
     ended, rest = divmod(iteration, job.loader.steps_per_epoch(job.flags.accumulate))
     due = job.valid_set and rest == 0 and ended > 1 and job.validated_at != iteration
-    return bool(due) and (ended - 1) % job.flags.validation_epoch == 0
+    return bool(due) and not job.flags.dry_run and (ended - 1) % job.flags.validation_epoch == 0
 
 
 def validate(job, iteration):
@@ -547,11 +563,15 @@ def evaluate(job, iteration):
     batches = data.ordered_batches(job.valid_set, chosen[run.rank::run.world_size], EVAL_BATCH,
                                    collate=data.collate_instances, workers=flags.num_workers)
     evaluator, pictures = CocoEvaluator(cfg.dataset.valid_info), []
+    run.share_buffers(net)  # each rank's BatchNorm statistics are of its own batches
     net.eval()
     with closing(batches), torch.no_grad():
         for batch in run.in_step(batches, len(chosen), EVAL_BATCH):
             if run.stop_requested:
                 leave(job, iteration)
+            job.skipped.in_validation(batch["skipped"])
+            if not batch["image_ids"]:
+                continue
             with job.precision.autocast():
                 predictions = net.forward_heads(batch["images"].to(run.device))
             detections = yolact.detect(predictions, cfg, flags.fast_nms, flags.cross_class_nms)
@@ -577,7 +597,7 @@ def evaluate(job, iteration):
         run.log(f"Detections are in {flags.bbox_det_file} and {flags.mask_det_file}.")
     if not cfg.dataset.has_gt:
         return {}  # test-dev: the scores are the server's
-    metrics = evaluator.compute([job.valid_set.image_id(i) for i in chosen])
+    metrics = evaluator.compute(evaluator.image_ids)  # those that could be read
     run.log(format_table(metrics))
     return metrics
 
@@ -597,4 +617,4 @@ def draw_curves(job):
 
 
 if __name__ == "__main__":
-    cli.run(main, SCRIPT, FLAGS, STOP)
+    cli.run(main, SCRIPT, FLAGS, STOP, memory_keys="--batch_size")

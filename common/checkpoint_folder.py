@@ -43,8 +43,8 @@ class CheckpointFolder:
         iteration: int,
         interrupt: bool = False,
         log: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        """Write a checkpoint; only when it is whole, remove what it replaces.
+    ) -> Path:
+        """Write a checkpoint; only when it is whole, remove what it replaces. Returns its file.
 
         An interrupted state bridges the gap to the next save of its run, and goes with that.
         Raises SaveError, with all that was there still there.
@@ -59,3 +59,4 @@ class CheckpointFolder:
         if self.keep_latest and previous and self.due(iteration) and not (interrupt or stays):
             log("Deleting old save...")
             remove_checkpoint(previous)
+        return path

@@ -32,8 +32,8 @@ class EpochFolder:
             return self.folder / f"checkpoint_iter_{iteration}.pth"
         return self.folder / f"checkpoint_{iteration // self.per_epoch - 1}.pth"
 
-    def save(self, state: Mapping[str, Any], iteration: int, interrupt: bool = False) -> None:
-        """Write a checkpoint; only when it is whole, remove what it replaces.
+    def save(self, state: Mapping[str, Any], iteration: int, interrupt: bool = False) -> Path:
+        """Write a checkpoint; only when it is whole, remove what it replaces. Returns its file.
 
         Raises SaveError, with all that was there still there.
         """
@@ -41,6 +41,7 @@ class EpochFolder:
         save_checkpoint(path, state)
         for old in self._replaced_by(path, iteration):
             remove_checkpoint(old)
+        return path
 
     def _replaced_by(self, path, iteration):
         old = []

@@ -93,7 +93,7 @@ class SkippedImages:
         """The fault lines of images that an evaluation leaves out of its score."""
         for fault in faults:
             self.validated += 1
-            self._run.warn(f"left out of the score: {fault}")
+            self._run.warn(f"left out: {fault}")
 
 
 def skips_text(guard: NonFiniteGuard, images: SkippedImages) -> list[str]:

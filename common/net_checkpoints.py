@@ -44,11 +44,16 @@ class NetCheckpoints:
         weights: Mapping[str, Mapping[str, Any]],
         state: Mapping[str, Any],
         history: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Write {net: weights}, their state and, if given, the history. Raises SaveError."""
+    ) -> Path:
+        """Write {net: weights}, their state and, if given, the history. Raises SaveError.
+
+        Returns the encoder's file, by which `--resume` finds all of them.
+        """
         files = {self.folder / f"{net}_{suffix}": weights[net] for net in NETS}
         others = {self.folder / f"history_{suffix}": history} if history is not None else None
-        save_group(files, state_path(self.paths(suffix)[0]), state, others)
+        encoder = self.paths(suffix)[0]
+        save_group(files, state_path(encoder), state, others)
+        return encoder
 
     def prune(self, keep: str, also_previous: bool = False) -> None:
         """Remove the `iter_N` checkpoints that are not newer than the one just written.

@@ -36,7 +36,7 @@ class Rescue:
         source: Path | str | None = None,
     ):
         self._run, self._save = run, save
-        self._iteration = start
+        self._start = self._iteration = start
         self._last_good = (start, source)
         self._is_changing = False
         # those that travel in checkpoints; others are constants or made anew
@@ -116,6 +116,8 @@ class Rescue:
 
     def _last_good_text(self):
         iteration, path = self._last_good
+        if self._iteration == self._start and not self._is_changing:
+            return ""  # no update of this session is lost
         if path is None:
             return "No state had been saved before."
         return f"The last good state, after {iteration} updates, is {path}; {GO_ON}."

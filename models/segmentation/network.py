@@ -137,7 +137,7 @@ class SegmentationModule(nn.Module):
         crit = self.crit
         if not isinstance(crit, nn.NLLLoss) or crit.reduction != "mean" or crit.weight is not None:
             return crit(log_probs, labels)
-        # differs: the mean over no labelled cell is 0, not 0 / 0 (specs/seg.md, section 4). Else a
+        # differs: the mean over no labelled cell is 0, not 0 / 0 (specs/seg.md, 4.4). Else a
         # picture without a label ends the run, or is skipped with all others of its batch.
         total = F.nll_loss(log_probs, labels, ignore_index=crit.ignore_index, reduction="sum")
         return total / (labels != crit.ignore_index).sum().clamp(min=1)
