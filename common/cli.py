@@ -222,7 +222,10 @@ def read_flags(
 
 
 def run(
-    main: Callable[..., None], script_name: str, *arguments: Any, memory_keys: str
+    main: Callable[..., None],
+    script_name: str,
+    *arguments: Any,
+    memory_keys: str = "the batch size",
 ) -> NoReturn:
     """Call `main(*arguments)` and leave with the project's exit status.
 

@@ -99,8 +99,8 @@ class SkippedImages:
 def skips_text(guard: NonFiniteGuard, images: SkippedImages) -> list[str]:
     """Lines for a run's end: what this session left out. Empty where that is nothing."""
     counts = {
-        "updates were skipped because their loss or gradient was not finite": guard.skipped,
-        "times another image was trained on in place of an unreadable one": images.trained,
-        "times an unreadable image was left out of a validation": images.validated,
+        "Updates left out because their loss or gradient was not finite": guard.skipped,
+        "Unreadable images in whose place another one was trained on": images.trained,
+        "Unreadable images left out of validations": images.validated,
     }
-    return [f"{count} {what}." for what, count in counts.items() if count]
+    return [f"{what}: {count}" for what, count in counts.items() if count]

@@ -12,7 +12,7 @@ _SIGNS = re.compile(
 )
 _ASKED = re.compile(
     r"(?:tried to allocate|Tried to allocate|Unable to allocate|Failed to allocate)"
-    r" ([\d.]+) ?(bytes|[KMGT]iB)?"
+    r" ([\d.]+) ?(bytes|[KMGTPE]iB)?"
 )
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -35,7 +35,7 @@ def memory_text(error: BaseException, to_lower: str) -> str | None:
     asked = _ASKED.search(text)
     amount = _readable(float(asked[1]), asked[2] or "bytes") if asked else ""
     size = f": {amount} more were asked for" if asked else ""
-    free = re.search(r"of which ([\d.]+ [KMGT]iB) is free", text)
+    free = re.search(r"of which ([\d.]+ [KMGTPE]iB) is free", text)
     left = f", {free[1]} were free" if free else ""
     return (f"out of memory {where}{size}{left}. Lower {to_lower} (--accumulate N keeps the batch "
             "that an update learns from), the image size or the number of workers, or try "

@@ -98,7 +98,7 @@ class Rescue:
                               "reason": f"{type(error).__name__}: {error}" if error else "lost"})
         except Exception as fault:  # the first fault is what must be told
             return f"The state could not be saved ({fault}). {self._last_good_text()}"
-        return f"The state after {self._iteration} updates is saved in {path}; {GO_ON}."
+        return f"The state after {_updates(self._iteration)} is saved in {path}; {GO_ON}."
 
     def leave(self, iteration: int, wanted: bool = True) -> NoReturn:
         """A stop signal has come: save, note it, and end with its exit status (all ranks).
@@ -109,7 +109,7 @@ class Rescue:
         path = self._save(iteration) if wanted and self._save is not None and run.is_main else None
         run.record({"event": "stop", "iteration": iteration, "reason": name})
         if path is not None:
-            run.log(f"Stopped by {name}. The state after {iteration} updates is saved in {path}; "
+            run.log(f"Stopped by {name}. The state after {_updates(iteration)} is saved in {path}; "
                     f"{GO_ON}.")
         run.barrier()  # a rank that left earlier would have the others ended by the launcher
         raise Stopped(name)
@@ -120,4 +120,8 @@ class Rescue:
             return ""  # no update of this session is lost
         if path is None:
             return "No state had been saved before."
-        return f"The last good state, after {iteration} updates, is {path}; {GO_ON}."
+        return f"The last good state, after {_updates(iteration)}, is {path}; {GO_ON}."
+
+
+def _updates(count):
+    return "1 update" if count == 1 else f"{count} updates"

@@ -63,11 +63,11 @@ class QueryTrained(ScriptRun):
     config:    the positional argument; None leaves it and the work directory out
     """
 
-    def __init__(self, folder, words, processes=None, config="tiny.yaml", out="out", **how):
+    def __init__(self, folder, words, processes=None, config="tiny.yaml", out="out",
+                 launcher=None, **how):
         self.out = folder / out
         if config is not None:
             words = [config, "--work-dir", self.out, "--log-every", "1", *words]
-        launcher = None
         if processes:
             launcher, words = [str(ROOT / "dist_train.sh")], [processes, *words]
         super().__init__("train_queryinst.py", words, folder, self.out, launcher=launcher,

@@ -1,4 +1,5 @@
 import json
+import threading
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from common.config import InputError
 from common.parallel import (
     CustomDataParallel,
     UserScatteredDataParallel,
+    check_one_process,
     gather_outputs,
+    in_callers_precision,
     mean_losses,
     parse_batch_alloc,
     parse_devices,
@@ -167,3 +170,42 @@ def test_batch_alloc_text_is_parsed_and_checked():
     for text in ("5,3,1", "5", "5,x", "8,0", ""):
         with pytest.raises(InputError, match="--batch_alloc"):
             parse_batch_alloc(text, 2, 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, None])
+def test_threads_compute_in_the_callers_precision(dtype):
+    # "cpu" stands for a GPU: a thread begins with that device's default dtype as well
+    seen = []
+
+    def replica(x):
+        seen.append(torch.mm(x, x).dtype)
+
+    with torch.autocast("cpu", dtype=torch.float16 if dtype is None else dtype,
+                        enabled=dtype is not None):
+        (call,) = in_callers_precision([replica], "cpu")
+    thread = threading.Thread(target=call, args=(torch.ones(2, 2),))
+    thread.start()
+    thread.join()
+    assert seen == [dtype or torch.float32]
+
+
+def test_both_wrappers_hand_their_precision_to_the_threads(monkeypatch):
+    handed = []
+    monkeypatch.setattr("common.parallel.in_callers_precision",
+                        lambda replicas: handed.append(replicas) or replicas)
+    monkeypatch.setattr(torch.nn.DataParallel, "parallel_apply",
+                        lambda self, replicas, inputs, kwargs: [torch.zeros(1)] * len(replicas))
+    CustomDataParallel(Losses()).parallel_apply(["a", "b"], [], [])
+    scattered = UserScatteredDataParallel(Losses())
+    scattered.device_ids, scattered.output_device = [0, 1], None
+    monkeypatch.setattr("common.parallel.to_device", lambda piece, gpu: piece)
+    monkeypatch.setattr(scattered, "replicate", lambda module, ids: ["c", "d"])
+    scattered([{}, {}])
+    assert handed == [["a", "b"], ["c", "d"]]
+
+
+def test_compile_is_refused_with_several_gpus_in_one_process():
+    check_one_process(1, True)
+    check_one_process(4, False)
+    with pytest.raises(InputError, match=r"--compile: .* torchrun --nproc_per_node 4"):
+        check_one_process(4, True)

@@ -40,3 +40,18 @@ def test_float16_is_refused_on_a_cpu():
         Precision("fp16", CPU)
     with pytest.raises(InputError, match="off, bf16, fp16"):
         Precision("int8", CPU)
+
+
+def test_the_norm_is_of_all_gradients_and_clipping_uses_it():
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(3)]
+    optimizer = torch.optim.SGD(weights, lr=1.0)
+    precision = Precision("off", CPU)
+    (3 * weights[0] + 4 * weights[1]).sum().backward()  # the third has no gradient
+    norm = precision.grad_norm(optimizer)
+    assert norm.item() == 5.0
+    precision.step(optimizer, 1.0, norm)
+    assert [round(w.item(), 4) for w in weights] == [-0.6, -0.8, 0.0]
+    optimizer.zero_grad()
+    (3 * weights[0]).sum().backward()
+    precision.step(optimizer, None, precision.grad_norm(optimizer))
+    assert round(weights[0].item(), 4) == -3.6

@@ -1,0 +1,140 @@
+import pytest
+import torch
+from torch import nn
+
+from common.errors import InputError, SaveError, ending_of
+from common.rescue import Rescue
+from common.signals import Stopped
+
+
+class Run:
+    is_main, stop_requested = True, "SIGINT"
+
+    def __init__(self):
+        self.recorded, self.said, self.waits = [], [], 0
+
+    def record(self, event):
+        self.recorded.append(event)
+
+    def log(self, line):
+        self.said.append(line)
+
+    def barrier(self):
+        self.waits += 1
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(2)
+        self.register_buffer("constant", torch.zeros(1), persistent=False)
+
+
+def rescue_of(net=None, **how):
+    saved = []
+
+    def save(iteration):
+        saved.append((iteration, net.norm.running_mean.tolist() if net else None))
+        return f"it_{iteration}.pth"
+
+    return Rescue(Run(), net, save, **how), saved
+
+
+def broken(rescue, error):
+    with pytest.raises(type(error)) as caught, rescue.watching():
+        raise error
+    return ending_of(caught.value)
+
+
+def test_the_statistics_of_the_update_that_failed_are_taken_back_before_saving():
+    net = Net()
+    rescue, saved = rescue_of(net)
+    rescue.begins()
+    net.norm(torch.randn(4, 2, 3, 3))
+    rescue.changes()
+    rescue.done(1)
+    before = net.norm.running_mean.tolist()
+    rescue.begins()
+    net.norm(torch.full((4, 2, 3, 3), float("nan")))
+    text = broken(rescue, ValueError("odd"))
+    assert text == ("The state after 1 update is saved in it_1.pth; --resume latest goes on from "
+                    "there.")
+    assert saved == [(1, before)]
+    assert net.norm.num_batches_tracked == 1
+
+
+def test_undo_takes_back_one_update_only():
+    net = Net()
+    rescue, _ = rescue_of(net)
+    for _ in range(2):
+        rescue.begins()
+        net.norm(torch.randn(4, 2, 3, 3))
+        kept = net.norm.running_var.clone()
+    rescue.begins()
+    net.norm(torch.randn(4, 2, 3, 3))
+    rescue.undo()
+    assert torch.equal(net.norm.running_var, kept)
+
+
+def test_half_an_update_is_never_saved():
+    rescue, saved = rescue_of()
+    rescue.done(3)
+    rescue.saved(3, "good.pth")
+    rescue.changes()
+    text = broken(rescue, ValueError("odd"))
+    assert text.startswith("The update had begun to change the weights. The last good state, after "
+                           "3 updates, is good.pth;")
+    assert saved == []
+
+
+def test_what_lies_on_the_disk_already_is_named_and_not_saved_again():
+    rescue, saved = rescue_of(start=2, source="two.pth")
+    assert broken(rescue, InputError("no such flag")) == ""  # nothing of this session is lost
+    rescue.done(4)
+    rescue.saved(4, "four.pth")
+    assert "after 4 updates, is four.pth" in broken(rescue, ValueError("odd"))
+    rescue.done(5)
+    assert "after 5 updates is saved in it_5.pth" in broken(rescue, ValueError("odd"))
+    assert [iteration for iteration, _ in saved] == [5]
+
+
+def test_a_full_disk_is_not_written_to_again():
+    rescue, saved = rescue_of()
+    rescue.done(4)
+    assert broken(rescue, SaveError("disk full")) == "No state had been saved before."
+    assert saved == []
+
+
+def test_a_state_that_cannot_be_saved_does_not_hide_the_first_fault():
+    def save(iteration):
+        raise SaveError("disk full")
+
+    rescue = Rescue(Run(), None, save)
+    rescue.done(4)
+    text = broken(rescue, ValueError("odd"))
+    assert text == "The state could not be saved (disk full). No state had been saved before."
+
+
+def test_other_ranks_and_dry_runs_save_nothing():
+    rescue, saved = rescue_of()
+    rescue._run.is_main = False
+    rescue.done(4)
+    assert broken(rescue, ValueError("odd")) == ""
+    assert saved == []
+    dry = Rescue(Run(), None, None)
+    dry.done(4)
+    assert broken(dry, ValueError("odd")) == ""
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_leaving_saves_says_where_and_waits_for_the_others(wanted):
+    rescue, saved = rescue_of()
+    with pytest.raises(Stopped) as stop, rescue.watching():
+        rescue.leave(7, wanted)
+    run = rescue._run
+    assert stop.value.status == 130
+    assert run.waits == 1
+    assert run.recorded == [{"event": "stop", "iteration": 7, "reason": "SIGINT"}]
+    assert [iteration for iteration, _ in saved] == ([7] if wanted else [])
+    assert run.said == (["Stopped by SIGINT. The state after 7 updates is saved in it_7.pth; "
+                         "--resume latest goes on from there."] if wanted else [])
