@@ -139,6 +139,7 @@ class Job:
 def main(flags, stop):
     """One run, from the flags to the closed files."""
     flags.trains = not (flags.eval_only or flags.export)
+    flags.writes = not (flags.dry_run or flags.check_data)
     cfg = read_config(flags)
     take_launcher(flags.launcher, flags.local_rank, os.environ)
     run = start_run(SCRIPT, flags.device, flags.seed, stop)
@@ -213,8 +214,9 @@ def open_data(flags, cfg, folder):
     if not flags.trains and not Path(datasets["train"].info_path).is_file():
         del datasets["train"]  # then the classes are the validation file's
     cache = folder / CACHE
+    is_kept = flags.writes and cache.is_dir()
     names, indexes = data.open_query_data(
-        datasets, cache_folder=cache if cache.is_dir() else None, deep=flags.check_data)
+        datasets, cache_folder=cache if is_kept else None, deep=flags.check_data)
     return (replace(cfg, model=replace(cfg.model, num_classes=len(names))), names), indexes
 
 

@@ -171,6 +171,7 @@ def main(flags, stop):
     """One run, from the flags to the closed files."""
     flags.cfg_options = flags.cfg_options or []
     flags.trains = not (flags.eval_only or flags.export)
+    flags.writes = not (flags.dry_run or flags.check_data)
     device = flags.device or (None if flags.cuda else "cpu")
     run = start_run(SCRIPT, device, flags.seed, stop)
     try:
@@ -220,8 +221,9 @@ def read_settings(flags, run):
     if flags.eval_only or flags.check_data or (flags.trains and flags.validation_epoch > 0):
         parts.append("valid")
     cache = Path(flags.log_folder) / cfg.name / CACHE
+    is_kept = flags.writes and cache.is_dir()
     dataset, indexes = data.open_coco(dataset, parts, own_data=own_data, deep=flags.check_data,
-                                      cache_folder=cache if cache.is_dir() else None)
+                                      cache_folder=cache if is_kept else None)
     cfg = replace(cfg, dataset=dataset, num_classes=len(dataset.class_names) + 1)
     if not flags.no_autoscale:
         cfg = yolact.scaled_to_batch(cfg, flags.batch_size * flags.accumulate, run.log)

@@ -8,6 +8,8 @@ The fault comes in the N-th update of the session, counted from 1:
     nan         the network's input is NaN, so the loss is
     update      an exception when the weights have changed
     validation  an exception in the first evaluation, whatever N
+    buffers     no fault: N is a folder, where each rank writes the sums of its network's buffers at
+                the beginning of the first evaluation
 """
 
 import multiprocessing
@@ -73,7 +75,19 @@ def main():
         scaler.step = counted(scaler.step, after=fail)
     elif kind == "validation":
         torch.nn.Module.eval = fail
+    elif kind == "buffers":
+        torch.nn.Module.eval = _note_buffers(torch.nn.Module.eval, Path(number))
     runpy.run_path(script, run_name="__main__")
+
+
+def _note_buffers(function, folder):
+    def call(module):
+        path = folder / f"rank{os.environ['RANK']}"
+        if not path.exists():
+            path.write_text("\n".join(str(b.double().sum().item()) for b in module.buffers()))
+        return function(module)
+
+    return call
 
 
 def _kill_children(*_):

@@ -94,6 +94,9 @@ def mask_loss(proto, coeff, maps, objects, used, cfg):
         blocks = object_blocks(objects, used, (h, w))
     else:
         blocks = image_blocks(used)
+    # differs: the original takes the logarithm of the sigmoid, clamped at -100. Where float32
+    # rounds that to 0 or 1 a wrong pixel costs 100 and has no gradient, so it is never learnt; from
+    # the logit x it costs |x|, with gradient (specs/yolact.md, section 8).
     sign = maps.inside.view(torch.int8) - 2 * (maps.target & maps.inside).view(torch.int8)
     inside = WindowedBCE.apply(proto, coeff, sign, blocks)
     missed_px = (maps.target & ~maps.inside).sum((1, 2))

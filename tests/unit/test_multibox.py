@@ -12,6 +12,7 @@ from common.boxes import center_to_corner, crop_masks, encode, pairwise_iou
 from common.losses import MultiBoxLoss
 from common.losses.multibox import background_cost
 from common.losses.multibox_masks import (
+    Block,
     WindowedBCE,
     image_blocks,
     object_blocks,
@@ -511,3 +512,21 @@ def test_global_normalisation_equals_one_process(tmp_path):
         torch.testing.assert_close(torch.from_numpy(grad0 + grad1) / 2, grad, rtol=1e-6, atol=1e-12)
     assert local0[0] == share_of(0, "rank")[0]  # "rank" takes no notice of the other
     assert local0[0] != global0[0]
+
+
+def test_a_saturated_wrong_pixel_costs_its_logit_and_keeps_its_gradient():
+    # the original's form: log of the sigmoid, clamped at -100, has no gradient there
+    for logit, target in ((120.0, 0.0), (-120.0, 1.0)):
+        x = torch.tensor(logit, requires_grad=True)
+        original = F.binary_cross_entropy(x.sigmoid(), torch.tensor(target))
+        original.backward()
+        assert (original.item(), x.grad.item()) == (100.0, 0.0)
+
+        proto = torch.tensor([[[[logit]]]], requires_grad=True)  # one pixel, one prototype
+        row = torch.ones(1, 1, requires_grad=True)
+        sign = torch.tensor([[[1 - 2 * target]]])  # 1: background inside the window, -1: object
+        block = Block(0, 1, slice(0, 1), (slice(None), slice(None)))
+        cost = WindowedBCE.apply(proto, row, sign.to(torch.int8), [block])
+        cost.sum().backward()
+        assert cost.item() == 120.0
+        assert proto.grad.item() == 1 - 2 * target
