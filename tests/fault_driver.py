@@ -7,6 +7,7 @@ The fault comes in the N-th update of the session, counted from 1:
     inf         a gradient is infinite although the loss is not
     nan         the network's input is NaN, so the loss is
     update      an exception when the weights have changed
+    stop        no fault: SIGTERM arrives in the backward pass
     validation  an exception in the first evaluation, whatever N
     buffers     no fault: N is a folder, where each rank writes the sums of its network's buffers at
                 the beginning of the first evaluation
@@ -65,6 +66,8 @@ def main():
         tensor.backward = counted(tensor.backward, fail)
     elif kind == "memory":
         tensor.backward = counted(tensor.backward, lambda *_: torch.empty(10**15))
+    elif kind == "stop":
+        tensor.backward = counted(tensor.backward, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     elif kind == "worker":
         tensor.backward = counted(tensor.backward, _kill_children)
     elif kind == "inf":

@@ -1,0 +1,96 @@
+"""Runs scripts in forks of a process that has imported what takes seconds: for hundreds of runs.
+
+A run is a process of its own, with the script executed from its first line, and can be killed like
+any other; only the libraries are in memory already.
+"""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DRIVER = ROOT / "tests" / "fault_driver.py"
+
+
+class Preloaded:
+    """The process that forks. Use as a context manager; one run at a time."""
+
+    def __enter__(self):
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self._server = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment)
+        return self
+
+    def __exit__(self, *_):
+        self._server.stdin.close()
+        self._server.wait(timeout=60)
+
+    def start(self, script, words, folder, fault=()):
+        """Begin `script` with `words` in `folder`; its process id. Follow with `wait`.
+
+        fault: kind and number for tests/fault_driver.py
+        Output goes to `folder`/out.txt and err.txt.
+        """
+        words = [str(ROOT / script), *map(str, words)]
+        if fault:
+            words = [str(DRIVER), *map(str, fault), *words]
+        order = {"words": words, "folder": str(folder)}
+        self._server.stdin.write(json.dumps(order) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+    def wait(self):
+        """The status of the run: negative for the signal that ended it."""
+        return int(self._server.stdout.readline())
+
+    def run(self, script, words, folder, fault=()):
+        """(status, text, error text) of a whole run."""
+        self.start(script, words, folder, fault)
+        status = self.wait()
+        return status, *((Path(folder) / name).read_text() for name in ("out.txt", "err.txt"))
+
+
+def serve():
+    import cv2  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import scipy.optimize  # noqa: F401
+    import torch  # noqa: F401
+    from pycocotools import cocoeval  # noqa: F401
+
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _become(order)
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def _become(order):
+    status = 1
+    try:
+        os.setsid()
+        os.chdir(order["folder"])
+        for number, name, mode in ((0, os.devnull, os.O_RDONLY),
+                                   (1, "out.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+                                   (2, "err.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)):
+            os.dup2(os.open(name, mode), number)
+        sys.argv = order["words"]
+        sys.orig_argv = [sys.executable, *order["words"]]
+        sys.path[0] = str(Path(sys.argv[0]).parent)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    serve()
