@@ -27,6 +27,7 @@ BEAT_RANKS = 32
 STALE_BEATS = 6  # a heartbeat is missed for so long before its rank is said to be silent
 LAST_CALL_S = 120  # what `before_exit` calls may take this long; a GPU that hangs never answers
 FAILED = "failed: "  # begins the last word of a rank that ends with a fault
+CANNOT = "cannot go on, "  # begins the line of a rank that a peer stops
 LEFT = "left"  # the last word of one that ends in good order
 
 _watch: "Watch | None" = None
@@ -219,16 +220,17 @@ class Watch:
         lost = self.lost()  # hears the last words of those who are gone
         for rank, word in self._beats.words.items():
             if word.startswith(FAILED):
-                return Fault(f"cannot go on, rank {rank} failed: {word.removeprefix(FAILED)}", True)
+                cause = word.removeprefix(FAILED).removeprefix(CANNOT)
+                return Fault(f"{CANNOT}rank {rank} failed: {cause}", True)
         if lost:
             return Fault(loss_text(lost), True)
         silent = self._longer(self._beats.silent_s, patience_s)
         if silent:
-            return Fault(f"cannot go on, {self._names(silent)} did not answer for "
+            return Fault(f"{CANNOT}{self._names(silent)} did not answer for "
                          f"{max(self._beats.silent_s[rank] for rank in silent):.0f} s: stopped, "
                          "held up by a file system, or its machine or network is down", False)
         if self._cut_off_s >= patience_s and self._places[0].host != self._host:
-            return Fault(f"cannot go on, {self._names([0])} did not answer for "
+            return Fault(f"{CANNOT}{self._names([0])} did not answer for "
                          f"{self._cut_off_s:.0f} s: its machine or the network is down", False)
         return None
 
@@ -237,7 +239,7 @@ class Watch:
         behind = self._longer(self._beats.behind_s, patience_s)
         if not behind:
             return None
-        return Fault(f"cannot go on, {self._names(behind)} held up the others for "
+        return Fault(f"{CANNOT}{self._names(behind)} held up the others for "
                      f"{max(self._beats.behind_s[rank] for rank in behind):.0f} s: it hangs, for "
                      "example in a file system, or has more to do than --dist-timeout allows",
                      False)
@@ -289,7 +291,7 @@ class Watch:
             _hold.lock.release()
 
     def _end(self):
-        fault = self._given_up() or Fault("cannot go on, a peer was lost", True)
+        fault = self._given_up() or Fault(f"{CANNOT}a peer was lost", True)
         saved = _make_last_call()
         line = (f"{self._script}: rank {self._rank}: {fault.text}"
                 + (f"; {saved}" if saved else ""))
@@ -375,7 +377,7 @@ def peer_fault(wait: bool = False) -> Fault | None:
 def loss_text(ranks: list[int]) -> str:
     """Why this process cannot go on without `ranks`."""
     names = " and ".join(f"rank {rank}" for rank in ranks)
-    return (f"cannot go on, {names} ended without a word: killed from outside, or by the system "
+    return (f"{CANNOT}{names} ended without a word: killed from outside, or by the system "
             "because memory ran out")
 
 
