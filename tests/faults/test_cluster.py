@@ -91,11 +91,6 @@ def missing():
     return "" if tried.returncode == 0 else f"no rights for network namespaces: {tried.stderr}"
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
 @pytest.fixture
 def cluster():
     """`cluster(2)` is a Cluster of two nodes."""
@@ -144,41 +139,32 @@ def finish(runs, timeout_s=200):
     return [run.finish(max(1, deadline - time.monotonic())) for run in runs]
 
 
-def whole(name, data, folder, updates, processes=2):
-    """Losses of an unbroken run on one machine."""
-    job = Job(name, data, folder, f"--max-iters {updates}")
-    launcher = torchrun("--standalone", "--nproc-per-node", processes)
-    with started([*launcher, *job.words], folder / "said") as run:
-        status, text = run.finish()
-    assert status == 0, text
-    return job.losses
-
-
 @pytest.mark.fault
 @pytest.mark.parametrize("launcher", [static, pytest.param(elastic, marks=pytest.mark.slow)])
-def test_a_rank_that_is_killed_on_the_second_node_comes_back(launcher, cluster, data, tmp_path):
+def test_a_rank_that_is_killed_on_the_second_node_comes_back(
+        launcher, cluster, data, unbroken, tmp_path):
     """Both nodes start again; the losses are those of two unbroken processes on one machine."""
     nodes = cluster(2)
-    job = Job("resnest", data, tmp_path / "out", "--max-iters 10 --save-every 2 --resume latest")
+    job = Job("resnest", data, tmp_path / "out", "--max-iters 40 --save-every 2 --resume latest")
     with running(nodes, job, launcher, "--max-restarts", 2) as runs:
         runs[1].wait_for(lambda: len(job.losses) >= 5)
         os.kill(runs[1].rank(1), signal.SIGKILL)
         ends = finish(runs)
     assert [status for status, _ in ends] == [0, 0], ends
-    assert job.losses == whole("resnest", data, tmp_path / "whole", 10)
+    assert job.losses == unbroken("resnest", 40)
 
 
 @pytest.mark.fault
 @pytest.mark.slow
 @pytest.mark.parametrize("name, count", [("yolact", 2), ("seg", 2), ("resnest", 3),
                                          ("queryinst", 2)])
-def test_nodes_compute_what_one_machine_does(name, count, cluster, data, tmp_path):
+def test_nodes_compute_what_one_machine_does(name, count, cluster, data, unbroken, tmp_path):
     nodes = cluster(count)
     job = Job(name, data, tmp_path / "out", "--max-iters 6")
     with running(nodes, job) as runs:
         ends = finish(runs)
     assert {status for status, _ in ends} == {0}, ends
-    assert job.losses == whole(name, data, tmp_path / "whole", 6, count)
+    assert job.losses == unbroken(name, 6, count)
 
 
 def broken(cluster, job, act):

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs import ROOT, Job, started, torchrun
+from jobs import ROOT, Job
 
 pytestmark = pytest.mark.fault
 CONFIG = """\
@@ -156,20 +156,6 @@ def slurm(tmp_path_factory):
         running.stop()
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-def unbroken(name, data, folder, updates):
-    job = Job(name, data, folder, f"--max-iters {updates}")
-    launcher = torchrun("--standalone", "--nproc-per-node", 2)
-    with started([*launcher, *job.words], folder / "said") as run:
-        status, text = run.finish()
-    assert status == 0, text
-    return job.losses
-
-
 def wait_for_updates(slurm, job, number, count, timeout_s=120):
     deadline = time.monotonic() + timeout_s
     while len(job.losses) < count:
@@ -181,9 +167,9 @@ def wait_for_updates(slurm, job, number, count, timeout_s=120):
 
 
 def test_a_signalled_job_goes_back_into_the_queue_and_ends_like_an_unbroken_one(
-        slurm, data, tmp_path):
+        slurm, data, unbroken, tmp_path):
     """USR1 comes as `#SBATCH --signal` sends it before the time limit."""
-    job = Job("resnest", data, tmp_path / "out", "--max-iters 60")
+    job = Job("resnest", data, tmp_path / "out", "--max-iters 40")
     number = slurm.submit(job)
     wait_for_updates(slurm, job, number, 4)
     slurm.ask("scancel", "--signal=USR1", number)
@@ -191,7 +177,7 @@ def test_a_signalled_job_goes_back_into_the_queue_and_ends_like_an_unbroken_one(
     said = (job.out / "said").read_text()
     assert slurm.state(number) == ("COMPLETED", 0, 1), said
     assert f"job {number} goes back into the queue" in said
-    assert job.losses == unbroken("resnest", data, tmp_path / "whole", 60)
+    assert job.losses == unbroken("resnest", 40)
 
 
 @pytest.mark.slow
