@@ -388,8 +388,7 @@ def _say(script_name: str, lines: list[str], status: int, secondary: bool = Fals
 
     secondary: this rank ends only because another one did
     """
-    if not secondary:
-        say_failed(lines[-1])
+    say_failed(lines[-1], secondary)
     rank = os.environ.get("RANK")
     prefix = f"{script_name}: " if rank is None else f"{script_name}: rank {rank}: "
     if leave_note(status, [prefix + line for line in lines], secondary):

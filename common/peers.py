@@ -28,6 +28,7 @@ STALE_BEATS = 6  # a heartbeat is missed for so long before its rank is said to 
 LAST_CALL_S = 120  # what `before_exit` calls may take this long; a GPU that hangs never answers
 FAILED = "failed: "  # begins the last word of a rank that ends with a fault
 CANNOT = "cannot go on, "  # begins the line of a rank that a peer stops
+GAVE_UP = "gave up: "  # that of one that ends because of another
 LEFT = "left"  # the last word of one that ends in good order
 
 _watch: "Watch | None" = None
@@ -116,6 +117,7 @@ class Heartbeats:
         self._last = dict.fromkeys(self._others, "")
         self._own = 0
         self._count = 0
+        self._own_word = ""
         self._read_at = time.monotonic()
         self._wake = threading.Event()
 
@@ -124,9 +126,9 @@ class Heartbeats:
         threading.Thread(target=self._run, name="heartbeats", daemon=True).start()
 
     def say(self, word: str) -> None:
-        """Tell the others this rank's last word: LEFT, or FAILED and the cause."""
-        with contextlib.suppress(RuntimeError):  # the store is gone: nobody to tell
-            self._store.set(_key("word", self._rank), word)
+        """Tell the others this rank's last word: LEFT, or FAILED or GAVE_UP and the cause."""
+        self._own_word = word
+        self.refresh(1.0)  # the thread says it; a store that is cut off must not hold up this one
 
     def refresh(self, within_s: float) -> None:
         """Wait for what the store says now, at most so long."""
@@ -141,6 +143,8 @@ class Heartbeats:
         own = self._progress()
         self._count += 1
         self._store.set(_key("beat", self._rank), f"{self._count} {-1 if own is None else own}")
+        if self._own_word:
+            self._store.set(_key("word", self._rank), self._own_word)
         keys = [_key(kind, other) for kind in ("beat", "word") for other in self._others]
         told = [text.decode() for text in self._store.multi_get(keys)]
         now = time.monotonic()
@@ -195,13 +199,13 @@ class Watch:
         self._cut_off_s = 0.0  # without an answer of the store
 
     def lost(self) -> list[int]:
-        """Ranks of this machine that are gone without having left in good order."""
+        """Ranks of this machine that are gone, neither in good order nor because of another."""
         gone = [rank for rank, pid in self._pids.items() if is_gone(pid)]
         if gone and not all(self._beats.words[rank] for rank in gone):
             self._beats.refresh(1.0)
         if self._beats.is_cut_off and not self._outlived:
             return []
-        return [rank for rank in gone if self._beats.words[rank] != LEFT]
+        return [rank for rank in gone if not self._beats.words[rank].startswith((LEFT, GAVE_UP))]
 
     def start(self) -> None:
         """From now on this process ends GRACE_S after a peer is lost, wherever it hangs."""
@@ -220,8 +224,7 @@ class Watch:
         lost = self.lost()  # hears the last words of those who are gone
         for rank, word in self._beats.words.items():
             if word.startswith(FAILED):
-                cause = word.removeprefix(FAILED).removeprefix(CANNOT)
-                return Fault(f"{CANNOT}rank {rank} failed: {cause}", True)
+                return Fault(f"{CANNOT}rank {rank} failed: {word.removeprefix(FAILED)}", True)
         if lost:
             return Fault(loss_text(lost), True)
         silent = self._longer(self._beats.silent_s, patience_s)
@@ -232,6 +235,9 @@ class Watch:
         if self._cut_off_s >= patience_s and self._places[0].host != self._host:
             return Fault(f"{CANNOT}{self._names([0])} did not answer for "
                          f"{self._cut_off_s:.0f} s: its machine or the network is down", False)
+        for word in self._beats.words.values():
+            if word.startswith(GAVE_UP):
+                return Fault(CANNOT + word.removeprefix(GAVE_UP), True)
         return None
 
     def laggard(self, patience_s: float) -> Fault | None:
@@ -297,6 +303,7 @@ class Watch:
                 + (f"; {saved}" if saved else ""))
         if not fault.is_told:
             self.end_stopped()
+        self.say(GAVE_UP + fault.text.removeprefix(CANNOT))
         if not leave_note(1, [line], secondary=fault.is_told):
             with contextlib.suppress(OSError):
                 os.write(2, f"{line}\n".encode())  # the main thread may hold sys.stderr's lock
@@ -336,10 +343,14 @@ def say_goodbye() -> None:
         _watch.say(LEFT)
 
 
-def say_failed(cause: str) -> None:
-    """Tell the others why this process ends, so that their last lines name it."""
+def say_failed(cause: str, secondary: bool = False) -> None:
+    """Tell the others why this process ends, so that their last lines name the cause.
+
+    secondary: it ends only because another rank did
+    """
     if _watch is not None:
-        _watch.say(FAILED + cause)
+        is_other = secondary or cause.startswith(CANNOT)
+        _watch.say((GAVE_UP if is_other else FAILED) + cause.removeprefix(CANNOT))
 
 
 def lost_peers(wait: bool = False) -> list[int]:

@@ -11,7 +11,7 @@ import pytest
 import torch.distributed as dist
 
 from common import peers
-from common.peers import FAILED, LEFT, Heartbeats, Place, Watch, held
+from common.peers import FAILED, GAVE_UP, LEFT, Heartbeats, Place, Watch, held
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 2**22 + 1  # above Linux's largest process id
@@ -58,6 +58,10 @@ def test_a_lost_peer_is_one_that_left_no_word(group):
     three.pass_s(1, 0)
     assert watch.fault().text == "cannot go on, rank 1 failed: ValueError: odd"
     assert watch.fault().is_told
+    three.beats[1].say(GAVE_UP + "rank 2 did not answer for 60 s")
+    three.pass_s(1, 0)
+    assert watch.lost() == []
+    assert watch.fault().text == "cannot go on, rank 2 did not answer for 60 s"
     three.beats[1].say(LEFT)
     three.pass_s(1, 0)
     assert watch.lost() == []
@@ -103,6 +107,21 @@ def test_the_rank_that_all_wait_for_is_named(group):
     three.pass_s(9, 0)
     assert three.watches[0].laggard(5) is not None  # rank 1
     assert "rank 2" not in three.watches[0].laggard(5).text
+
+
+def test_a_store_that_never_answers_holds_up_nobody():
+    class Hanging(dict):
+        set = dict.__setitem__
+
+        def multi_get(self, keys):
+            threading.Event().wait()
+
+    beats = Heartbeats(1, 2, Hanging(), lambda: 0)
+    beats.start()
+    watch = Watch("t", 1, [Place("there", 1), Place(HERE, os.getpid())], beats, 60)
+    watch.say(FAILED + "odd")
+    watch._cut_off_s = 7.0
+    assert watch.fault().text.startswith("cannot go on, rank 0 on there did not answer for 7 s")
 
 
 def test_a_store_that_is_gone_ends_only_ranks_that_it_should_outlive(group):
