@@ -78,10 +78,11 @@ def test_an_exception_of_one_rank_is_told_by_all(name, data, tmp_path):
     with started([*two_ranks(program), *job.words], tmp_path / "said") as run:
         status, text = run.finish(120)
     assert status == 1
-    lines = [line for line in text.splitlines() if line.startswith(f"{job.script}: rank")]
-    assert sorted(lines) == [
-        f"{job.script}: rank 0: cannot go on, rank 1 failed: ZeroDivisionError: odd",
-        f"{job.script}: rank 1: ZeroDivisionError: odd"]
+    lines = sorted(line for line in text.splitlines() if line.startswith(f"{job.script}: rank"))
+    causes = ["rank 0: cannot go on, rank 1 failed: ZeroDivisionError: odd",
+              "rank 1: ZeroDivisionError: odd"]
+    for line, cause in zip(lines, causes, strict=True):  # where the state is saved may follow
+        assert line.startswith(f"{job.script}: {cause}")
 
 
 def come_back(name, data, folder, rank=1):
@@ -92,7 +93,7 @@ def come_back(name, data, folder, rank=1):
         os.kill(run.rank(rank), signal.SIGKILL)
         status, text = run.finish()
     assert status == 0, text
-    assert "esum" in text, text  # the second start says where it resumes
+    assert text.count("Nothing to resume") == 1, text  # the first start alone
     return job.losses
 
 
