@@ -64,7 +64,7 @@ def flags(
     pretrained: cli.Pretrained = None, eval_only: cli.EvalOnly = False, export: cli.Export = None,
     dry_run: cli.DryRun = False, check_data: cli.CheckData = False,
     bad_images: cli.BadImages = "stop", nan: cli.Nan = "stop",
-    tensorboard: cli.Tensorboard = False, debug: cli.Debug = False,
+    tensorboard: cli.Tensorboard = False, dist_timeout: cli.Timeout = 600, debug: cli.Debug = False,
 ):
     """Train QueryInst on COCO-format instance masks."""
     return SimpleNamespace(**locals())
@@ -142,7 +142,7 @@ def main(flags, stop):
     flags.writes = not (flags.dry_run or flags.check_data)
     cfg = read_config(flags)
     take_launcher(flags.launcher, flags.local_rank, os.environ)
-    run = start_run(SCRIPT, flags.device, flags.seed, stop)
+    run = start_run(SCRIPT, flags.device, flags.seed, stop, dist_timeout_s=flags.dist_timeout)
     try:
         session(flags, cfg, run)
     finally:

@@ -60,7 +60,7 @@ def flags(
     pretrained: cli.Pretrained = None, dry_run: cli.DryRun = False,
     check_data: cli.CheckData = False, bad_images: cli.BadImages = "stop", nan: cli.Nan = "stop",
     cfg_options: cli.CfgOptions = None, tensorboard: cli.Tensorboard = False,
-    debug: cli.Debug = False,
+    dist_timeout: cli.Timeout = 600, debug: cli.Debug = False,
 ):
     """Train ResNeSt on class folders."""
     return SimpleNamespace(**locals())
@@ -144,7 +144,8 @@ def main(flags, stop):
     status = start_ranks(stop, max(1, gpus), flags.world_size, flags.rank, flags.dist_url)
     if status is not None:
         sys.exit(status)
-    run = start_run(SCRIPT, flags.device, cfg.SEED, stop, flags.dist_backend, clock=True)
+    run = start_run(SCRIPT, flags.device, cfg.SEED, stop, flags.dist_backend, clock=True,
+                    dist_timeout_s=flags.dist_timeout)
     limit_threads(cfg.TRAINING.THREADS)
     try:
         session(flags, run, cfg)

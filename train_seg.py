@@ -62,7 +62,7 @@ def flags(
     pretrained: cli.Pretrained = None, eval_only: cli.EvalOnly = False, export: cli.Export = None,
     dry_run: cli.DryRun = False, check_data: cli.CheckData = False,
     bad_images: cli.BadImages = "stop", nan: cli.Nan = "stop", cfg_options: cli.CfgOptions = None,
-    tensorboard: cli.Tensorboard = False, debug: cli.Debug = False,
+    tensorboard: cli.Tensorboard = False, dist_timeout: cli.Timeout = 600, debug: cli.Debug = False,
 ):
     """Train, evaluate or apply semantic segmentation networks."""
     return SimpleNamespace(**locals())
@@ -153,7 +153,7 @@ def main(flags, stop):
     flags.trains = not (flags.eval_only or flags.export or flags.predict)
     cfg = read_config(flags)
     device, gpus = pick_gpus(flags.gpus, DEFAULT_GPUS, flags.device)
-    run = start_run(SCRIPT, device, cfg.TRAIN.seed, stop)
+    run = start_run(SCRIPT, device, cfg.TRAIN.seed, stop, dist_timeout_s=flags.dist_timeout)
     flags.layout = torch.channels_last if flags.channels_last else torch.contiguous_format
     try:
         session(flags, run, cfg, gpus)

@@ -89,7 +89,7 @@ def flags(
     pretrained: cli.Pretrained = None, eval_only: cli.EvalOnly = False, export: cli.Export = None,
     dry_run: cli.DryRun = False, check_data: cli.CheckData = False,
     bad_images: cli.BadImages = "stop", nan: cli.Nan = "stop", cfg_options: cli.CfgOptions = None,
-    tensorboard: cli.Tensorboard = False, debug: cli.Debug = False,
+    tensorboard: cli.Tensorboard = False, dist_timeout: cli.Timeout = 600, debug: cli.Debug = False,
 ):
     """Train YOLACT or YOLACT++ on COCO-format instance masks."""
     return SimpleNamespace(**locals())
@@ -173,7 +173,7 @@ def main(flags, stop):
     flags.trains = not (flags.eval_only or flags.export)
     flags.writes = not (flags.dry_run or flags.check_data)
     device = flags.device or (None if flags.cuda else "cpu")
-    run = start_run(SCRIPT, device, flags.seed, stop)
+    run = start_run(SCRIPT, device, flags.seed, stop, dist_timeout_s=flags.dist_timeout)
     try:
         session(flags, run)
     finally:

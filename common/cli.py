@@ -20,7 +20,7 @@ import typer
 from common.errors import Failed, InputError, SaveError, did_you_mean, ending_of, nearest
 from common.leaving import leave
 from common.out_of_memory import memory_text
-from common.peers import leave_note, loss_text, lost_peers, say_goodbye
+from common.peers import leave_note, peer_fault, say_failed, say_goodbye
 from common.signals import Stopped
 
 ADDITIONS = "Additions"  # the help panel of what the original scripts do not have
@@ -192,6 +192,11 @@ Tensorboard = Annotated[bool, _addition("--tensorboard", help="Write TensorBoard
 Pretrained = Annotated[
     str | None, _addition("--pretrained", metavar="FILE", help="Weights to start from.")
 ]
+Timeout = Annotated[
+    float,
+    _addition("--dist-timeout", metavar="SECONDS", callback=between(0, 1e6),
+              help="How long a process waits for another one that does not answer."),
+]
 Debug = Annotated[bool, _addition("--debug", help="Show the traceback of input errors too.")]
 
 
@@ -282,9 +287,9 @@ def _unexpected(script_name: str, error: Exception, status: int, memory_keys: st
     line = " ".join(f"{type(error).__name__}: {error}".split())
     # a connection that breaks because a peer has ended is no fault of this process
     is_secondary = isinstance(error, RuntimeError) and bool(_CONNECTION.search(line))
-    lost = lost_peers(wait=is_secondary)
-    if lost:
-        line = loss_text(lost)
+    fault = peer_fault(wait=is_secondary)
+    if fault is not None:
+        line, is_secondary = fault.text, fault.is_told
     else:
         traceback.print_exc()
     _say(script_name, _with_ending([line], error), status, is_secondary)
@@ -383,6 +388,7 @@ def _say(script_name: str, lines: list[str], status: int, secondary: bool = Fals
 
     secondary: this rank ends only because another one did
     """
+    say_failed(lines[-1], secondary)
     rank = os.environ.get("RANK")
     prefix = f"{script_name}: " if rank is None else f"{script_name}: rank {rank}: "
     if leave_note(status, [prefix + line for line in lines], secondary):

@@ -1,8 +1,11 @@
 """Where this process stands among its peers, and how it joins them: torchrun, SLURM, or alone."""
 
+import json
 import os
 import re
 import signal
+import socket
+import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,10 +15,15 @@ import torch.distributed as dist
 
 from common.config import InputError
 from common.leaving import mark_in_group
-from common.peers import watch_peers
+from common.meeting import agree
+from common.peers import Place, watch_peers
 from common.signals import die_with_parent
 
 DEFAULT_PORT = "29500"  # torchrun's, and that of MMDetection's launch scripts
+TIMEOUT_S = 600.0  # for a peer that does not answer
+JOIN_TRIES = 3
+# NCCL's own end of a process is an abort with a page of C++; the watch of the peers comes before
+NCCL_MARGIN_S = 60
 
 
 @dataclass(frozen=True)
@@ -110,16 +118,17 @@ def pick_device(name: str | None, launch: Launch) -> torch.device:
 def join_group(
     launch: Launch,
     device: torch.device,
-    timeout_s: float = 600,
+    timeout_s: float = TIMEOUT_S,
     script: str = "train",
     backend: str = "nccl",
 ) -> None:
     """Join the process group of `launch`; alone, there is nothing to join.
 
     Collectives on CPU tensors go through gloo, on CUDA tensors through `backend`. A collective that
-    waits longer than `timeout_s` for a peer fails. Under torchrun, a rank whose peer was killed
-    ends within seconds, with a line that begins with `script`.
-    Raises InputError when rank 0's port is taken or its machine does not answer.
+    waits longer than `timeout_s` for a peer fails; `common.peers` names it. A rank whose peer was
+    killed ends within seconds, with a line that begins with `script`.
+    Raises InputError when rank 0's port is taken, its machine does not answer, or a rank does not
+    come within `timeout_s`.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)  # before the first collective
@@ -132,22 +141,53 @@ def join_group(
         return
     if device.type == "cpu":
         share_threads(launch)
-    # torchrun has its own store running on the port and tells env:// so
-    init = "env://" if launch.launcher == "torchrun" else f"tcp://{launch.address}:{launch.port}"
-    init = launch.meeting or init
     try:
-        dist.init_process_group(
-            f"cpu:gloo,cuda:{backend}" if device.type == "cuda" else "gloo",
-            init_method=init,
-            rank=launch.rank,
-            world_size=launch.world_size,
-            timeout=timedelta(seconds=timeout_s),
-        )
-    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        store, places = _meet(launch, device, timeout_s, backend)
+    except (dist.DistNetworkError, dist.DistStoreError, TimeoutError) as error:
         raise InputError(_no_group(launch, timeout_s, str(error))) from error
     mark_in_group()
-    if launch.launcher == "torchrun" and "TORCHELASTIC_RUN_ID" in os.environ:
-        watch_peers(script, launch.rank, launch.address, launch.port, timeout_s)
+    if device.type == "cuda" and backend == "nccl":
+        margin = timedelta(seconds=timeout_s + NCCL_MARGIN_S)
+        dist.group.WORLD._get_backend(device)._set_default_timeout(margin)
+    watch_peers(script, launch.rank, places, store, timeout_s, _count_collectives,
+                outlived=os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True")
+
+
+def _meet(launch, device, timeout_s, backend):
+    """(a store for this start's keys, the ranks' places); the process group is there afterwards."""
+    # torchrun has its own store running on the port and tells env:// so
+    init = "env://" if launch.launcher == "torchrun" else f"tcp://{launch.address}:{launch.port}"
+    timeout = timedelta(seconds=timeout_s)
+    deadline = time.monotonic() + timeout_s
+    store, _, _ = next(dist.rendezvous(
+        launch.meeting or init, launch.rank, launch.world_size, timeout=timeout))
+    place = json.dumps([socket.gethostname(), os.getpid()])
+    for tries_left in reversed(range(JOIN_TRIES)):
+        name, places = agree(store, launch.rank, launch.world_size, place,
+                             deadline - time.monotonic())
+        try:
+            dist.init_process_group(
+                f"cpu:gloo,cuda:{backend}" if device.type == "cuda" else "gloo",
+                store=dist.PrefixStore(name, store),
+                rank=launch.rank,
+                world_size=launch.world_size,
+                timeout=timeout,
+            )
+            break
+        except RuntimeError:  # a peer has died meanwhile, and its successor comes
+            if not tries_left or time.monotonic() > deadline:
+                raise
+    return dist.PrefixStore(name, store.clone()), [Place(*json.loads(text)) for text in places]
+
+
+def _count_collectives():
+    """How many collectives this rank has begun; who has begun fewest holds up the others."""
+    group = dist.group.WORLD
+    if group is None:  # the run is over
+        return None
+    devices = {device.type for device in group._device_types}
+    return sum(group._get_backend(torch.device(name))._get_sequence_number_for_group()
+               for name in sorted(devices))
 
 
 def share_threads(launch: Launch) -> None:
@@ -217,12 +257,13 @@ def _number(env, name, default=None):
 
 def _no_group(launch, timeout_s, reason):
     at = launch.meeting or f"{launch.address} port {launch.port}"
+    missing = f" ({reason})" if "not there" in reason else ""
     if launch.meeting:
         taken = "EADDRINUSE" in reason
         return f"--dist-url {at}: " + (
             "the port is taken by another program: name a free one" if taken else
-            f"rank {launch.rank} of {launch.world_size} met no group there within {timeout_s:g} s: "
-            "check the address, --rank and that every node was started"
+            f"rank {launch.rank} of {launch.world_size} met no group there within {timeout_s:g} s"
+            f"{missing}: check the address, --rank and that every node was started"
         )
     if "EADDRINUSE" in reason:
         return (
@@ -230,7 +271,7 @@ def _no_group(launch, timeout_s, reason):
             f"or start with torchrun --standalone"
         )
     return (
-        f"rank {launch.rank} of {launch.world_size} met no group at {at} within {timeout_s:g} s: "
-        f"check MASTER_ADDR and MASTER_PORT, and that all {launch.world_size} processes were "
-        f"started (under SLURM: with srun)"
+        f"rank {launch.rank} of {launch.world_size} met no group at {at} within {timeout_s:g} s"
+        f"{missing}: check MASTER_ADDR and MASTER_PORT, and that all {launch.world_size} "
+        "processes were started (under SLURM: with srun)"
     )

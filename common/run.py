@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.allocator import keep_freed_memory
-from common.distributed import Launch, join_group, pick_device, read_launch
+from common.distributed import TIMEOUT_S, Launch, join_group, pick_device, read_launch
 from common.errors import InputError, SaveError
 from common.files import write_atomically
 from common.run_files import (
@@ -42,6 +42,7 @@ def start_run(
     stop: StopSignals | None = None,
     backend: str | None = None,
     clock: bool = False,
+    dist_timeout_s: float = TIMEOUT_S,
 ) -> "Run":
     """Join the process group, pick the device, seed the generators, begin to log. Makes no files.
 
@@ -50,12 +51,13 @@ def start_run(
     stop:   the signals installed at start-up; None when the caller handles them itself
     backend: of collectives on GPU tensors, "nccl" or "gloo"; None is nccl
     clock:  begin each log line with [MM/DD HH:MM:SS]
+    dist_timeout_s: how long a process waits for another one that does not answer
 
     Raises InputError for a device or a process group that cannot be had.
     """
     launch = read_launch(os.environ)
     picked = pick_device(device, launch)
-    join_group(launch, picked, script=script, backend=backend or "nccl")
+    join_group(launch, picked, dist_timeout_s, script, backend or "nccl")
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)  # the same on every rank, so that all build the same network

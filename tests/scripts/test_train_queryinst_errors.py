@@ -12,8 +12,8 @@ from query_runs import ROOT
 SCRIPT = ROOT / "train_queryinst.py"
 # every long flag; adding one is a decision
 FLAGS = """--accumulate --amp --auto-scale-lr --bad-images --cfg-options --channels-last
---check-data --clip-grad --compile --debug --device --dry-run --ema --eval-only --export
---force-resume --help --launcher --local_rank --log-every --max-iters --nan
+--check-data --clip-grad --compile --debug --device --dist-timeout --dry-run --ema --eval-only
+--export --force-resume --help --launcher --local_rank --log-every --max-iters --nan
 --no-channels-last --pretrained --resume --save-every --seed --tensorboard --work-dir --workers"""
 
 

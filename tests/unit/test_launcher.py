@@ -91,23 +91,6 @@ def test_the_cause_is_found(notes, exit_codes, signalled, status, lines):
         assert part in text
 
 
-def test_a_lost_peer_is_one_that_left_no_word(monkeypatch):
-    class Store:
-        words = ()
-
-        def check(self, keys):
-            return keys[0] in self.words
-
-        def set(self, key, value):
-            self.words = (key,)
-
-    store = Store()
-    watch = peers.Watch("t", 0, {1: 2**22 + 1}, store)  # above Linux's largest process id
-    assert watch.lost() == [1]
-    peers.Watch("t", 1, {}, store).say_goodbye()
-    assert watch.lost() == []
-
-
 def test_notes_come_back(tmp_path, monkeypatch):
     monkeypatch.delenv(peers.NOTES_FOLDER, raising=False)
     assert not peers.leave_note(2, ["x"])
