@@ -193,7 +193,8 @@ def read_config(flags):
 def open_data(job):
     """(train, val) ClassFolders, checked; every image too with --check-data."""
     section = with_drawn_scenes(job.cfg.DATA, PROJECT, "classes")
-    return data.open_class_folders(section.ROOT, deep=job.flags.check_data)
+    return data.open_class_folders(section.ROOT, deep=job.flags.check_data, log=job.run.log,
+                                   warn=job.run.warn, run_folder=job.folder)
 
 
 # --- building

@@ -15,15 +15,19 @@ DARK = 16  # a 16-bit picture without a brighter pixel holds 12 bits or less
 
 
 class PhotoCounts:
-    """Sizes and oddities of the pictures that were given to `add`."""
+    """Sizes and oddities of the pictures that were given to `add`.
 
-    def __init__(self):
+    turn: whether they are read as their EXIF orientations turn them
+    """
+
+    def __init__(self, turn: bool = False):
+        self._turn = turn
         self._sizes, self._turned, self._quarter_turned, self._dark = [], 0, 0, 0
         self._an_example = {}
 
     def add(self, header: Header, path: str | Path, highest: int | None = None) -> None:
         """Count a picture. highest: its brightest 8-bit value, where it is known"""
-        self._sizes.append((header.width, header.height))
+        self._sizes.append(header.size(self._turn))
         if header.orientation != 1:
             self._turned += 1
             self._quarter_turned += header.orientation in TURNED_BY_90
@@ -44,13 +48,10 @@ class PhotoCounts:
             for side, values in zip(("width", "height"), zip(*self._sizes, strict=True),
                                     strict=True)) + " pixels (smallest / median / largest)"]
 
-    def warnings(self, source: str, turns: bool, remedy: str) -> list[str]:
-        """Warning lines, at most one a kind.
-
-        turns: whether the set is read with its EXIF turns, of which then nothing is to be said
-        """
+    def warnings(self, source: str, remedy: str) -> list[str]:
+        """Warning lines, at most one a kind. remedy: what to do where EXIF turns are ignored"""
         found = []
-        if self._turned and not turns:
+        if self._turned and not self._turn:
             found.append(
                 f"{source}: {self._turned} of {len(self)} pictures carry an EXIF turn "
                 f"({self._quarter_turned} a quarter turn), such as {self._an_example['turned']}; "
@@ -75,7 +76,7 @@ def class_table(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> list
     order = list(range(len(names)))
     if len(names) > MOST_ROWS:
         order = np.argsort(-first, kind="stable")[: MOST_ROWS - 1].tolist()
-    rows = [(_short(names[i]), *(int(column[i]) for column in columns.values())) for i in order]
+    rows = [(short_name(names[i]), *(int(column[i]) for column in columns.values())) for i in order]
     if len(order) < len(names):
         rest = np.setdiff1d(np.arange(len(names)), order)
         rows.append((f"{len(rest)} more classes",
@@ -90,19 +91,19 @@ def class_table(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> list
 
 
 def imbalance(names: Sequence[str], counts: np.ndarray, what: str) -> list[str]:
-    """A line on the largest and the smallest class that occurs; none for a single class."""
+    """A line on the largest and the smallest class that occurs; none where all are alike."""
     present = np.flatnonzero(counts)
-    if len(present) < 2:
+    if len(set(counts[present].tolist())) < 2:
         return []
     most, least = present[counts[present].argmax()], present[counts[present].argmin()]
     ratio = counts[most] / counts[least]
-    return [f"  {_short(names[most])} has {ratio:.1f} times as many {what} as "
-            f"{_short(names[least])}"]
+    return [f"  {short_name(names[most])} has {ratio:.1f} times as many {what} as "
+            f"{short_name(names[least])}"]
 
 
 def absent_classes(names: Sequence[str], counts: np.ndarray) -> str:
     """"3 of 20 classes (a, b, c)" for those without any count; "" when all occur."""
-    absent = [_short(names[i]) for i in np.flatnonzero(np.asarray(counts) == 0)]
+    absent = [short_name(names[i]) for i in np.flatnonzero(np.asarray(counts) == 0)]
     if not absent:
         return ""
     more = len(absent) - 8
@@ -145,5 +146,6 @@ def _digest(path):
     return hasher.digest()
 
 
-def _short(name):
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+def short_name(name: str, limit: int = MAX_NAME) -> str:
+    """The name, cut to `limit` characters."""
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"

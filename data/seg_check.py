@@ -45,14 +45,14 @@ def open_lists(
                               needs_sizes=part == "train", turn=turn)
         lists[part] = found
         log(f"# samples: {len(found)}")
-        labels, photos = LabelCounts(), PhotoCounts()
+        labels, photos = LabelCounts(), PhotoCounts(turn)
         if deep:
             faults += check_seg_files(found, root, len(names), turn=turn, labels=labels,
                                       photos=photos)
         elif bad_images == "stop":
             labels = check_labels(found, root, len(names), turn=turn)
         if not faults:
-            _tell(file, names, labels, photos if deep else None, log, warn or log, warned, turn)
+            _tell(file, names, labels, photos if deep else None, log, warn or log, warned)
     if faults:
         raise InputError(dict.fromkeys(faults))  # both lists may name a file
     if deep:
@@ -80,7 +80,7 @@ def check_seg_files(
     """
     faults = []
     labels = LabelCounts() if labels is None else labels
-    photos = PhotoCounts() if photos is None else photos
+    photos = PhotoCounts(turn) if photos is None else photos
     for i in progress(range(len(records))):
         record = records[i]
         try:
@@ -130,7 +130,7 @@ def check_labels(
     return counts
 
 
-def _tell(file, names, labels, photos, log, warn, warned, turn):
+def _tell(file, names, labels, photos, log, warn, warned):
     """Log what the files hold and warn of doubts, each kind in the first list that has it.
 
     photos: None at the start of a run, when classes that do not occur are no news either
@@ -143,7 +143,7 @@ def _tell(file, names, labels, photos, log, warn, warned, turn):
             log(line)
     found = labels.warnings(file, names)
     if photos is not None:
-        found |= {line: line for line in photos.warnings(file, turn, _EXIF_REMEDY)}
+        found |= {line: line for line in photos.warnings(file, _EXIF_REMEDY)}
     else:
         found.pop("absent", None)
     for line in labels.notes(file):
