@@ -241,7 +241,8 @@ def load_start(job):
         if flags.resume:
             run.log(f"Nothing to resume in {flags.outdir}: starting from the beginning.")
         if flags.pretrained:
-            run.log(str(resnest.load_weights(job.net, pretrained_file(job), cfg.MODEL.NAME)))
+            run.log(str(resnest.load_weights(job.net, pretrained_file(job), cfg.MODEL.NAME,
+                                             log=run.log)))
         else:
             run.log("Starting from random weights.")
     else:
