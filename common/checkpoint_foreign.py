@@ -60,6 +60,8 @@ def load_any_checkpoint(path: str | Path) -> dict:
                                max_pickle_bytes=MAX_PICKLE_BYTES)
             with zipfile.ZipFile(file) as archive:
                 return _value(found.value, _read_storages(archive, found.storages))
+    except ForeignName as error:
+        raise InputError(f"{path}: {error}; save the network's state_dict() in its place") from error
     except BadFile as error:
         raise InputError(f"{path}: {error}") from error
 
