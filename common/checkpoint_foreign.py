@@ -61,7 +61,7 @@ def load_any_checkpoint(path: str | Path) -> dict:
             with zipfile.ZipFile(file) as archive:
                 return _value(found.value, _read_storages(archive, found.storages))
     except ForeignName as error:
-        raise InputError(f"{path}: {error}; save the network's state_dict() in its place") from error
+        raise InputError(f"{path}: {error}; save the network's state_dict() instead") from error
     except BadFile as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -167,12 +167,13 @@ def _pil_label(content, path, num_class):
 def _require_no_grey_palette(image, values, path, num_class):
     """A grey map that a program saved with a palette: its indices are no longer its values."""
     used = np.unique(values)
-    palette = np.frombuffer(image.getpalette("RGB") and bytes(image.getpalette("RGB")), np.uint8)
-    colours = palette.reshape(-1, 3)[used[used < len(palette) // 3]]
+    palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    if used[-1] >= len(palette):
+        return
+    colours = palette[used]
     greys = colours[:, 0]
-    is_grey = (colours == greys[:, None]).all()
-    if (is_grey and len(set(greys.tolist())) == len(used) and greys.max() <= num_class
-            and (greys != used).any()):
+    is_grey_map = (colours == greys[:, None]).all() and len(np.unique(greys)) == len(used)
+    if is_grey_map and greys.max() <= num_class and (greys != used).any():
         raise InputError(
             f"{path}: a palette PNG whose indices {used.tolist()} show the greys "
             f"{greys.tolist()}: either may be the classes; save it as 8-bit grey (PIL mode L)"
