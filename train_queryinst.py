@@ -91,7 +91,7 @@ from common.mm_log import MMLog, new_stamp
 from common.parallel import to_device
 from common.plots import plot_curves
 from common.precision import Precision
-from common.pretrained import find_pretrained_once
+from common.pretrained import find_pretrained_once, read_weights
 from common.rescue import Rescue
 from common.run import start_run
 from common.steps import to_floats
@@ -293,7 +293,7 @@ def initialise(job):
     flags, run = job.flags, job.run
     file = queryinst.backbone_file(job.cfg.model.backbone)
     if flags.pretrained:
-        report = queryinst.load_weights(job.net, load_any_checkpoint(flags.pretrained),
+        report = queryinst.load_weights(job.net, read_weights(flags.pretrained, run.log),
                                         partial=True, source=flags.pretrained)
         run.log(f"Weights from {flags.pretrained}")
     elif file:

@@ -194,7 +194,8 @@ def read_config(flags):
 def open_data(job):
     """(train, val) ClassFolders, checked; every image too with --check-data."""
     section = with_drawn_scenes(job.cfg.DATA, PROJECT, "classes")
-    return data.open_class_folders(section.ROOT, deep=job.flags.check_data)
+    return data.open_class_folders(section.ROOT, deep=job.flags.check_data, log=job.run.log,
+                                   warn=job.run.warn, run_folder=job.folder)
 
 
 # --- building
@@ -241,7 +242,8 @@ def load_start(job):
         if flags.resume:
             run.log(f"Nothing to resume in {flags.outdir}: starting from the beginning.")
         if flags.pretrained:
-            run.log(str(resnest.load_weights(job.net, pretrained_file(job), cfg.MODEL.NAME)))
+            run.log(str(resnest.load_weights(job.net, pretrained_file(job), cfg.MODEL.NAME,
+                                             log=run.log)))
         else:
             run.log("Starting from random weights.")
     else:

@@ -172,7 +172,7 @@ def session(flags, run, cfg, gpus):
         parts.append("val")
     (dataset, lists), _ = run.from_main(lambda: (segmentation.open_lists(
         with_drawn_scenes(cfg.DATASET, PROJECT, "ade"), parts, cfg.DIR, run.log,
-        deep=flags.check_data, bad_images=flags.bad_images), None))
+        deep=flags.check_data, bad_images=flags.bad_images, warn=run.warn), None))
     if flags.check_data:
         return
     cfg = replace(cfg, DATASET=dataset)

@@ -102,7 +102,7 @@ if __name__ == "__main__":
 import torch
 
 import data
-from common.checkpoint import load_checkpoint, save_pair
+from common.checkpoint import save_pair
 from common.checkpoint_folder import CheckpointFolder
 from common.config import to_yaml
 from common.ema import average_of
@@ -113,7 +113,7 @@ from common.meter import Meter
 from common.parallel import CustomDataParallel, check_one_process, parse_batch_alloc, to_device
 from common.plots import plot_curves
 from common.precision import Precision
-from common.pretrained import find_pretrained_once
+from common.pretrained import find_pretrained_once, read_weights
 from common.rescue import Rescue
 from common.run import start_run
 from common.session_log import SessionLog, console_line
@@ -301,7 +301,7 @@ def initialise(job):
     flags = job.flags
     job.run.log("Initializing weights...")
     if flags.pretrained:
-        weights = load_checkpoint(flags.pretrained)
+        weights = read_weights(flags.pretrained, job.run.log)
         job.net.init_weights()  # for what the file lacks
         report = yolact.load_weights(job.net, weights, partial=True, source=flags.pretrained)
     else:

@@ -1,4 +1,4 @@
-"""Checkpoints of MMDetection's own runner, whose pickles hold objects of its classes.
+"""Checkpoints of other runners, MMDetection's above all, whose pickles hold objects of classes.
 
 `torch.load(weights_only=True)` refuses such files whole, and with it MMDetection itself on current
 PyTorch. Here tensors and plain values are taken out of the archive by hand; whatever else is in it
@@ -18,10 +18,13 @@ from common.checkpoint_scan import check_file, open_checkpoint
 from common.errors import InputError
 
 # What MMDetection's runner pickles beside tensors: log histories (numpy arrays in HistoryBuffers,
-# with the functions that average them), milestones (Counter), configs.
-_PACKAGES = ("mmengine", "mmcv", "mmdet", "numpy")
+# with the functions that average them), milestones (Counter), configs. Others' training scripts
+# add their command line (argparse), paths, dates and settings.
+_PACKAGES = ("mmengine", "mmcv", "mmdet", "numpy", "argparse", "pathlib", "datetime", "yacs",
+             "omegaconf")
 _NAMES = {"__builtin__.getattr", "_codecs.encode", "collections.Counter", "collections.deque",
-          "collections.defaultdict", "__builtin__.set", "__builtin__.slice"}
+          "collections.defaultdict", "__builtin__.set", "__builtin__.slice",
+          "types.SimpleNamespace"}
 MAX_PICKLE_BYTES = 256 << 20  # the whole log history of a run lies in it
 _DTYPES = {
     "torch.BoolStorage": torch.bool,
@@ -40,9 +43,10 @@ _DTYPES = {
 
 
 def load_any_checkpoint(path: str | Path) -> dict:
-    """The mapping in the file: ours, anyone's weights, or a checkpoint of MMDetection's runner.
+    """The mapping in the file: ours, anyone's weights, or a checkpoint of another runner.
 
-    Raises InputError as `load_checkpoint` does; other names than MMDetection's are refused.
+    Raises InputError as `load_checkpoint` does; objects of other classes than settings and logs
+    have are refused.
     """
     try:
         return load_checkpoint(path)
@@ -56,6 +60,8 @@ def load_any_checkpoint(path: str | Path) -> dict:
                                max_pickle_bytes=MAX_PICKLE_BYTES)
             with zipfile.ZipFile(file) as archive:
                 return _value(found.value, _read_storages(archive, found.storages))
+    except ForeignName as error:
+        raise InputError(f"{path}: {error}; save the network's state_dict() instead") from error
     except BadFile as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -306,12 +306,19 @@ def save_grid(
     titles: Sequence[str] = (),
     columns: int | None = None,
 ) -> None:
-    """Write images beside and below each other as one PNG.
+    """Write `draw_grid` as one PNG. Raises SaveError when the file cannot be written."""
+    save_image(draw_grid(tiles, titles, columns), path)
+
+
+def draw_grid(
+    tiles: Sequence, titles: Sequence[str] = (), columns: int | None = None
+) -> np.ndarray:
+    """Images beside and below each other.
 
     tiles:    images [h, w, 3] uint8 of any sizes, filling rows of `columns` (None: about square);
               or rows, each a list of images
     titles:   one over each tile; for rows, one over each column
-    No tiles give a small empty picture. Raises SaveError when the file cannot be written.
+    No tiles give a small empty picture.
     """
     rows = list(tiles)
     if rows and isinstance(rows[0], np.ndarray):
@@ -345,8 +352,35 @@ def save_grid(
                 anchors.append(np.array([x, top], float))
             x += widths[j] + GAP_PX
         y += heights[i] + GAP_PX
-    canvas = _with_captions(canvas, texts, anchors, [(255, 255, 255)] * len(texts))
-    save_image(canvas, path)
+    return _with_captions(canvas, texts, anchors, [(255, 255, 255)] * len(texts))
+
+
+def draw_legend(
+    entries: Sequence[tuple[str, tuple[int, int, int]]], width: int
+) -> np.ndarray:
+    """Names beside patches of their RGB colours, in columns, on `width` pixels."""
+    from PIL import Image, ImageDraw
+
+    font, line = _font(FONT_PX), FONT_PX + GAP_PX
+    longest = max((math.ceil(font.getlength(text)) for text, _ in entries), default=0)
+    column = longest + line + 3 * GAP_PX
+    columns = max(1, (width - GAP_PX) // column)
+    rows = -(-len(entries) // columns)
+    picture = Image.new("RGB", (max(width, column), rows * line + GAP_PX), "white")
+    pen = ImageDraw.Draw(picture)
+    for i, (text, colour) in enumerate(entries):
+        x, y = GAP_PX + i // rows * column, i % rows * line
+        pen.rectangle((x, y, x + FONT_PX, y + FONT_PX), fill=tuple(colour), outline="gray")
+        pen.text((x + line, y + FONT_PX / 2), text, fill="black", font=font, anchor="lm")
+    return np.asarray(picture)
+
+
+def stack(images: Sequence[np.ndarray]) -> np.ndarray:
+    """RGB images below each other, at the left, on white."""
+    width = max(image.shape[1] for image in images)
+    return np.concatenate([
+        np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)), constant_values=255)
+        for image in images])
 
 
 def save_pairs(

@@ -1,5 +1,7 @@
 """ADE20K's 150 classes as the original names and draws them. Source: specs/seg.md, section 3.1."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _NAMES = """
@@ -45,3 +47,18 @@ def class_colors(num_class):
     more = max(0, num_class - len(ADE20K_COLORS))
     drawn = np.random.RandomState(0).randint(32, 256, (more, 3)).astype(np.uint8)
     return np.concatenate([ADE20K_COLORS, drawn])[:num_class]
+
+
+def class_names(dataset_cfg) -> Sequence[str]:
+    """DATASET.class_names; ADE20K's for 150 classes; else numbers."""
+    if dataset_cfg.class_names:
+        return dataset_cfg.class_names
+    if dataset_cfg.num_class == len(ADE20K_CLASSES):
+        return ADE20K_CLASSES
+    return [f"class {i}" for i in range(dataset_cfg.num_class)]
+
+
+def color_encode(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """[h, w, 3] uint8 picture of integer `labels` [h, w]: class i in colors[i], -1 black."""
+    table = np.concatenate([np.zeros((1, 3), np.uint8), np.asarray(colors, np.uint8)])
+    return table[np.asarray(labels, np.int64) + 1]

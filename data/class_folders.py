@@ -1,25 +1,29 @@
 """Class folders as ImageNet has them: root/{train,val}/<class>/*.jpg, indexed, checked, sampled."""
 
-import io
+import hashlib
 import os
 import random
-import struct
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
 from common.errors import InputError, did_you_mean
 from common.streams import Stream
 from data.bad_images import eval_sample, fault_lines, usable, usable_sample
-from data.decode import MAX_PIXELS, check_image
+from data.class_summary import tell
+from data.decode import check_image, read_rgb
 from data.loader import SampleKey
+from data.photo_summary import PhotoCounts, absent_classes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# What systems and archives leave behind, besides everything whose name begins with a dot.
+_NO_CLASSES = frozenset(("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN",
+                         "System Volume Information"))
 
 
 class ClassFolders:
@@ -27,7 +31,9 @@ class ClassFolders:
 
     folder:  its sub-folders are the classes, in order of name; images may lie deeper
     classes: the classes in force when another split settled them; labels count in these
-    The names lie in one block of bytes, which worker processes share.
+    The names lie in one block of bytes, which worker processes share. Names that begin with a dot
+    are left alone, and so are links that lead back to a folder above them: `remarks` has a line
+    for each of these. `fingerprint`: hex digits that change with the names of images or classes.
     Raises InputError with one line for each fault: no folder, no classes, a class without images,
     a class that `classes` lacks.
     """
@@ -46,11 +52,18 @@ class ClassFolders:
         self.classes = tuple(own if classes is None else classes)
         label_of = {name: i for i, name in enumerate(self.classes)}
         names, labels = [], []
+        self.remarks: list[str] = []
         for name in own:
-            found = list(_images(self.folder, name))
+            found, others = [], Counter()
+            for path in _files(self.folder, name, self.remarks):
+                if path.lower().endswith(SUFFIXES):
+                    found.append(path)
+                else:
+                    others[os.path.splitext(path)[1].lower() or "no suffix"] += 1
             if not found:
-                wanted = ", ".join(SUFFIXES)
-                faults.append(f"{self.folder / name}: no images in it; wanted {wanted}")
+                there = ", ".join(f"{count} with {suffix}" for suffix, count in others.items())
+                faults.append(f"{self.folder / name}: no images in it; wanted {', '.join(SUFFIXES)}"
+                              + (f", got {there}" if there else ""))
             names += found
             labels += [label_of.get(name, -1)] * len(found)
         if faults:
@@ -59,6 +72,10 @@ class ClassFolders:
         self._names = np.frombuffer(b"".join(encoded), np.uint8)
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
         self.labels = np.array(labels, np.int32)
+        hasher = hashlib.sha256("\0".join(self.classes).encode(errors="surrogateescape"))
+        for part in (self._names, self._ends.astype("<i8"), self.labels.astype("<i4")):
+            hasher.update(part.tobytes())
+        self.fingerprint = hasher.hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -166,14 +183,21 @@ def collate_classes(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def open_class_folders(
-    root: str | Path, deep: bool = False
+    root: str | Path,
+    deep: bool = False,
+    log: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+    run_folder: str | Path | None = None,
 ) -> tuple[ClassFolders, ClassFolders]:
     """(train, val) below `root`; val is labelled by train's classes and may lack some of them.
 
-    deep: open every image too
+    deep:       open every image too; say to `log` what there is, with a picture, check.png, in
+                `run_folder`
+    warn:       gets a line for what is legal but suspicious
     Raises InputError with every fault of both.
     """
     root, faults, opened, classes = Path(root), [], [], None
+    log, warn = log or _silent, warn or _silent
     if not root.is_dir():
         raise InputError(
             f"{root}: no such folder. Put train/ and val/ there, each with a folder of images for "
@@ -186,53 +210,54 @@ def open_class_folders(
             faults += error.faults
         if part == "train" and (root / part).is_dir():
             classes = _class_names(root / part) if not opened else opened[0].classes
+    photos = [PhotoCounts() for _ in opened]
     if deep and not faults:
-        faults = [line for folders in opened for line in check_images(folders)]
+        faults = [line for folders, counts in zip(opened, photos, strict=True)
+                  for line in check_images(folders, photos=counts)]
     if faults:
         raise InputError(faults)
-    return opened[0], opened[1]
+    train, val = opened
+    for line in [*train.remarks, *val.remarks]:
+        warn(line)
+    absent = absent_classes(val.classes, val.counts())
+    if absent:
+        warn(f"{val.folder}: no images of {absent}, which training has: their accuracy is unknown")
+    if deep:
+        tell(train, val, photos, log, warn, run_folder)
+    return train, val
 
 
-def check_images(folders: ClassFolders, rows: Iterable[int] | None = None) -> list[str]:
-    """One fault line for each unreadable image; headers and ends of files are looked at."""
+def check_images(
+    folders: ClassFolders,
+    rows: Iterable[int] | None = None,
+    photos: PhotoCounts | None = None,
+) -> list[str]:
+    """One fault line for each unreadable image; headers and ends of files are looked at.
+
+    photos: counts what was read
+    """
     faults = []
     for i in range(len(folders)) if rows is None else rows:
+        path = folders.path(i)
         try:
-            check_image(folders.path(i))
+            header = check_image(path)
+            if photos is not None:
+                grey = read_rgb(path) if header.is_16_bit_grey else None
+                photos.add(header, path, grey.getextrema()[0][1] if grey else None)
         except InputError as error:
             faults += error.faults
     return faults
 
 
-def read_rgb(path: str | Path) -> Image.Image:
-    """The image as PIL's RGB, as stored: an EXIF orientation turns nothing, as in the original.
-
-    Raises InputError when the file is missing, damaged, truncated or has too many pixels.
-    """
-    try:
-        # At once, unbuffered: PIL reads a file in many small pieces.
-        with open(path, "rb", buffering=0) as file:
-            stream = io.BytesIO(file.read())
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be read ({reason}); put the image there") from error
-    try:
-        image = Image.open(stream)
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
-    except Image.DecompressionBombError as error:
-        million = MAX_PIXELS // 10**6
-        raise InputError(f"{path}: more than {million} million pixels; scale it down") from error
-    except (OSError, SyntaxError, ValueError, struct.error, IndexError, OverflowError) as error:
-        raise InputError(f"{path}: damaged or not an image ({error}); replace it") from error
+def _silent(line):
+    pass
 
 
 def _class_names(folder):
     try:
         with os.scandir(folder) as entries:
-            names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+            names = sorted(e.name for e in entries if e.is_dir()
+                           and not e.name.startswith(".") and e.name not in _NO_CLASSES)
     except OSError as error:
         raise InputError(
             f"{folder}: no such folder. Put one folder of images for every class there"
@@ -242,11 +267,32 @@ def _class_names(folder):
     return names
 
 
-def _images(folder, class_name):
-    """Relative paths of a class's images: torchvision's order."""
+def _files(folder, class_name, remarks) -> Iterator[str]:
+    """Relative paths of a class's files in torchvision's order; names with a dot are left out."""
     top = os.path.join(folder, class_name)
-    for where, _, names in sorted(os.walk(top, followlinks=True)):
+    for where, names in sorted(_walk(top, remarks)):
         below = os.path.relpath(where, folder)
         for name in sorted(names):
-            if name.lower().endswith(SUFFIXES):
+            if not name.startswith("."):
                 yield os.path.join(below, name)
+
+
+def _walk(top, remarks):
+    """(folder, names of files) of `top` and all below it, through links but in no circle."""
+    above = {top: (os.path.realpath(top),)}  # the real folders on the way to each
+    for where, below, names in os.walk(top, followlinks=True):
+        yield where, names
+        kept = []
+        for name in below:
+            path = os.path.join(where, name)
+            real = os.path.join(above[where][-1], name)
+            if os.path.islink(path):
+                real = os.path.realpath(path)
+            if any(os.path.join(each, "").startswith(os.path.join(real, ""))
+                   for each in above[where]):
+                remarks.append(f"{path}: a link to {real}, a folder above it, is left alone; "
+                               "remove it")
+            elif not name.startswith(".") and name not in _NO_CLASSES:
+                above[path] = (*above[where], real)
+                kept.append(name)
+        below[:] = kept

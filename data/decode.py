@@ -1,4 +1,16 @@
-"""Image files to BGR arrays, with every fault named: missing, truncated, turned, too large."""
+"""The one reader of pictures: for OpenCV's numbers or PIL's, with one rule for each form.
+
+`read_image` gives OpenCV's BGR (YOLACT, QueryInst), `read_rgb` PIL's RGB (segmentation, ResNeSt),
+each the bits that its original trains on. Both keep these rules:
+
+    grey, 1 bit, palette    the colours shown; grey in all three channels
+    alpha, transparency     left out; the colours below it stay
+    16 bit                  the higher byte, as OpenCV does; by its own maximum in a PNM file
+    CMYK                    JPEG's are inverted ones, as Adobe writes them
+    32-bit integer, float   refused: what their black and white are is not known
+    EXIF orientation        `size` or `turn` says whether it counts
+    truncated, damaged, too large: refused
+"""
 
 import io
 import struct
@@ -21,32 +33,59 @@ END_OF_FILE = {  # what a complete file ends with
 }
 # What Pillow raises on damaged headers and data, beside OSError.
 _DAMAGED = (OSError, SyntaxError, ValueError, struct.error, IndexError, OverflowError)
+# Pillow's modes that `convert("RGB")` reads as they look.
+_SHOWN_AS_THEY_ARE = frozenset(
+    ("RGB", "L", "P", "RGBA", "CMYK", "LA", "1", "YCbCr", "RGBX", "RGBa", "La", "PA")
+)
+_TURNS = {  # what an EXIF orientation asks for
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Header(NamedTuple):
-    """What stands at the top of an image file; the size is the stored one, before any turning."""
+    """What stands at the top of an image file; the size is the stored one, before any turning.
+
+    kind: Pillow's name of the format; mode: Pillow's of the pixels; orientation: EXIF's, 1 to 8
+    """
 
     kind: str
     height: int
     width: int
     orientation: int
+    mode: str
+
+    def size(self, turn: bool) -> tuple[int, int]:
+        """(width, height), as stored or as the EXIF orientation turns it."""
+        is_turned = turn and self.orientation in TURNED_BY_90
+        return (self.height, self.width) if is_turned else (self.width, self.height)
+
+    @property
+    def is_16_bit_grey(self) -> bool:
+        return self.mode.startswith("I")
 
 
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """The image as [h, w, 3] uint8, BGR; grey, palette, alpha, CMYK and 16 bit are converted.
+    """The image as [h, w, 3] uint8, BGR, by OpenCV; the module says how each form is read.
 
     size: (h, w) that the annotations were made for. A photo with an EXIF orientation is turned or
     left as stored, whichever fits it; without `size` it is turned, as OpenCV does.
-    Raises InputError when the file is missing, damaged, truncated, larger than MAX_PIXELS or of
-    another size.
+    Raises InputError when the file is missing, damaged, truncated, larger than MAX_PIXELS, of a
+    form that has no certain colours, or of another size.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(_cannot_read(path, error)) from error
+    data = _content(path)
     stream = io.BytesIO(data)
-    header = _read_header(path, stream)
+    opened = _open(path, stream)
+    header = _header_of(opened)
     orientation = _fitting_orientation(path, header, size)
+    if header.kind == "PPM":  # OpenCV does not scale by the file's maximum
+        return _turned(np.ascontiguousarray(np.asarray(_as_rgb(path, opened))[..., ::-1]),
+                       orientation)
     # OpenCV fills what a truncated file lacks with grey and says nothing.
     _require_complete(path, header, stream, data[-16:])
     try:
@@ -59,34 +98,119 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     return _turned(image, orientation)
 
 
-def check_image(path: str | Path, size: tuple[int, int] | None = None) -> None:
+def read_rgb(path: str | Path, turn: bool = False) -> Image.Image:
+    """The image in mode RGB, by PIL; the module says how each form is read.
+
+    turn: as the EXIF orientation says. The originals that read by PIL take a photo as stored.
+    Raises InputError as `read_image`.
+    """
+    image = _open(path, io.BytesIO(_content(path)))
+    orientation = _orientation(image) if turn else 1
+    rgb = _as_rgb(path, image)
+    return rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb
+
+
+def turned_as_exif_says(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """`pixels` [h, w] or [h, w, c] of the opened `image`, as its EXIF orientation turns them."""
+    return _turned(pixels, _orientation(image))
+
+
+def read_header(path: str | Path) -> Header:
+    """The header of an image file; nothing is decoded. Raises InputError as `read_image`."""
+    try:
+        with open(path, "rb") as file:
+            return _header_of(_open(path, file))
+    except OSError as error:
+        raise InputError(_cannot_read(path, error)) from error
+
+
+def check_image(path: str | Path, size: tuple[int, int] | None = None) -> Header:
     """Raise what `read_image` would raise, from the header and the end of the file alone.
 
-    Kinds without a known end marker are decoded after all.
+    Kinds without a known end marker are decoded after all. Returns the header.
     """
     try:
         with Path(path).open("rb") as file:
-            header = _read_header(path, file)
+            header = _header_of(_open(path, file))
             _fitting_orientation(path, header, size)
             file.seek(max(0, file.seek(0, io.SEEK_END) - 16))
             _require_complete(path, header, file, file.read())
     except OSError as error:
         raise InputError(_cannot_read(path, error)) from error
+    return header
 
 
-def _read_header(path: str | Path, stream: BinaryIO) -> Header:
-    """The header of the image in `stream`; nothing is decoded. Raises InputError as read_image."""
+def _content(path):
+    try:
+        # At once, unbuffered: PIL reads a file in many small pieces.
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(_cannot_read(path, error)) from error
+
+
+def _open(path: str | Path, stream: BinaryIO) -> Image.Image:
+    """The image in `stream`, its header read. Raises InputError as read_image."""
     try:
         image = Image.open(stream)
         width, height = image.size
-        orientation = _orientation(image)
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: {_TOO_LARGE}") from error
     except _DAMAGED as error:
-        raise InputError(f"{path}: not an image or damaged; replace the file") from error
+        raise InputError(f"{path}: {_no_image(stream)}; replace the file") from error
     if width * height > MAX_PIXELS:  # Pillow's own bound can be switched off
         raise InputError(f"{path}: {width}x{height}: {_TOO_LARGE}")
-    return Header(image.format, height, width, orientation)
+    if image.mode not in _SHOWN_AS_THEY_ARE:
+        _require_16_bit(path, image)
+    return image
+
+
+def _header_of(image):
+    width, height = image.size
+    return Header(image.format, height, width, _orientation(image), image.mode)
+
+
+def _no_image(stream):
+    stream.seek(0)
+    if stream.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        # Pillow knows no TIFF with several channels of floats, for one
+        return ("damaged, or a TIFF of a form that cannot be read (wanted are 8 or 16 bits a "
+                "channel, no floats)")
+    return "damaged or not an image"
+
+
+def _require_16_bit(path, image):
+    """Raise InputError unless the values are certainly 16-bit ones."""
+    # Pillow opens 16-bit PNM files, and before version 11.3 16-bit PNG files, in mode I.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return
+    kind = {"F": "float", "I": "32-bit integer"}.get(image.mode[:1])
+    if kind is None:
+        raise InputError(f"{path}: {image.mode} pixels cannot be read; save the picture as RGB")
+    raise InputError(
+        f"{path}: {kind} pixels, of which it is not known what is black and what is white; scale "
+        "them to 0 ... 255 and save the picture with 8 bits"
+    )
+
+
+def _as_rgb(path, image):
+    """The opened image, decoded, in mode RGB."""
+    try:
+        image.load()
+        if image.mode == "RGB":
+            return image  # `convert` would copy it
+        if image.mode in _SHOWN_AS_THEY_ARE:
+            if image.mode == "P":  # which convert would leave out as well, with a warning
+                image.info.pop("transparency", None)
+            return image.convert("RGB")
+        # Clipped by `convert`, 16-bit values would nearly all be white.
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: {_TOO_LARGE}") from error
+    except _DAMAGED as error:
+        raise InputError(
+            f"{path}: damaged or not an image ({error}); replace the file") from error
 
 
 def _fitting_orientation(path: str | Path, header: Header, size: tuple[int, int] | None) -> int:

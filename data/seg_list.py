@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,31 +11,37 @@ import numpy as np
 
 from common.config import InputError, did_you_mean
 from common.files import write_atomically
-from data.seg_files import check_pair, image_size, read_image, read_label
+from data.odgt import at_most, read_odgt
+from data.seg_files import image_header
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 _ADE_FOLDER = "ADEChallengeData2016"  # what the data set's own archive unpacks to
-_MOST_FAULTS = 20  # a wrong root_dataset makes every line wrong
 
 
 class SegList(Sequence):
     """Image and label paths with image sizes, compact; item i is the odgt record, a dict.
 
-    widths, heights: [N] int32, pixels. portrait: [N] bool, height > width.
+    widths, heights: [N] int32, pixels; 0 where a list for evaluation gives none, and the record
+    then has neither key. portrait: [N] bool, height > width.
     `made_from` is None for a list that was read from an .odgt file.
+    `fingerprint`: hex digits that change with any record, and with nothing else.
     """
 
     def __init__(self, records: Iterable[dict], made_from: str | None = None):
         texts, sizes = [], []
         for record in records:
             texts += [record["fpath_img"].encode(), record["fpath_segm"].encode()]
-            sizes.append((record["width"], record["height"]))
+            sizes.append((record.get("width") or 0, record.get("height") or 0))
         self._text = b"".join(texts)
         self._ends = np.cumsum([0] + [len(text) for text in texts])
         size_array = np.array(sizes, np.int32).reshape(-1, 2)
         self.widths, self.heights = size_array[:, 0].copy(), size_array[:, 1].copy()
         self.portrait = self.heights > self.widths
         self.made_from = made_from
+        hasher = hashlib.sha256(self._text)
+        for part in (self._ends.astype("<i8"), size_array.astype("<i4")):
+            hasher.update(part.tobytes())
+        self.fingerprint = hasher.hexdigest()[:16]
 
     def __len__(self):
         return len(self.widths)
@@ -43,12 +49,13 @@ class SegList(Sequence):
     def __getitem__(self, i):
         i = range(len(self))[i]
         start, middle, end = (int(x) for x in self._ends[2 * i : 2 * i + 3])
-        return {
+        record = {
             "fpath_img": self._text[start:middle].decode(),
             "fpath_segm": self._text[middle:end].decode(),
-            "width": int(self.widths[i]),
-            "height": int(self.heights[i]),
         }
+        if self.widths[i] and self.heights[i]:
+            record |= {"width": int(self.widths[i]), "height": int(self.heights[i])}
+        return record
 
     def write(self, path: str | Path) -> None:
         """Write it as an .odgt file that `read_seg_list` reads back. Raises SaveError."""
@@ -56,8 +63,18 @@ class SegList(Sequence):
         write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def exif_turn(dataset_cfg) -> bool:
+    """DATASET.exif_turn; False for a section of the original's keys alone."""
+    return getattr(dataset_cfg, "exif_turn", False)
+
+
 def read_seg_list(
-    list_file: str, root: str, cache_folder: str | Path | None = None, key: str = "DATASET.list"
+    list_file: str,
+    root: str,
+    cache_folder: str | Path | None = None,
+    key: str = "DATASET.list",
+    needs_sizes: bool = True,
+    turn: bool = False,
 ) -> SegList:
     """The records of DATASET.list_train or list_val; every file that they name exists.
 
@@ -68,24 +85,29 @@ def read_seg_list(
     cache_folder: where a list made from folders is kept (`cache_made_list`) and found again while
                   the folders' files stay the same
     key:          the config key, for messages
+    needs_sizes:  read the sizes that the list lacks from the images; evaluation needs none
+    turn:         sizes as the images' EXIF orientations turn them, whichever the list gives
 
+    A path with backslashes is read where only the one with slashes exists.
     Raises InputError with every fault.
     """
     if os.path.isfile(list_file):
-        records = _read_odgt(list_file)
+        records = read_odgt(list_file)
         made_from = None
     else:
         images, labels = _folder_pair(list_file, root, key)
         names = _file_names(images)
-        made_from = _fingerprint(images, labels, names)
+        made_from = _fingerprint(images, labels, names, turn)
         cached = Path(cache_folder, made_from) if cache_folder else None
         if cached and cached.is_file():
-            records = _read_odgt(str(cached))
+            records = read_odgt(str(cached))
         else:
-            records = _pair_records(images, labels, names, root)
+            records = _pair_records(images, labels, names, root, turn)
     if not records:
         raise InputError(f"{list_file}: the list is empty ({key})")
     _check_files_exist(records, root)
+    if made_from is None and (needs_sizes or turn):
+        _fill_sizes(records, root, turn)
     return SegList(records, made_from)
 
 
@@ -93,118 +115,6 @@ def cache_made_list(records: SegList, folder: str | Path) -> None:
     """Keep a list made from folders in `folder` (the run's); one read from a file is left alone."""
     if records.made_from and not Path(folder, records.made_from).exists():
         records.write(Path(folder, records.made_from))
-
-
-def check_seg_files(
-    records: SegList, root: str, num_class: int, progress: Callable[[range], Iterable[int]] = iter
-) -> list[str]:
-    """Decode every image and label; one fault for each that training could not use.
-
-    progress: wraps the range of record numbers, for a progress bar
-    """
-    faults = []
-    for i in progress(range(len(records))):
-        record = records[i]
-        try:
-            image = read_image(os.path.join(root, record["fpath_img"]))
-            labels = read_label(os.path.join(root, record["fpath_segm"]), num_class)
-            check_pair(record, root, image.size, labels.shape[::-1])
-        except InputError as error:
-            faults += error.faults
-    return faults
-
-
-def open_lists(
-    dataset_cfg,
-    parts: Iterable[str],
-    cache_folder: str | Path,
-    log: Callable[[str], None],
-    deep: bool = False,
-    bad_images: str = "stop",
-) -> tuple[object, dict[str, SegList]]:
-    """(dataset_cfg, {part: list}) of the parts "train" and "val", read and checked.
-
-    deep:       decode every image and label, and say that all is well
-    bad_images: "skip" leaves labels alone until they are read; else see `check_labels`
-    Raises InputError with every fault.
-    """
-    lists = {}
-    root, num_class = dataset_cfg.root_dataset, dataset_cfg.num_class
-    for part in parts:
-        file = dataset_cfg.list_train if part == "train" else dataset_cfg.list_val
-        found = read_seg_list(file, root, cache_folder, f"DATASET.list_{part}")
-        log(f"# samples: {len(found)}")
-        if deep:
-            faults = check_seg_files(found, root, num_class)
-            if faults:
-                raise InputError(faults)
-            log(f"{file}: no fault found.")
-        elif bad_images == "stop":
-            check_labels(found, root, num_class)
-        lists[part] = found
-    return dataset_cfg, lists
-
-
-def check_labels(records: SegList, root: str, num_class: int, most: int = 4000) -> None:
-    """Decode the label maps, up to `most` evenly spread ones, and look at their images' sizes.
-
-    A few seconds at the start instead of a fault after hours; images are not decoded. What is not
-    looked at here is checked when it is read, and by `check_seg_files`.
-    Raises InputError with every fault.
-    """
-
-    def fault_of(i):
-        record = records[int(i)]
-        try:
-            labels = read_label(os.path.join(root, record["fpath_segm"]), num_class)
-            size = image_size(os.path.join(root, record["fpath_img"]))
-            check_pair(record, root, size, labels.shape[::-1])
-        except InputError as error:
-            return error.faults
-        return []
-
-    chosen = np.unique(np.linspace(0, len(records) - 1, min(most, len(records))).astype(int))
-    with ThreadPoolExecutor() as pool:  # decoding and file access leave Python's lock
-        faults = [fault for found in pool.map(fault_of, chosen) for fault in found]
-    if faults:
-        raise InputError(_at_most(faults))
-
-
-def _read_odgt(path):
-    records, faults = [], []
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    _take_line(line, f"{path}:{number}", records, faults)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable list: {error}") from error
-    if faults:
-        raise InputError(_at_most(faults))
-    return records
-
-
-def _take_line(line, where, records, faults):
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        faults.append(f"{where}: not a JSON object; an .odgt file holds one on each line")
-        return
-    if not isinstance(record, dict):
-        faults.append(f"{where}: want a JSON object with fpath_img, fpath_segm, width, height")
-        return
-    for name, kind, words in (
-        ("fpath_img", str, "a path"),
-        ("fpath_segm", str, "a path"),
-        ("width", int, "pixels"),
-        ("height", int, "pixels"),
-    ):
-        value = record.get(name)
-        if name not in record:
-            faults.append(f"{where}: {name} is missing.{did_you_mean(name, record)}")
-        elif type(value) is not kind or (kind is int and not 0 < value < 1 << 31):
-            faults.append(f"{where}: {name} wants {words}, got {value!r}")
-    records.append(record)
 
 
 def _folder_pair(list_file, root, key):
@@ -244,12 +154,14 @@ def _existing_folder(path, root):
 
 
 def _file_names(folder):
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    # what begins with a dot, such as macOS's ._a.jpg, is a system's bookkeeping
+    return sorted(entry.name for entry in os.scandir(folder)
+                  if entry.is_file() and not entry.name.startswith("."))
 
 
-def _fingerprint(images, labels, names):
+def _fingerprint(images, labels, names, turn):
     """The name of the cached list: it changes when a file of either folder does."""
-    hasher = hashlib.sha256()
+    hasher = hashlib.sha256(b"turned" if turn else b"")
     for folder, inside in ((images, names), (labels, _file_names(labels))):
         hasher.update(os.path.abspath(folder).encode() + b"\n")
         for name in inside:
@@ -258,7 +170,7 @@ def _fingerprint(images, labels, names):
     return f"list_{hasher.hexdigest()[:16]}.odgt"
 
 
-def _pair_records(images, labels, names, root):
+def _pair_records(images, labels, names, root, turn):
     records, faults = [], []
     label_names = {os.path.splitext(name)[0]: name for name in _file_names(labels)}
     for name in names:
@@ -270,7 +182,7 @@ def _pair_records(images, labels, names, root):
             faults.append(f"{path}: no label {stem}.png in {labels}")
             continue
         try:
-            width, height = image_size(path)
+            width, height = image_header(path).size(turn)
         except InputError as error:
             faults += error.faults
             continue
@@ -280,27 +192,55 @@ def _pair_records(images, labels, names, root):
             {"fpath_img": paths[0], "fpath_segm": paths[1], "width": width, "height": height}
         )
     if faults:
-        raise InputError(_at_most(faults))
+        raise InputError(at_most(faults))
     return records
 
 
 def _check_files_exist(records, root):
+    """Raise InputError for paths that are not there; put those with slashes where they are."""
     folders, faults = {}, []
+
+    def is_there(path):
+        folder, file_name = os.path.split(path)
+        if folder not in folders:
+            is_folder = os.path.isdir(folder or ".")
+            folders[folder] = set(os.listdir(folder or ".")) if is_folder else set()
+        return file_name in folders[folder]
+
     for record in records:
         for name, what in (("fpath_img", "image"), ("fpath_segm", "label")):
             path = os.path.join(root, record[name])
-            folder, file_name = os.path.split(path)
-            if folder not in folders:
-                is_there = os.path.isdir(folder or ".")
-                folders[folder] = set(os.listdir(folder or ".")) if is_there else set()
-            if file_name not in folders[folder]:
+            if is_there(path):
+                continue
+            with_slashes = record[name].replace("\\", "/")
+            if "\\" in record[name] and is_there(os.path.join(root, with_slashes)):
+                record[name] = with_slashes  # a list that was made on Windows
+            else:
                 faults.append(
                     f"{path}: no such {what} file. Check the list and DATASET.root_dataset"
                 )
     if faults:
-        raise InputError(_at_most(faults))
+        raise InputError(at_most(faults))
 
 
-def _at_most(faults):
-    more = len(faults) - _MOST_FAULTS
-    return faults if more <= 0 else [*faults[:_MOST_FAULTS], f"... and {more} more of this kind"]
+def _fill_sizes(records, root, turn):
+    """Sizes from the images' headers: those that the list lacks; with `turn` all of them.
+
+    With `turn` a list may give the stored size or the turned one; a third one is left to be found.
+    """
+
+    def fill(record):
+        listed = (record.get("width"), record.get("height"))
+        try:
+            header = image_header(os.path.join(root, record["fpath_img"]))
+        except InputError as error:
+            return [] if None not in listed else error.faults
+        if None in listed or listed == header.size(False):
+            record["width"], record["height"] = header.size(turn)
+        return []
+
+    lacking = [each for each in records if turn or None in (each.get("width"), each.get("height"))]
+    with ThreadPoolExecutor() as pool:
+        faults = [fault for found in pool.map(fill, lacking) for fault in found]
+    if faults:
+        raise InputError(at_most(faults))

@@ -12,23 +12,25 @@ from PIL import Image
 from common.errors import InputError
 from common.files import write_atomically
 from common.plots import save_grid
-from data.ade20k import ADE20K_CLASSES, class_colors
+from data.ade20k import class_colors, class_names, color_encode
 from data.loader import SampleKey
 from data.seg_list import IMAGE_SUFFIXES
-from data.segmentation import TrainBatches, color_encode
+from data.segmentation import TrainBatches
+
+__all__ = [
+    "as_classes",
+    "class_names",
+    "class_shares",
+    "find_images",
+    "picture_name",
+    "save_beside",
+    "save_prediction_grid",
+    "save_training_grid",
+]
 
 _MEAN, _STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
 _SMALLEST_SHARE = 0.1  # percent of an image, below which a class is not listed
 _TILE_PX = 320  # longest side of a grid's tile
-
-
-def class_names(dataset_cfg) -> Sequence[str]:
-    """DATASET.class_names; ADE20K's for 150 classes; else numbers."""
-    if dataset_cfg.class_names:
-        return dataset_cfg.class_names
-    if dataset_cfg.num_class == len(ADE20K_CLASSES):
-        return ADE20K_CLASSES
-    return [f"class {i}" for i in range(dataset_cfg.num_class)]
 
 
 def picture_name(path: str) -> str:

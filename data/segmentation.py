@@ -18,18 +18,12 @@ from torch.utils.data import Dataset
 
 from common.config import InputError
 from common.streams import Stream
-from data.ade20k import ADE20K_CLASSES, ADE20K_COLORS, class_colors
+from data.ade20k import ADE20K_CLASSES, ADE20K_COLORS, class_colors, color_encode
 from data.loader import SampleKey, sample_rng
 from data.pil_resize import resize_planes
-from data.seg_files import check_pair, read_image, read_label
-from data.seg_list import (
-    SegList,
-    cache_made_list,
-    check_labels,
-    check_seg_files,
-    open_lists,
-    read_seg_list,
-)
+from data.seg_check import check_labels, check_seg_files, open_lists
+from data.seg_files import read_image, read_pair
+from data.seg_list import SegList, cache_made_list, exif_turn, read_seg_list
 
 __all__ = [
     "ADE20K_CLASSES",
@@ -126,7 +120,8 @@ def eval_item(record: dict, dataset_cfg) -> dict:
         item["seg_label"] = torch.from_numpy(label.astype(np.int64) - 1)[None]
     else:
         given = record["fpath_img"]
-        image = read_image(given if os.path.exists(given) else _joined(dataset_cfg, given))
+        path = given if os.path.exists(given) else os.path.join(dataset_cfg.root_dataset, given)
+        image = read_image(path, exif_turn(dataset_cfg))
     item["img_ori"] = np.array(image)
     item["img_data"] = []
     for short_size in dataset_cfg.imgSizes:
@@ -152,12 +147,6 @@ def image_names(batches: Sequence[Sequence[dict]]) -> list[str]:
     if any(bool((piece["seg_label"] == IGNORED).all()) for piece in pieces):
         names[-1] += " (a batch without a labelled cell)"
     return names
-
-
-def color_encode(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """[h, w, 3] uint8 picture of integer `labels` [h, w]: class i in colors[i], -1 black."""
-    table = np.concatenate([np.zeros((1, 3), np.uint8), np.asarray(colors, np.uint8)])
-    return table[np.asarray(labels, np.int64) + 1]
 
 
 class TrainBatches(Dataset):
@@ -288,16 +277,11 @@ def _round_up(length, multiple):
     return (length + multiple - 1) // multiple * multiple
 
 
-def _joined(dataset_cfg, path):
-    return os.path.join(dataset_cfg.root_dataset, path)
-
-
 def _read_pair(record, dataset_cfg):
     """(PIL image, [h, w] uint8 label map), checked."""
-    image = read_image(_joined(dataset_cfg, record["fpath_img"]))
-    label = read_label(_joined(dataset_cfg, record["fpath_segm"]), dataset_cfg.num_class)
-    check_pair(record, dataset_cfg.root_dataset, image.size, label.shape[::-1])
-    return image, label
+    image, label = read_pair(record, dataset_cfg.root_dataset, dataset_cfg.num_class,
+                             exif_turn(dataset_cfg))
+    return image, label.values
 
 
 def _normalise(planes, canvas):

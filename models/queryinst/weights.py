@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.checkpoint import load_checkpoint
 from common.config import InputError
 from common.load_report import LoadReport, compare_weights
+from common.pretrained import read_weights
 from models.queryinst.config import BackboneConfig
 
 # torchvision's first weights, which MMDetection's `torchvision://` means.
@@ -45,8 +45,7 @@ def load_backbone(net: Any, path: str | Path) -> LoadReport:
     A classifier's entries are ignored. Raises InputError when the file cannot be read, or is not
     for this backbone.
     """
-    state = _weights_of(load_checkpoint(path), str(path))
-    state = {key.removeprefix("backbone."): value for key, value in state.items()
+    state = {key.removeprefix("backbone."): value for key, value in read_weights(path).items()
              if not key.startswith("fc.")}
     fitting, report = compare_weights(net.backbone, state, str(path))
     report = _without_counters(report)

@@ -1,6 +1,6 @@
 """Starts a network from a file of weights, the classifier's own class count notwithstanding."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.checkpoint import load_checkpoint
 from common.errors import InputError
-from common.pretrained import find_pretrained
+from common.pretrained import find_pretrained, read_weights
 from models.resnest.zoo import MODEL_NAMES
 
 _RELEASE = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/"
@@ -84,17 +83,19 @@ def load_weights(
     path: str | Path,
     name: str = "",
     checkpoint: Mapping[str, Any] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> WeightsReport:
     """Load a file into a network of `models.resnest` and say what came of it.
 
-    path: a bare state dict, or a checkpoint that holds one as `state_dict`; `module.` is dropped
+    path: weights in any wrapper, as `common.pretrained.read_weights` takes them
     name: the network's, to notice a file that is named after another one of the same shapes
-    checkpoint: the file's content, if it is loaded already
+    checkpoint: the file's content, if it is loaded already: its `state_dict`, or itself
+    log:  told which of a file's weights were taken
 
     A classifier of another class count is left out. Raises InputError, naming file and keys, when
     anything else is missing, unexpected or of another shape; the network is then unchanged.
     """
-    state = bare_state_dict(load_checkpoint(path) if checkpoint is None else checkpoint)
+    state = read_weights(path, log) if checkpoint is None else bare_state_dict(checkpoint)
     own = net.state_dict()
     head = state.get("fc.weight")
     file_classes = len(head) if torch.is_tensor(head) and head.ndim else None

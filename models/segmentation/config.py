@@ -39,6 +39,7 @@ class DatasetConfig:
     random_flip:  mirror training images at random
     pad_label:    label of the cells that only pad a batch: -1, ignored, or the original's 0
     class_names:  names for tables and pictures; () means ADE20K's when num_class is 150
+    exif_turn:    turn photos and labels as their EXIF orientations say; the original ignores them
     """
 
     root_dataset: str = "./data/"
@@ -53,6 +54,7 @@ class DatasetConfig:
     # differs: padding is ignored in the loss; DATASET.pad_label: 0 brings class 0 back (10.4)
     pad_label: Literal[-1, 0] = -1
     class_names: tuple[str, ...] = ()
+    exif_turn: bool = False
 
     def __post_init__(self):
         if isinstance(self.imgSizes, int):

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.checkpoint import load_checkpoint
 from common.config import InputError
 from common.load_report import LoadReport, compare_weights
-from common.net_checkpoints import checkpoint_of
-from common.pretrained import find_pretrained
+from common.net_checkpoints import NETS, checkpoint_of
+from common.pretrained import find_pretrained, read_weights
 from models.segmentation.hrnet import HRNetV2
 from models.segmentation.mobilenet import MobileNetV2Dilated
 from models.segmentation.resnet import ResNetEncoder
@@ -89,7 +88,7 @@ def load_original_state_dict(
 
 def load_weights_file(net: nn.Module, path: str | Path) -> None:
     """`load_original_state_dict` from a file; errors name it."""
-    _load(net, load_checkpoint(path), str(path))
+    _load(net, read_weights(path), str(path))
 
 
 def load_partly(net: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> LoadReport:
@@ -171,6 +170,13 @@ def _class_hint(key, value, own):
     return f": trained for {len(value)} classes, DATASET.num_class is {len(own)}"
 
 
+def _by_net(name, state):
+    """{net: state dict} of one file: of the net `name`, or of both under `encoder.`, `decoder.`"""
+    split = {net: {key.removeprefix(f"{net}."): value for key, value in state.items()
+                   if key.startswith(f"{net}.")} for net in NETS}
+    return {net: part for net, part in split.items() if part} or {name: state}
+
+
 def _few(keys):
     more = len(keys) - _MOST_NAMES
     return ", ".join(map(str, keys[:_MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
@@ -181,8 +187,8 @@ def start_weights(
 ) -> None:
     """Weights to train from, for module's encoder and decoder; run.log says which (all ranks).
 
-    pretrained: a checkpoint of ours or the original's, of any classes: what fits is taken. It goes
-                before the config's section `model`, whose weights_* must fit
+    pretrained: a checkpoint of ours or the original's, in any wrapper and of any classes: what fits
+                is taken. It goes before the config's section `model`, whose weights_* must fit
     folders:    where the ImageNet files are looked for
     """
     nets = {"encoder": module.encoder, "decoder": module.decoder}
@@ -190,10 +196,11 @@ def start_weights(
         checkpoints, suffix = checkpoint_of(pretrained)
         pair = dict(zip(nets, checkpoints.paths(suffix), strict=True))
         files = {name: path for name, path in pair.items() if path.exists()}
-        for name, path in (files or {"encoder": pretrained}).items():
-            run.log(f"Loading weights for net_{name} from {path}")
-            for line in load_partly(nets[name], load_checkpoint(path), str(path)):
-                run.log(line)
+        for name, path in (files or {"encoder": Path(pretrained)}).items():
+            for part, state in _by_net(name, read_weights(path, run.log)).items():
+                run.log(f"Loading weights for net_{part} from {path}")
+                for line in load_partly(nets[part], state, str(path)):
+                    run.log(line)
         return
     encoder_file = model.weights_encoder
     if encoder_file == "":

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.checkpoint import load_checkpoint
+from common.checkpoint_foreign import load_any_checkpoint
 from common.config import InputError
 from common.load_report import compare_weights
+from common.pretrained import weights_in
 from models.yolact.deform_conv import DeformConv
 
 
@@ -45,9 +46,10 @@ def load_backbone(net, path):
             f"{path}: Detectron's pickles can run code when read; save the dict of its 'blobs' as "
             "tensors by torch.save once, and name that file in backbone.path"
         )
-    state = load_checkpoint(path)
+    loaded = load_any_checkpoint(path)
+    state = weights_in(loaded.get("blobs", loaded), str(path))
     if kind == "resnet" and norm == "group":
-        state = {_name_of_blob(key): value for key, value in state.get("blobs", state).items()}
+        state = {_name_of_blob(key): value for key, value in state.items()}
     elif kind == "resnet":
         state = {_resnet_name(key): value for key, value in state.items()}
     elif kind == "vgg":

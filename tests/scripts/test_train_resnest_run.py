@@ -119,12 +119,16 @@ def test_two_nodes_as_the_original_starts_them(classify):
     assert runs[0].load("checkpoint_0.pth")["world_size"] == 2
 
 
-def test_dry_run_and_check_data_write_nothing(classify):
-    for words, text in (("--dry-run", "Dry run done"), ("--check-data", "no fault found")):
-        run = classify(words)
-        assert run.status == 0, run.err_text
-        assert text in run.text
-        assert not run.out.exists()
+def test_dry_run_writes_nothing_and_check_data_a_picture(classify):
+    run = classify("--dry-run")
+    assert run.status == 0, run.err_text
+    assert "Dry run done" in run.text
+    assert not run.out.exists()
+    run = classify("--check-data")
+    assert run.status == 0, run.err_text
+    assert "images of each class" in run.text
+    assert run.text.splitlines()[-1].endswith("no fault found.")
+    assert [path.name for path in run.out.iterdir()] == ["check.png"]
 
 
 def test_accumulated_mixed_clipped_and_averaged(classify):

@@ -87,7 +87,7 @@ def label_of(root, i=5):
     (lambda path, pixels: Image.fromarray(pixels + 7).save(path), "above DATASET.num_class 7"),
     (lambda path, pixels: path.unlink(), "no such label file"),
     (lambda path, pixels: Image.fromarray(pixels[:-1]).save(path), "must have the same size"),
-    (lambda path, pixels: Image.fromarray(pixels).convert("P").save(path), "palette"),
+    (lambda path, pixels: Image.fromarray(pixels).convert("RGB").save(path), "a RGB PNG"),
     (lambda path, pixels: path.write_bytes(path.read_bytes()[:50]), "not a readable label"),
 ])
 def test_bad_labels_are_found_before_anything_starts(faults, root, spoil, words):

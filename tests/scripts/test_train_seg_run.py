@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -201,8 +202,6 @@ def test_weights_without_a_state_and_of_other_classes(whole, segment, tmp_path):
 
 
 def test_folders_without_a_list(segment, tmp_path):
-    import shutil
-
     root = tmp_path / "set"
     shutil.copytree(segment.root, root)
     for name in ("training.odgt", "validation.odgt"):
@@ -215,12 +214,33 @@ def test_folders_without_a_list(segment, tmp_path):
     assert run.losses == listed.losses
 
 
-def test_dry_run_and_check_data_write_nothing(segment):
+def test_dry_run_writes_nothing_and_check_data_a_picture(segment):
     dry = ended_well(segment("--dry-run"))
     assert "Dry run done" in dry.text
-    checked = ended_well(segment("--check-data"))
-    assert "training.odgt: no fault found." in checked.text
     assert not dry.out.exists()
+    checked = segment("--check-data")  # five validation scenes do not hold every class
+    assert checked.status == 0, checked.err_text
+    assert "in none of 5 labels" in checked.err_text
+    assert "training.odgt: 12 images with labels" in checked.text
+    assert checked.text.splitlines()[-1].endswith("validation.odgt: no fault found.")
+    assert [path.name for path in checked.out.iterdir()] == ["check.png"]
+
+
+def test_doubts_are_warned_of_as_training_starts(segment, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(segment.root, root)
+    for label in (root / "annotations").rglob("*.png"):  # background 0, the rest 1
+        values = np.asarray(Image.open(label))
+        Image.fromarray((values > 1).astype(np.uint8)).save(label)
+    lines = (root / "validation.odgt").read_text().splitlines()
+    bare = [{k: v for k, v in json.loads(line).items() if k.startswith("fpath")} for line in lines]
+    (root / "validation.odgt").write_text(
+        "\r\n".join(map(json.dumps, bare)), encoding="utf-16")
+    run = segment("--max-iters 1 VAL.interval 1 DATASET.num_class 2 DATASET.class_names ()",
+                  root=root)
+    assert run.status == 0, run.err_text
+    (line,) = [line for line in run.err if "count from 1" in line]
+    assert "label 2 of 2 is in none of 12 labels" in line
 
 
 def test_two_processes_compute_what_one_does(segment, torchrun):

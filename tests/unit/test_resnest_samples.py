@@ -15,9 +15,9 @@ from data.class_folders import (
     check_images,
     collate_classes,
     open_class_folders,
-    read_rgb,
 )
 from data.crops import center_crop_box, random_crop_box
+from data.decode import read_rgb
 from data.imagenet import (
     Normalize,
     RandomErasing,

@@ -89,7 +89,7 @@ def test_list_faults_name_file_and_line(root):
         good[0],
         "{broken",
         good[1].replace("fpath_segm", "fpath_seg"),
-        good[2].replace('"width": 32', '"width": "32"'),
+        good[2].replace('"width": 32', '"width": "wide"'),
         "",
     ]))
     with pytest.raises(InputError) as caught:
@@ -158,7 +158,7 @@ def test_folder_pair_with_a_label_missing(root):
     [
         (lambda p: save(p, np.full((30, 40), 9)), "label value 9 is above DATASET.num_class 3"),
         (lambda p: save(p, np.zeros((30, 41))), "the label is 41x30"),
-        (lambda p: save(p, np.zeros((30, 40)), "P"), "palette"),
+        (lambda p: save(p, np.full((30, 40), 9), "P"), "label value 9"),
         (lambda p: save(p, np.zeros((30, 40, 3))), "RGB"),
         (lambda p: save(p, np.zeros((30, 40)), "1"), "1 bit"),
         (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n"), "not a readable label"),
@@ -186,7 +186,7 @@ def test_image_faults_name_the_file(root):
     save(root / "annotations/training/0.png", np.zeros((30, 44)))
     assert "the list says 40x30" in one_fault(train_batch, [found[0]], config(root), 16, [0])
     path.write_bytes(b"no image")
-    assert f"{path}: not a readable image" in one_fault(
+    assert f"{path}: damaged or not an image" in one_fault(
         train_batch, [found[0]], config(root), 16, [0])
 
 
