@@ -242,7 +242,8 @@ class _Expression:
             if path is not None:
                 return to_dict(vars(load_config(_Sections, path))[section])
         options = [*CONSTANTS, *(n for f in SECTIONS.values() for n in _stems(RECIPES / f))]
-        raise InputError(f"no {self.what} named {name}.{did_you_mean(name, options)}")
+        whole = next((n for n in options if n in (f"{name}_dataset", f"{name}_backbone")), name)
+        raise InputError(f"no {self.what} named {name}.{did_you_mean(whole, options)}")
 
     def _argument(self, node: ast.Call) -> dict[str, Any]:
         """The mapping inside `.copy(...)`."""
