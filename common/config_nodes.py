@@ -17,7 +17,7 @@ import yaml
 MAX_DEPTH = 50  # aliases can nest without end
 MAX_NODES = 200_000  # aliases of aliases can multiply without end
 MAX_BYTES = 1_000_000  # of a file; the largest recipe has 3,000
-MAX_LITERAL = 20_000  # letters of a value that Python's own parser is asked about
+MAX_LITERAL = 200_000  # letters of a value that Python's own parser is asked about
 MAX_BASES = 20  # files one below the other
 _SHOWN = 80  # letters of a value in a message
 WORDS = {  # YAML 1.1's words, and Python's

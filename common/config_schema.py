@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -78,9 +79,10 @@ class Builder:
         try:
             return dataclasses.replace(base, **given) if base else hint(**given)
         except InputError as error:
-            self.faults.extend(f"{node.where}: {fault}" for fault in error.faults)
+            self.faults.extend(f"{_place(node, path, fault)}: {fault}" for fault in error.faults)
         except ValueError as error:
-            self.faults.append(f"{node.where}: {path + ': ' if path else ''}{error}")
+            place = _place(node, path, str(error))
+            self.faults.append(f"{place}: {path + ': ' if path else ''}{error}")
         return BAD
 
     def hint_for(self, key: str, section: str, siblings: Iterable[str]) -> str:
@@ -173,6 +175,19 @@ class Builder:
             built[name] = self.build(value_hint, child, f"{path}.{key}", MISSING)
         is_bad = BAD in built or any(value is BAD for value in built.values())
         return BAD if is_bad else built
+
+
+def _place(node: Node, path: str, fault: str) -> str:
+    """Where the key stands that a fault begins with; where its section does when it is not given.
+
+    path: of the section that `node` is; a fault may name its key from there or from the top
+    """
+    words = re.split(r"[^\w.]", fault, maxsplit=1)[0].removeprefix(f"{path}.").split(".")
+    for word in words:
+        if not isinstance(node.value, dict) or word not in node.value:
+            break
+        node = node.value[word]
+    return node.where
 
 
 def _items(node: Node) -> list[Node] | None:

@@ -118,7 +118,7 @@ def test_every_fault_in_one_error_with_its_line(write):
 
 def test_impossible_values_are_placed_too(write):
     path = write("DIR: x\nTRAIN:\n  lr: -1\n")
-    assert faults_of(Config, path) == [f"{path}:2: TRAIN: lr must not be negative"]
+    assert faults_of(Config, path) == [f"{path}:3: TRAIN: lr must not be negative"]
 
 
 @pytest.mark.parametrize(
