@@ -474,7 +474,7 @@ def answer_for(script: str, flag: str) -> str | None:
 
 def key_for(word: str, keys: Iterable[str]) -> str | None:
     """That one of the dotted config keys which the table's answers give for a key `word`."""
-    known = set(keys)
+    known = set(keys) if len(word) > 1 else set()  # -a and its like are flags only
     for i in range(len(SCRIPTS)):
         for part in (_answer(word, i) or "").replace("=", " ").replace(",", " ").split():
             if part in known:

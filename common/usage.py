@@ -151,9 +151,18 @@ class _Line:
         if type(error).__name__ == "MissingParameter" and param is not None:
             return self.missing(param)
         if isinstance(error, typer.BadParameter) and param is not None and error.message:
-            return f"{param.opts[0]}: {error.message}"
+            return f"{param.opts[0]}: {self.with_value(error.message, param)}"
         text = " ".join(error.format_message().split())
         return self.stray_words(text) if "unexpected extra argument" in text else text
+
+    def with_value(self, message: str, param: Any) -> str:
+        """A parser's message that does not show the value, with the value as it was typed."""
+        wanted = re.fullmatch(r"Input (should be .*?)(?:, unable to parse .*)?", message)
+        names = {dashed(name) for name in param.opts}
+        given = [text if equals else following
+                 for word, following in zip(self.words, [*self.words[1:], ""], strict=True)
+                 for name, equals, text in (word.partition("="),) if dashed(name) in names]
+        return f"{given[-1]!r} {wanted.group(1)}" if wanted and given else message
 
     def missing(self, param: Any) -> str:
         if param.opts[0] == "config":

@@ -1,4 +1,4 @@
-"""What can be wrong with a document: values of other kinds, missing keys, broken text, broken bytes.
+"""What can be wrong with a document: odd values, missing keys, broken text, broken bytes.
 
 Every function takes hypothesis' `draw`, so that a failing example is shrunk and can be repeated.
 """
@@ -14,9 +14,10 @@ ODD = [
     None, True, False, 0, 1, -1, 2, -0.5, 0.5, 1e-30, 1e30, 2**31, 2**63, -2**63, 10**400, 1e308,
     float("nan"), float("inf"), float("-inf"), "", " ", "x", "0", "1", "-1", "1e3", "1e-3", "nan",
     ".inf", "None", "null", "true", "off", "(1, 2)", "[1, 2", "{", "a/b", "../..", "/", "\0", "\n",
-    "a\nb", "\x1b[31m", "é", "\ud800", "字" * 20, "x" * 5000, "9" * 5000, [], {}, [[]], [{}], [None],
-    [0], [-1], [1.5], ["x"], [1, [2]], {"a": 1}, {"": None}, {"1": 2}, {"a": {"b": {"c": {}}}},
-    list(range(1000)), [[1, 2], [3]], "2020-01-01", "0x10", "1_000", "~", "- a", "!!python/object:x",
+    "a\nb", "\x1b[31m", "é", "\ud800", "\u5b57" * 20, "x" * 5000, "9" * 5000, [], {}, [[]], [{}],
+    [None], [0], [-1], [1.5], ["x"], [1, [2]], {"a": 1}, {"": None}, {"1": 2},
+    {"a": {"b": {"c": {}}}}, list(range(1000)), [[1, 2], [3]], "2020-01-01", "0x10", "1_000", "~",
+    "- a", "!!python/object:x",
 ]
 
 
@@ -40,7 +41,7 @@ def places(value, path=()):
 
 @st.composite
 def mutated_documents(draw, document, most=3):
-    """`document` (dicts, lists, scalars) with one to `most` faults; or something else altogether."""
+    """`document` (dicts, lists, scalars) with one to `most` faults, or something else."""
     if draw(st.integers(0, 39)) == 0:
         return draw(st.sampled_from(ODD))
     document = copy.deepcopy(document)
@@ -105,7 +106,8 @@ def mutated_text(draw, text):
 def mutated_bytes(draw, content):
     """Bytes that are cut off, flipped, zeroed, overwritten or put together wrongly."""
     i = draw(st.integers(0, max(0, len(content) - 1)))
-    change = draw(st.sampled_from(("cut", "flip", "flip", "zero", "noise", "tail", "twice", "head")))
+    change = draw(st.sampled_from(
+        ("cut", "flip", "flip", "zero", "noise", "tail", "twice", "head")))
     if change == "cut":
         return content[:i]
     if change == "flip":

@@ -444,6 +444,11 @@ class QueryInstConfig:
         )
         if len(set(twice)) < len(twice):
             raise ValueError("param_scheduler has a type twice")
+        drawn = [step.type for step in self.val_dataloader.dataset.transforms
+                 if step.type != "Resize"]
+        if drawn:
+            raise ValueError("val_dataloader.dataset.pipeline may resize, but it draws by "
+                             f"{', '.join(drawn)}: leave that to the training's")
 
     @property
     def warmup(self) -> tuple[int, float]:
