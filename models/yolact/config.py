@@ -35,10 +35,9 @@ class DatasetConfig:
         if len(set(self.class_names)) < len(self.class_names):
             twice = next(n for n in self.class_names if self.class_names.count(n) > 1)
             raise InputError(f"dataset.class_names has {twice} twice")
-        places = list((self.label_map or {}).values())
-        if places and (min(places) < 1 or len(set(places)) < len(places)):
-            raise InputError("dataset.label_map wants a number of its own, from 1, for each "
-                             f"category id, got {places}")
+        if min((self.label_map or {0: 1}).values(), default=1) < 1:
+            raise InputError("dataset.label_map wants numbers from 1 for the category ids, got "
+                             f"{self.label_map}")
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ RECIPES = {
 SLOWEST_S = 20  # one input; a nest of aliases takes a second or two
 MOST_MB = 500
 FULL = 1000  # of the four scripts together
-QUICK = 120
+QUICK = 80
 
 
 def assert_told(faults, *names):

@@ -39,7 +39,7 @@ from models.yolact import load_yolact_config
 SLOWEST_S = 30
 MOST_MB = 2500  # the largest picture that is let in takes 540 MB, and is there twice for a moment
 FULL = 1000
-QUICK = 100
+QUICK = 60
 SIZE = (40, 30)  # (w, h)
 
 # format -> the modes in which Pillow writes it

@@ -56,7 +56,7 @@ CASES = [
     ("yolact", "backbone.pred_aspect_ratios=[[[0]],[[1]],[[1]],[[1]],[[1]]]",
      "backbone.pred_aspect_ratios [[0.0]]: wants numbers above 0"),
     ("yolact", "backbone.args.dcn_layers=[-1]", "backbone.args.dcn_layers [-1]: wants numbers"),
-    ("yolact", "dataset.label_map={1: 1, 2: 1}", "dataset.label_map wants a number of its own"),
+    ("yolact", "dataset.label_map={1: 0}", "dataset.label_map wants numbers from 1"),
     ("yolact", "delayed_settings=[[5,{lr: x}]]",
      "delayed_settings at 5: lr wants a number, got 'x'"),
     ("yolact", "delayed_settings=[[5,{lr: -1}]]",
