@@ -11,27 +11,23 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from common.errors import Failed, InputError, SaveError, did_you_mean, ending_of, nearest
+from common.errors import Failed, InputError, SaveError, did_you_mean, ending_of
 from common.leaving import leave
 from common.out_of_memory import memory_text
 from common.peers import leave_note, peer_fault, say_failed, say_goodbye
 from common.signals import Stopped
+from common.usage import AMP_CHOICES, AMP_SYNONYMS, NUMBER, parse
 
 ADDITIONS = "Additions"  # the help panel of what the original scripts do not have
-# Newer Typer carries its own click, older Typer imports the package; this is its class in both.
-UsageError = typer.BadParameter.__base__
-
 # what torch.distributed says when a peer does not answer any more
 _CONNECTION = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken pipe")
 
-AMP_CHOICES = ("off", "bf16", "fp16")
-_NUMBER = "\0"  # stands before a negative value of a KEY VALUE pair, which is no flag
 TRUE_TEXTS = ("yes", "true", "t", "1")
 
 
@@ -53,14 +49,20 @@ def _addition(*names: str, **settings):
     return typer.Option(*names, rich_help_panel=ADDITIONS, **settings)
 
 
-def one_of(*choices: str) -> Callable[[str | None], str | None]:
-    """An option callback that accepts only these texts (or nothing)."""
+def one_of(*choices: str, synonyms: Mapping[str, str] | None = None
+           ) -> Callable[[str | None], str | None]:
+    """An option callback that accepts only these texts (or nothing).
+
+    synonyms: {other text: the choice that a message proposes for it}
+    """
 
     def check(value: str | None) -> str | None:
         if value is None or value in choices:
             return value
         wanted = ", ".join(choices)
-        raise typer.BadParameter(f"{value!r} is not one of {wanted}.{did_you_mean(value, choices)}")
+        meant = (synonyms or {}).get(value.casefold())
+        hint = f" Did you mean {meant}?" if meant else did_you_mean(value, choices)
+        raise typer.BadParameter(f"{value!r} is not one of {wanted}.{hint}")
 
     return check
 
@@ -103,7 +105,7 @@ Amp = Annotated[
     _addition(
         "--amp",
         metavar="[off|bf16|fp16]",
-        callback=one_of(*AMP_CHOICES),
+        callback=one_of(*AMP_CHOICES, synonyms=AMP_SYNONYMS),
         help="Mixed precision; fp16 without a value.",
     ),
 ]
@@ -184,7 +186,7 @@ Pairs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY VALUE]...",
-        callback=lambda words: [word.removeprefix(_NUMBER) for word in words or []],
+        callback=lambda words: [word.removeprefix(NUMBER) for word in words or []],
         help="Config keys and their values, after or between the flags.",
     ),
 ]
@@ -207,9 +209,10 @@ def paired(words: Sequence[str] | None) -> list[str]:
     """
     words = list(words or [])
     if len(words) % 2:
-        raise InputError(
-            f"{' '.join(words)}: config keys and values come in pairs, KEY VALUE; one is left over"
-        )
+        joined = next((word for word in words if "=" in word), None)
+        remedy = f"write {joined.replace('=', ' ', 1)}" if joined else "one is left over"
+        raise InputError(f"{' '.join(words)}: config keys and values come in pairs, KEY VALUE; "
+                         f"{remedy}")
     return [f"{key}={value}" for key, value in zip(words[::2], words[1::2], strict=True)]
 
 
@@ -223,7 +226,7 @@ def read_flags(
     command line, the process ends; so call it before the imports that take long.
     """
     with _exit_status(script_name):
-        return _invoke(flags, script_name, list(sys.argv[1:] if argv is None else argv))
+        return parse(flags, script_name, list(sys.argv[1:] if argv is None else argv))
 
 
 def run(
@@ -303,73 +306,6 @@ def _with_ending(lines: list[str], error: Exception) -> list[str]:
     *before, last = lines
     last = last if last.endswith((".", "!", "?")) else f"{last}."
     return [*before, f"{last} {ending}"]
-
-
-def _invoke(function: Callable[..., Any], script_name: str, words: list[str]) -> Any:
-    settings = {
-        "help_option_names": ["-h", "--help"],
-        "token_normalize_func": _dashed,
-    }
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command(context_settings=settings)(function)
-    command = typer.main.get_command(app)
-    flags = [name for parameter in command.params for name in parameter.opts]
-    try:
-        context = command.make_context(f"{script_name}.py", _spread(words, flags))
-    except UsageError as error:
-        raise InputError(_usage_fault(error, words, flags)) from error
-    with context:
-        return command.invoke(context)
-
-
-def _usage_fault(error: Exception, words: list[str], flags: list[str]) -> str:
-    """What is wrong with the command line, in one line."""
-    if type(error).__name__ == "NoSuchOption":
-        by_spelling = {_dashed(flag): flag for flag in flags if flag.startswith("--")}
-        typed = (word.partition("=")[0] for word in words if _dashed(word).startswith("-"))
-        wrong = next((word for word in typed if _dashed(word) == error.option_name), None)
-        near = nearest(error.option_name, by_spelling)
-        hint = f" Did you mean {by_spelling[near]}?" if near else " --help lists them."
-        return f"no such option {wrong or error.option_name}.{hint}"
-    if isinstance(error, typer.BadParameter) and error.param is not None and error.message:
-        return f"{error.param.opts[0]}: {error.message}"
-    return " ".join(error.format_message().split())
-
-
-def _dashed(flag: str) -> str:
-    return flag.replace("_", "-")
-
-
-def _spread(words: list[str], flags: list[str]) -> list[str]:
-    """The words with optional values filled in and lists of values given one flag each.
-
-    Where KEY VALUE pairs are taken, a negative number behind a word is a value and no flag.
-    """
-    known = {_dashed(flag) for flag in flags}
-    takes_words = any(not flag.startswith("-") for flag in flags)
-    spread: list[str] = []
-    in_options = False
-    for i, word in enumerate(words):
-        if word == "--":
-            return spread + words[i:]
-        name, equals, _ = word.partition("=")
-        name = _dashed(name)
-        following = words[i + 1] if i + 1 < len(words) else "--"
-        follows_word = i > 0 and not words[i - 1].startswith("-")
-        if takes_words and follows_word and re.match(r"-\.?\d", word):
-            spread.append(_NUMBER + word)
-        elif name == "--resume" and name in known and following.startswith("--") and not equals:
-            spread.append("--resume=latest")
-        elif name == "--amp" and name in known and not equals and (
-                following.startswith("--") or (takes_words and following not in AMP_CHOICES)):
-            spread.append("--amp=fp16")
-        elif in_options and equals and not word.startswith("-"):
-            is_first = _dashed(spread[-1]) == "--cfg-options"
-            spread += [word] if is_first else ["--cfg-options", word]
-        else:
-            in_options = name == "--cfg-options" and name in known
-            spread.append(word)
-    return spread
 
 
 def _let_rank_zero_speak() -> None:

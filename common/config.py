@@ -4,6 +4,7 @@ Defaults < file (over its `_base_` files) < overrides. Whatever is wrong in a fi
 raised as one `InputError`, each fault with file and line.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING
@@ -16,6 +17,7 @@ from common.config_nodes import (
     Node,
     expanded,
     from_plain,
+    is_file,
     literal,
     merge,
     override_value,
@@ -26,6 +28,8 @@ from common.errors import InputError, did_you_mean
 from common.files import write_atomically
 
 __all__ = ["InputError", "did_you_mean", "load_config", "save_config", "to_dict", "to_yaml"]
+
+MOST_FAULTS = 100  # lines of one report
 
 Schema = TypeVar("Schema")
 
@@ -48,12 +52,14 @@ def load_config(
     faults: list[str] = []
     tree = Node({}, "defaults")
     if path is not None:
-        if not Path(path).is_file():
+        if not is_file(Path(path)):
             raise InputError(_no_such_file(Path(path)))
         tree = read_file(Path(path), faults)
     for key, node in _override_items(overrides, faults):
         tree = _with_override(tree, schema, key, node, faults)
     config = Builder(schema, faults).build(schema, tree, "", MISSING)
+    if len(faults) > MOST_FAULTS:
+        faults[MOST_FAULTS:] = [f"... and {len(faults) - MOST_FAULTS} faults more"]
     if faults:
         raise InputError(faults)
     return config
@@ -99,7 +105,9 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def _no_such_file(path: Path) -> str:
-    siblings = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    siblings = []
+    with contextlib.suppress(OSError, ValueError):  # a name that no system can have
+        siblings = [entry.name for entry in path.parent.glob("*.y*ml")]
     return f"{path}: no such config file.{did_you_mean(path.name, siblings)}"
 
 
@@ -112,7 +120,7 @@ def _override_items(overrides: Mapping | Iterable[str | tuple], faults: list[str
         text, where = item, f"--cfg-options {item}"
         key, equals, value = text.partition("=")
         if equals and key.strip():
-            yield key.strip(), override_value(value.strip(), where)
+            yield key.strip(), override_value(value.strip(), where, faults)
         else:
             faults.append(f"{where}: want KEY=VALUE, for example TRAIN.lr=0.01")
 

@@ -16,6 +16,10 @@ import yaml
 
 MAX_DEPTH = 50  # aliases can nest without end
 MAX_NODES = 200_000  # aliases of aliases can multiply without end
+MAX_BYTES = 1_000_000  # of a file; the largest recipe has 3,000
+MAX_LITERAL = 200_000  # letters of a value that Python's own parser is asked about
+MAX_BASES = 20  # files one below the other
+_SHOWN = 80  # letters of a value in a message
 WORDS = {  # YAML 1.1's words, and Python's
     **dict.fromkeys(("", "~", "null", "Null", "NULL", "None")),
     **dict.fromkeys(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"), True),
@@ -46,7 +50,8 @@ class Node:
             return "a mapping"
         if isinstance(self.value, list):
             return f"a list of {len(self.value)}"
-        return repr(self.value) if self.quoted or not self.value else self.value
+        value = self.value if len(self.value) <= _SHOWN else self.value[:_SHOWN] + "..."
+        return repr(value) if self.quoted or not value else value
 
 
 def literal(node: Node) -> Node | Any:
@@ -54,7 +59,7 @@ def literal(node: Node) -> Node | Any:
     text = node.value
     if text in WORDS:
         return WORDS[text]
-    if text[:1] not in "0123456789+-.([{'\"":
+    if text[:1] not in "0123456789+-.([{'\"" or len(text) > MAX_LITERAL:
         return text
     try:
         with warnings.catch_warnings():  # Python warns of odd escapes in what may just be text
@@ -98,68 +103,96 @@ def merge(base: Node, child: Node) -> Node:
     return replace(child, value=merged, replaces=base.replaces)
 
 
-def read_file(path: Path, faults: list[str], above: tuple[Path, ...] = ()) -> Node:
+def is_file(path: Path) -> bool:
+    """Whether there is a readable place with a file: also for names that no system can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, a zero byte, a folder that may not be entered
+        return False
+
+
+def read_file(path: Path, faults: list[str], above: tuple[Path, ...] = (),
+              seen: dict[Path, Node] | None = None) -> Node:
     """The mapping of a YAML file merged over its `_base_` files; faults are appended.
 
-    above: the files that led here through `_base_`, to find a circle.
+    above: the files that led here through `_base_`, to find a circle
+    seen:  what was read for the same config already, because bases of bases can multiply
     """
-    empty = Node({}, str(path))
+    seen = {} if seen is None else seen
+    where = path.resolve()
+    if where not in seen:
+        root = _compose(path, faults)
+        tree = Node({}, str(path)) if root is None else _Converter(path, faults).convert(root)
+        if not isinstance(tree.value, dict):
+            faults.append(f"{tree.where}: a config is a mapping of keys, this is {tree.text}")
+            tree = Node({}, str(path))
+        seen[where] = _over_bases(tree, path, faults, (*above, where), seen)
+    return seen[where]
+
+
+def _compose(path: Path, faults: list[str]) -> yaml.Node | None:
+    """The file as YAML's graph of nodes; None when there is nothing in it, or a fault."""
     try:
-        with open(path, encoding="utf-8") as file:
-            root = yaml.compose(file.read(), Loader=yaml.SafeLoader)
+        if path.stat().st_size > MAX_BYTES:
+            faults.append(f"{path}: {path.stat().st_size:,} bytes are too large to be a config")
+            return None
+        text = path.read_bytes().decode("utf-8-sig")
+        return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         faults.append(f"{place}: not valid YAML: {error.problem or error.context}")
-        return empty
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, UnicodeError):
         faults.append(f"{path}: not a text file in UTF-8; a YAML file is wanted")
-        return empty
     except RecursionError:
         faults.append(f"{path}: nested too deep to be a config")
-        return empty
     except OSError as error:
         faults.append(f"{path}: cannot be read: {error.strerror or error}")
-        return empty
-    if root is None:
-        return empty
-    tree = _Converter(path, faults).convert(root)
-    if not isinstance(tree.value, dict):
-        faults.append(f"{tree.where}: a config is a mapping of keys, this is {tree.text}")
-        return empty
-    return _over_bases(tree, path, faults, above)
+    except (ValueError, TypeError, IndexError, AttributeError) as error:  # YAML's own slips
+        faults.append(f"{path}: not valid YAML: {error}")
+    return None
 
 
-def _over_bases(tree: Node, path: Path, faults: list[str], above: tuple[Path, ...]) -> Node:
+def _over_bases(tree: Node, path: Path, faults: list[str], above: tuple[Path, ...],
+                seen: dict[Path, Node]) -> Node:
     # fvcore, which reads the classification original's files, spells it in capitals
     named = tree.value.pop("_base_", None) or tree.value.pop("_BASE_", None)
     if named is None:
         return tree
     result = Node({}, str(path))
     for node in named.value if isinstance(named.value, list) else [named]:
-        if not isinstance(node.value, str):
+        if not isinstance(node.value, str) or not node.value:
             faults.append(f"{node.where}: _base_ wants a file name or a list of them")
             continue
         base = Path(os.path.normpath(path.parent / node.value))
-        if not base.is_file():
+        if not is_file(base):
             faults.append(f"{node.where}: _base_ names {base}, which does not exist")
-        elif base.resolve() in (*above, path.resolve()):
+        elif base.resolve() in above:
             faults.append(f"{node.where}: _base_ names {base}, which is based on this file itself")
+        elif len(above) > MAX_BASES:
+            faults.append(f"{node.where}: more than {MAX_BASES} files below each other by _base_")
         else:
-            result = merge(result, read_file(base, faults, (*above, path.resolve())))
+            result = merge(result, read_file(base, faults, above, seen))
     return merge(result, tree)
 
 
 class _Converter:
-    """YAML's node graph to a tree of Nodes, with the line of every value."""
+    """YAML's node graph to a tree of Nodes, with the line of every value.
 
-    def __init__(self, path: Path, faults: list[str]):
-        self.path = path
+    place: the file, whose lines are named, or else the flag, which is named alone
+    """
+
+    def __init__(self, place: Path | str, faults: list[str]):
+        self.place = place
         self.faults = faults
         self.count = 0
 
+    def where(self, node: yaml.Node) -> str:
+        has_lines = isinstance(self.place, Path)
+        return f"{self.place}:{node.start_mark.line + 1}" if has_lines else str(self.place)
+
     def convert(self, node: yaml.Node, depth: int = 0) -> Node:
-        where = f"{self.path}:{node.start_mark.line + 1}"
+        where = self.where(node)
         self.count += 1
         if depth > MAX_DEPTH or self.count > MAX_NODES:
             if self.count <= MAX_NODES + 1:
@@ -179,39 +212,31 @@ class _Converter:
         items: dict[str, Node] = {}
         below = Node({}, where)  # what `<<` brings in, under the mapping's own keys
         for key_node, value_node in node.value:
-            key, line = key_node.value, key_node.start_mark.line + 1
-            value = replace(self.convert(value_node, depth + 1), where=f"{self.path}:{line}")
+            key, line = key_node.value, self.where(key_node)
+            value = replace(self.convert(value_node, depth + 1), where=line)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.faults.append(f"{self.path}:{line}: a key must be one word")
+                self.faults.append(f"{line}: a key must be one word")
             elif key_node.tag == "tag:yaml.org,2002:merge":
                 for source in value.value if isinstance(value.value, list) else [value]:
-                    below = merge(source, below)
+                    if isinstance(source.value, dict):
+                        below = merge(source, below)
+                    else:
+                        self.faults.append(f"{line}: << wants a mapping, got {source.text}")
             elif key in items:
-                self.faults.append(
-                    f"{self.path}:{line}: key {key} stands twice, first at {items[key].where}"
-                )
+                self.faults.append(f"{line}: key {key} stands twice, first at {items[key].where}")
             else:
                 items[key] = value
         delete = items.pop("_delete_", None)
-        replaces = delete is not None and literal(delete) is True
+        replaces = delete is not None and isinstance(delete.value, str) and literal(delete) is True
         return Node({**below.value, **items}, where, replaces=replaces)
 
 
-def override_value(text: str, where: str) -> Node:
+def override_value(text: str, where: str, faults: list[str]) -> Node:
     """The VALUE of KEY=VALUE: brackets, braces and quotes as in YAML, anything else plain text."""
-    if text[:1] in ("[", "{", '"', "'"):
+    if text[:1] in ("[", "{", '"', "'") and len(text) <= MAX_BYTES:
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except (yaml.YAMLError, RecursionError):
+        except (yaml.YAMLError, RecursionError, ValueError):
             return Node(text, where)
-        return _relocate(_Converter(Path(where), []).convert(node), where)
+        return _Converter(where, faults).convert(node)
     return Node(text, where)
-
-
-def _relocate(node: Node, where: str) -> Node:
-    value = node.value
-    if isinstance(value, dict):
-        value = {key: _relocate(item, where) for key, item in value.items()}
-    elif isinstance(value, list):
-        value = [_relocate(item, where) for item in value]
-    return replace(node, value=value, where=where)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -10,8 +11,11 @@ from typing import Any, Literal
 
 from common.config_nodes import Node, expanded, literal
 from common.errors import InputError, did_you_mean, nearest
+from common.other_tools import key_for
+from common.spelling import same_name
 
 BAD = object()  # stands for a value whose fault is already reported
+_HINTED = 50  # faults that get a hint; more misspellings than that are another kind of file
 _SCALARS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -75,18 +79,32 @@ class Builder:
         try:
             return dataclasses.replace(base, **given) if base else hint(**given)
         except InputError as error:
-            self.faults.extend(f"{node.where}: {fault}" for fault in error.faults)
+            self.faults.extend(f"{_place(node, path, fault)}: {fault}" for fault in error.faults)
         except ValueError as error:
-            self.faults.append(f"{node.where}: {path + ': ' if path else ''}{error}")
+            place = _place(node, path, str(error))
+            self.faults.append(f"{place}: {path + ': ' if path else ''}{error}")
         return BAD
 
     def hint_for(self, key: str, section: str, siblings: Iterable[str]) -> str:
-        """The hint for an unknown key: the nearest of its section, else its namesake elsewhere."""
-        near = nearest(key, siblings)
-        if near:
-            return f" Did you mean {section}{near}?"
-        namesakes = [k for k in _dotted_keys(self.schema) if k.rsplit(".", 1)[-1] == key]
-        return f" Did you mean {namesakes[0]}?" if namesakes else ""
+        """The hint for an unknown key.
+
+        The same word in its section, then elsewhere; the nearest of its section; what other tools
+        call so; the nearest elsewhere.
+        """
+        if len(self.faults) > _HINTED:
+            return ""
+        same = next((sibling for sibling in siblings if same_name(key, sibling)), None)
+        if same:
+            return f" Did you mean {section}{same}?"
+        by_leaf: dict[str, str] = {}
+        for dotted in _dotted_keys(self.schema):
+            by_leaf.setdefault(dotted.rpartition(".")[2], dotted)
+        namesake = next((leaf for leaf in by_leaf if same_name(key, leaf)), None)
+        near = None if namesake else nearest(key, siblings)
+        found = (namesake and by_leaf[namesake]) or (near and section + near)
+        found = found or key_for(key, _dotted_keys(self.schema)) or by_leaf.get(
+            nearest(key, by_leaf) or "")
+        return f" Did you mean {found}?" if found else ""
 
     def build_union(self, args: tuple, node: Node, path: str, default: Any) -> Any:
         members = [arg for arg in args if arg is not type(None)]
@@ -122,8 +140,10 @@ class Builder:
             return self.wrong(node, path, "text") if is_null else node.value
         value = literal(node)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if hint is float and is_number and not math.isnan(value):
+        if hint is float and is_number and math.isfinite(value):
             return float(value)
+        if hint is int and is_number and abs(value) >= 2**63:
+            return self.wrong(node, path, "an integer that 64 bits hold")
         if type(value) is hint and hint is not float:
             return value
         self.wrong(node, path, _SCALARS[hint])
@@ -155,6 +175,19 @@ class Builder:
             built[name] = self.build(value_hint, child, f"{path}.{key}", MISSING)
         is_bad = BAD in built or any(value is BAD for value in built.values())
         return BAD if is_bad else built
+
+
+def _place(node: Node, path: str, fault: str) -> str:
+    """Where the key stands that a fault begins with; where its section does when it is not given.
+
+    path: of the section that `node` is; a fault may name its key from there or from the top
+    """
+    words = re.split(r"[^\w.]", fault, maxsplit=1)[0].removeprefix(f"{path}.").split(".")
+    for word in words:
+        if not isinstance(node.value, dict) or word not in node.value:
+            break
+        node = node.value[word]
+    return node.where
 
 
 def _items(node: Node) -> list[Node] | None:

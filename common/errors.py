@@ -3,31 +3,39 @@
 Nothing heavy is imported here: `--help` passes through this module.
 """
 
-import difflib
 from collections.abc import Iterable
+
+from common.spelling import nearest
+
+__all__ = [
+    "Failed",
+    "InputError",
+    "SaveError",
+    "add_ending",
+    "did_you_mean",
+    "ending_of",
+    "nearest",
+    "one_line",
+]
+
+LONGEST = 2000  # letters of a line, whatever the input was
 
 
 class InputError(Exception):
     """What the user gave cannot be used; exit status 2.
 
     faults: one line, or several, each naming the file, key or flag, what is wrong and what to do.
-    `.faults` is always a list; `str()` joins it with newlines.
+    `.faults` is always a list of printable lines; `str()` joins it with newlines.
     """
 
     def __init__(self, faults: str | Iterable[str]):
-        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        faults = [faults] if isinstance(faults, str) else faults
+        self.faults = [one_line(fault) for fault in faults]
         super().__init__("\n".join(self.faults))
 
 
 class SaveError(Exception):
     """A file could not be written; what was there before is intact. Exit status 3."""
-
-
-def nearest(word: str, options: Iterable[str]) -> str | None:
-    """The option nearest to `word` in spelling, whatever the case; None when none is near."""
-    by_folded = {option.casefold(): option for option in options}
-    near = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.55)
-    return by_folded[near[0]] if near else None
 
 
 class Failed(Exception):
@@ -42,6 +50,16 @@ def add_ending(error: Exception, text: str) -> None:
 def ending_of(error: Exception) -> str:
     """The text of `add_ending`, "" without one."""
     return getattr(error, "ending", "")
+
+
+def one_line(text: str) -> str:
+    """`text` with escapes for what is not printable (a key may hold anything), and not too long."""
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+                   for c in text)
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

@@ -6,8 +6,9 @@ width of everything behind the backbone, `bbox_head` and `mask_head` describe al
 Source: specs/queryinst.md.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+import re
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Literal
 
 from models.queryinst.config_data import (
     TRAIN_DATALOADER,
@@ -23,11 +24,17 @@ DEPTHS = {  # of a ResNet: (block, blocks per stage); 10 is ours
     50: ("bottleneck", (3, 4, 6, 3)),
     101: ("bottleneck", (3, 4, 23, 3)),
 }
+_NAME = re.compile(r"[^/\\\0]+")  # of the run folder
 
 
-def _require(**conditions: tuple[bool, str]) -> None:
-    """Raise ValueError naming each key whose condition does not hold."""
-    faults = [f"{key} {wanted}" for key, (holds, wanted) in conditions.items() if not holds]
+def _require(section: Any, **conditions: tuple[bool, str]) -> None:
+    """Raise ValueError naming each key of `section` whose condition does not hold."""
+    faults = [
+        f"{key} {wanted}{'' if is_dataclass(value) else f', got {value}'}"
+        for key, (holds, wanted) in conditions.items()
+        if not holds
+        for value in (getattr(section, key),)
+    ]
     if faults:
         raise ValueError("; ".join(faults))
 
@@ -45,6 +52,7 @@ class PreprocessorConfig:
 
     def __post_init__(self):
         _require(
+            self,
             std=(min(self.std) > 0, "must be above 0"),
             pad_size_divisor=(self.pad_size_divisor >= 1, "must be at least 1"),
         )
@@ -70,6 +78,7 @@ class BackboneConfig:
 
     def __post_init__(self):
         _require(
+            self,
             base_channels=(self.base_channels >= 1, "must be at least 1"),
             frozen_stages=(-1 <= self.frozen_stages <= 4, "wants a number from -1 to 4"),
         )
@@ -82,7 +91,7 @@ class NeckConfig:
     out_channels: int = 256  # also of the proposal features and of all heads
 
     def __post_init__(self):
-        _require(out_channels=(self.out_channels >= 1, "must be at least 1"))
+        _require(self, out_channels=(self.out_channels >= 1, "must be at least 1"))
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ class RpnHeadConfig:
     num_proposals: int = 100
 
     def __post_init__(self):
-        _require(num_proposals=(self.num_proposals >= 1, "must be at least 1"))
+        _require(self, num_proposals=(self.num_proposals >= 1, "must be at least 1"))
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,7 @@ class LossConfig:
     loss_weight: float = 1.0
 
     def __post_init__(self):
-        _require(loss_weight=(self.loss_weight >= 0, "must not be negative"))
+        _require(self, loss_weight=(self.loss_weight >= 0, "must not be negative"))
 
 
 @dataclass(frozen=True)
@@ -119,10 +128,13 @@ class BboxHeadConfig:
     loss_iou: LossConfig = LossConfig(2.0)
 
     def __post_init__(self):
-        least = min(self.num_heads, self.feedforward_channels, self.dynamic_channels)
         _require(
-            num_heads=(least >= 1, "and the numbers of channels must be at least 1"),
-            num_cls_fcs=(min(self.num_cls_fcs, self.num_reg_fcs) >= 0, "must not be negative"),
+            self,
+            num_heads=(self.num_heads >= 1, "must be at least 1"),
+            feedforward_channels=(self.feedforward_channels >= 1, "must be at least 1"),
+            dynamic_channels=(self.dynamic_channels >= 1, "must be at least 1"),
+            num_cls_fcs=(self.num_cls_fcs >= 0, "must not be negative"),
+            num_reg_fcs=(self.num_reg_fcs >= 0, "must not be negative"),
         )
 
 
@@ -134,7 +146,7 @@ class MaskHeadConfig:
     loss_mask: LossConfig = LossConfig(8.0)
 
     def __post_init__(self):
-        _require(num_convs=(self.num_convs >= 0, "must not be negative"))
+        _require(self, num_convs=(self.num_convs >= 0, "must not be negative"))
 
 
 @dataclass(frozen=True)
@@ -150,8 +162,10 @@ class RoiHeadConfig:
         weights = self.stage_loss_weights
         fits = weights is None or len(weights) == self.num_stages
         _require(
+            self,
             num_stages=(self.num_stages >= 1, "must be at least 1"),
-            stage_loss_weights=(fits, f"wants {self.num_stages} numbers, one a stage"),
+            stage_loss_weights=(fits and min(weights or (0,)) >= 0,
+                                f"wants {self.num_stages} numbers from 0, one a stage"),
         )
 
 
@@ -164,6 +178,7 @@ class RcnnTestConfig:
 
     def __post_init__(self):
         _require(
+            self,
             max_per_img=(self.max_per_img >= 1, "must be at least 1"),
             mask_thr_binary=(0 < self.mask_thr_binary < 1, "wants a number between 0 and 1"),
         )
@@ -192,6 +207,7 @@ class ModelConfig:
     def __post_init__(self):
         channels, heads = self.neck.out_channels, self.roi_head.bbox_head.num_heads
         _require(
+            self,
             num_classes=(self.num_classes >= 1, "must be at least 1"),
             neck=(channels % heads == 0, f"out_channels {channels} must be a multiple of "
                                          f"roi_head.bbox_head.num_heads {heads}"),
@@ -212,6 +228,7 @@ class OptimizerConfig:
 
     def __post_init__(self):
         _require(
+            self,
             lr=(self.lr >= 0, "must not be negative"),
             weight_decay=(self.weight_decay >= 0, "must not be negative"),
             betas=(all(0 <= beta < 1 for beta in self.betas), "want to be in [0, 1)"),
@@ -224,6 +241,13 @@ class ParamMultipliers:
 
     lr_mult: float = 1.0
     decay_mult: float = 1.0
+
+    def __post_init__(self):
+        _require(
+            self,
+            lr_mult=(self.lr_mult >= 0, "must not be negative"),
+            decay_mult=(self.decay_mult >= 0, "must not be negative"),
+        )
 
 
 @dataclass(frozen=True)
@@ -243,7 +267,7 @@ class ClipGradConfig:
     norm_type: Literal[2] = 2
 
     def __post_init__(self):
-        _require(max_norm=(self.max_norm > 0, "must be above 0"))
+        _require(self, max_norm=(self.max_norm > 0, "must be above 0"))
 
 
 @dataclass(frozen=True)
@@ -258,7 +282,7 @@ class OptimWrapperConfig:
     accumulative_counts: int = 1  # batches an update
 
     def __post_init__(self):
-        _require(accumulative_counts=(self.accumulative_counts >= 1, "must be at least 1"))
+        _require(self, accumulative_counts=(self.accumulative_counts >= 1, "must be at least 1"))
 
     @property
     def amp(self) -> str:
@@ -287,12 +311,14 @@ class SchedulerConfig:
     def __post_init__(self):
         epochs = self.type == "MultiStepLR"
         _require(
+            self,
             by_epoch=(self.by_epoch in (None, epochs), f"must be {str(epochs).lower()} here"),
             begin=(self.begin == 0, "must be 0 here"),
             start_factor=(0 < self.start_factor <= 1, "wants a number above 0, at most 1"),
             gamma=(self.gamma > 0, "must be above 0"),
             end=(epochs or (self.end or 0) >= 1, "of LinearLR wants a number of iterations"),
-            milestones=(list(self.milestones) == sorted(self.milestones), "must ascend"),
+            milestones=(list(self.milestones) == sorted(self.milestones)
+                        and min(self.milestones, default=1) >= 1, "must ascend, from 1"),
         )
 
 
@@ -306,8 +332,12 @@ class TrainLoopConfig:
     val_begin: int = 1  # first epoch, from 1, that may have one
 
     def __post_init__(self):
-        least = min(self.max_epochs, self.val_interval, self.val_begin)
-        _require(max_epochs=(least >= 1, "val_interval and val_begin must be at least 1"))
+        _require(
+            self,
+            max_epochs=(self.max_epochs >= 1, "must be at least 1"),
+            val_interval=(self.val_interval >= 1, "must be at least 1"),
+            val_begin=(self.val_begin >= 1, "must be at least 1"),
+        )
 
 
 @dataclass(frozen=True)
@@ -325,6 +355,7 @@ class CheckpointHookConfig:
 
     def __post_init__(self):
         _require(
+            self,
             interval=(self.interval == -1 or self.interval >= 1, "wants -1 or a number above 0"),
             max_keep_ckpts=(self.max_keep_ckpts == -1 or self.max_keep_ckpts >= 1,
                             "wants -1 or a number above 0"),
@@ -339,7 +370,7 @@ class LoggerHookConfig:
     interval: int = 50
 
     def __post_init__(self):
-        _require(interval=(self.interval >= 1, "must be at least 1"))
+        _require(self, interval=(self.interval >= 1, "must be at least 1"))
 
 
 @dataclass(frozen=True)
@@ -357,7 +388,7 @@ class LogProcessorConfig:
     window_size: int = 50
 
     def __post_init__(self):
-        _require(window_size=(self.window_size >= 1, "must be at least 1"))
+        _require(self, window_size=(self.window_size >= 1, "must be at least 1"))
 
 
 @dataclass(frozen=True)
@@ -368,7 +399,7 @@ class AutoScaleLrConfig:
     base_batch_size: int = 16
 
     def __post_init__(self):
-        _require(base_batch_size=(self.base_batch_size >= 1, "must be at least 1"))
+        _require(self, base_batch_size=(self.base_batch_size >= 1, "must be at least 1"))
 
 
 @dataclass(frozen=True)
@@ -378,7 +409,7 @@ class RandomnessConfig:
     seed: int | None = None
 
     def __post_init__(self):
-        _require(seed=(self.seed is None or 0 <= self.seed < 2**32, "wants 0 to 2^32 - 1"))
+        _require(self, seed=(self.seed is None or 0 <= self.seed < 2**32, "wants 0 to 2^32 - 1"))
 
 
 @dataclass(frozen=True)
@@ -406,7 +437,18 @@ class QueryInstConfig:
 
     def __post_init__(self):
         twice = [s.type for s in self.param_scheduler]
-        _require(param_scheduler=(len(set(twice)) == len(twice), "has a type twice"))
+        named = self.name is None or (_NAME.fullmatch(self.name) and self.name not in (".", ".."))
+        _require(
+            self,
+            name=(bool(named), "wants to be the name of a folder, without slashes"),
+        )
+        if len(set(twice)) < len(twice):
+            raise ValueError("param_scheduler has a type twice")
+        drawn = [step.type for step in self.val_dataloader.dataset.transforms
+                 if step.type != "Resize"]
+        if drawn:
+            raise ValueError("val_dataloader.dataset.pipeline may resize, but it draws by "
+                             f"{', '.join(drawn)}: leave that to the training's")
 
     @property
     def warmup(self) -> tuple[int, float]:

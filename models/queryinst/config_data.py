@@ -97,6 +97,10 @@ class FilterConfig:
     filter_empty_gt: bool = True  # those without an annotation of a known category
     min_size: int = 32  # px: those whose shorter side is below
 
+    def __post_init__(self):
+        if self.min_size < 0:
+            raise ValueError(f"min_size {self.min_size} must not be negative")
+
 
 @dataclass(frozen=True)
 class MetaInfo:

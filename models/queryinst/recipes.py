@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config import InputError, did_you_mean, load_config, to_dict
+from common.config_nodes import is_file
 from models.queryinst.config import QueryInstConfig
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "queryinst"
@@ -48,7 +49,7 @@ def load_queryinst_config(
 
 def _recipe(name: str) -> Path:
     """The recipe file of a config's name or of the path of MMDetection's Python config."""
-    if name.endswith(".py") and Path(name).is_file():
+    if name.endswith(".py") and is_file(Path(name)):
         raise InputError(
             f"{name}: Python configs are not read, because that would run them; give the recipe's "
             f"name {Path(name).stem} or write what you changed into a YAML file with _base_"

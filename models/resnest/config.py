@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 from common.config import InputError, did_you_mean, load_config
+from common.config_nodes import is_file
 from models.resnest.zoo import MODEL_NAMES, build_resnest
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -64,7 +65,7 @@ class DataConfig:
             (self.CROP_SIZE >= 16, "DATA.CROP_SIZE", self.CROP_SIZE, "at least 16"),
             _fraction("DATA.LABEL_SMOOTHING", self.LABEL_SMOOTHING),
             _not_negative("DATA.CENTER_MARGIN", self.CENTER_MARGIN),
-            _fraction("DATA.MIN_CROP_AREA", self.MIN_CROP_AREA),
+            (0 < self.MIN_CROP_AREA <= 1, "DATA.MIN_CROP_AREA", self.MIN_CROP_AREA, "in (0, 1]"),
             _fraction("DATA.RANDOM_ERASING", self.RANDOM_ERASING),
             (not erases, "DATA.RANDOM_ERASING", self.RANDOM_ERASING, "DATA.AUGMENT standard too"),
             _not_negative("DATA.MIXUP", self.MIXUP),
@@ -139,6 +140,8 @@ class OptimizerConfig:
     def __post_init__(self):
         has_step = self.LR_SCHEDULER != "step" or (self.LR_STEP or 0) > 0
         has_milestones = self.LR_SCHEDULER != "multistep" or bool(self.MILESTONES)
+        drops = list(self.MILESTONES or ())
+        ascend = drops == sorted(drops) and min(drops, default=0) >= 0
         _require(
             _not_negative("OPTIMIZER.LR", self.LR),
             (0.0 <= self.MOMENTUM < 1.0, "OPTIMIZER.MOMENTUM", self.MOMENTUM, "in [0, 1)"),
@@ -147,6 +150,8 @@ class OptimizerConfig:
             _not_negative("OPTIMIZER.GAMMA", self.GAMMA),
             (has_step, "OPTIMIZER.LR_STEP", self.LR_STEP, "the epochs between two drops of step"),
             (has_milestones, "OPTIMIZER.MILESTONES", self.MILESTONES, "epochs of drops, [30, 60]"),
+            (ascend, "OPTIMIZER.MILESTONES", self.MILESTONES, "epochs from 0 on, ascending"),
+            ((self.LR_STEP or 1) > 0, "OPTIMIZER.LR_STEP", self.LR_STEP, "1 or more"),
         )
 
 
@@ -201,5 +206,5 @@ def _config_file(named):
     places = [Path(named), PROJECT / named, recipes / f"{named}.yaml", recipes / named]
     if Path(named).parent.name == "configs":  # where the original has its files
         places.append(recipes / Path(named).name)
-    found = next((place for place in places if place.is_file()), None)
+    found = next((place for place in places if is_file(place)), None)
     return found or (Path(named) if Path(named).suffix else recipes / f"{named}.yaml")

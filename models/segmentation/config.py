@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.config import InputError, did_you_mean, load_config
+from common.config_nodes import is_file
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "seg"
 
@@ -142,6 +143,10 @@ class TrainConfig:
                      "beta1", "weight_decay", "deep_sup_scale"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed must be below 2^32, got {self.seed}")
+        if self.beta1 >= 1:
+            raise ValueError(f"beta1 must be below 1, got {self.beta1}")
         if self.optim.upper() != "SGD":
             # differs: the original trains with SGD whatever stands here
             raise ValueError(f"optim {self.optim}: only SGD is there")
@@ -192,6 +197,8 @@ class SegConfig:
 
     def __post_init__(self):
         faults = _misfits(self.MODEL, self.DATASET)
+        if not self.DIR:
+            faults.append("DIR is empty: wants the folder that the run writes to")
         if faults:
             raise InputError(faults)
 
@@ -213,9 +220,9 @@ def load_seg_config(
             raise ValueError("overrides apply to a name or a file, not to a loaded config")
         return cfg
     path = Path(cfg)
-    if not path.is_file():
+    if not is_file(path):
         recipe = CONFIG_FOLDER / f"{path.stem if path.suffix == '.yaml' else path.name}.yaml"
-        if not recipe.is_file():
+        if not is_file(recipe):
             names = sorted(entry.stem for entry in CONFIG_FOLDER.glob("*.yaml"))
             hint = did_you_mean(path.stem, names)
             raise InputError(f"{cfg}: no such config file, and no recipe of that name.{hint}")
@@ -226,9 +233,10 @@ def load_seg_config(
 def pairs_to_overrides(words: Sequence[str]) -> dict[str, str]:
     """{key: value} of trailing `KEY VALUE` pairs. Raises InputError when a value is missing."""
     if len(words) % 2:
+        joined = next((word for word in words if "=" in word), None)
+        remedy = f"write {joined.replace('=', ' ', 1)}" if joined else f"{words[-1]} has no value"
         raise InputError(
-            f"overrides are KEY VALUE pairs, {len(words)} words were given: {words[-1]} has no "
-            "value"
+            f"overrides are KEY VALUE pairs, {len(words)} words were given: {remedy}"
         )
     return dict(zip(words[::2], words[1::2], strict=True))
 

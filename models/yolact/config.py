@@ -7,8 +7,10 @@ The defaults are the original's root config. Names, YAML files and expressions a
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from common.config import InputError
+from common.config import InputError, to_dict
 from models.yolact.config_checks import config_faults
+
+MOST_ADDED = 8  # stages or levels; each halves the maps, and 2^8 times smaller is one cell
 
 Activation = Literal["tanh", "sigmoid", "softmax", "relu", "none"]
 
@@ -33,6 +35,9 @@ class DatasetConfig:
         if len(set(self.class_names)) < len(self.class_names):
             twice = next(n for n in self.class_names if self.class_names.count(n) > 1)
             raise InputError(f"dataset.class_names has {twice} twice")
+        if min((self.label_map or {0: 1}).values(), default=1) < 1:
+            raise InputError("dataset.label_map wants numbers from 1 for the category ids, got "
+                             f"{self.label_map}")
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,11 @@ class BackboneArgs:
     def __post_init__(self):
         if min((*self.layers, self.width, self.dcn_interval)) < 1:
             raise InputError("backbone.args: layers, width and dcn_interval must be at least 1")
+        if min((0, *self.dcn_layers)) < 0:
+            raise InputError(f"backbone.args.dcn_layers {list(self.dcn_layers)}: wants numbers "
+                             "from 0")
+        if self.norm == "group" and self.width % 32:
+            raise InputError(f"backbone.args.width {self.width}: norm group wants a multiple of 32")
         if len(self.dcn_layers) > len(self.layers):
             raise InputError("backbone.args.dcn_layers has more stages than layers")
         if any(self.dcn_layers) and self.block == "basic":
@@ -89,6 +99,17 @@ class BackboneConfig:
             )
         if self.type != "vgg" and not self.args.layers:
             raise InputError("backbone.args.layers: wants the number of blocks of each stage")
+        # stages beyond the backbone's own are added; a slip of the pen would add a thousand
+        own = len(self.args.layers) if self.type != "vgg" else 5
+        if layers[-1] > own + MOST_ADDED:
+            raise InputError(f"backbone.selected_layers {list(layers)}: this backbone has {own} "
+                             f"stages, and at most {MOST_ADDED} are added")
+        for key in ("pred_scales", "pred_aspect_ratios"):
+            for level in vars(self)[key]:
+                lists = level if key == "pred_aspect_ratios" else (level,)
+                if not lists or any(not numbers or min(numbers) <= 0 for numbers in lists):
+                    raise InputError(f"backbone.{key} {to_dict(level)}: wants numbers above 0 on "
+                                     "every level")
 
 
 @dataclass(frozen=True)
@@ -102,6 +123,13 @@ class FpnConfig:
     pad: bool = True
     relu_downsample_layers: bool = False
     relu_pred_layers: bool = True
+
+    def __post_init__(self):
+        if self.num_features < 1:
+            raise InputError(f"fpn.num_features {self.num_features}: must be at least 1")
+        if not 0 <= self.num_downsample <= MOST_ADDED:
+            raise InputError(f"fpn.num_downsample {self.num_downsample}: wants a number from 0 to "
+                             f"{MOST_ADDED}")
 
 
 @dataclass(frozen=True)

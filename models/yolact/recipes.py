@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config import InputError, did_you_mean, load_config, to_dict
-from common.config_nodes import read_file
+from common.config_nodes import MAX_DEPTH, MAX_LITERAL, is_file, read_file
 from models.yolact.config import (
     BackboneConfig,
     DatasetConfig,
@@ -110,7 +110,7 @@ def check_class_count(cfg: YolactConfig) -> None:
 def _sections_by_name(path: Path) -> dict[str, Any]:
     """The sections that a file gives by name, by what they stand for."""
     faults: list[str] = []
-    tree = read_file(path, faults) if path.is_file() else None
+    tree = read_file(path, faults) if is_file(path) else None
     if faults or tree is None:  # load_config says it
         return {}
     named = {}
@@ -185,8 +185,13 @@ class _Expression:
         self.text = text.strip()
         self.what = what
         try:
+            if len(self.text) > MAX_LITERAL:
+                raise ValueError("too long")
             self.tree = ast.parse(self.text, mode="eval").body
+            if _depth(self.tree) > MAX_DEPTH:
+                raise ValueError("too deep")
         except (SyntaxError, ValueError, MemoryError, RecursionError):
+            self.text = self.text[:100]
             raise InputError(
                 f"{what} {self.text}: wants a name, a YAML file, or NAME.copy({{'key': value}})"
             ) from None
@@ -224,13 +229,18 @@ class _Expression:
             return self._named(node)
         if isinstance(node, ast.Dict) and None not in node.keys:
             keys = [self._value(key) for key in node.keys]
+            if any(isinstance(key, (list, dict)) for key in keys):
+                raise self._refused(node)
             return dict(zip(keys, map(self._value, node.values), strict=True))
         if isinstance(node, (ast.List, ast.Tuple)):
             return [self._value(item) for item in node.elts]
         try:
-            return ast.literal_eval(node)
+            value = ast.literal_eval(node)
         except (ValueError, TypeError, MemoryError, RecursionError):
             raise self._refused(node) from None
+        if isinstance(value, int) and value.bit_length() > 63:
+            raise self._refused(node)
+        return value
 
     def _named(self, node: ast.expr) -> Any:
         name = ast.unparse(node)
@@ -242,7 +252,8 @@ class _Expression:
             if path is not None:
                 return to_dict(vars(load_config(_Sections, path))[section])
         options = [*CONSTANTS, *(n for f in SECTIONS.values() for n in _stems(RECIPES / f))]
-        raise InputError(f"no {self.what} named {name}.{did_you_mean(name, options)}")
+        whole = next((n for n in options if n in (f"{name}_dataset", f"{name}_backbone")), name)
+        raise InputError(f"no {self.what} named {name}.{did_you_mean(whole, options)}")
 
     def _argument(self, node: ast.Call) -> dict[str, Any]:
         """The mapping inside `.copy(...)`."""
@@ -255,11 +266,28 @@ class _Expression:
         return dict(argument)
 
     def _refused(self, node: ast.expr) -> InputError:
-        part = ast.unparse(node)
         return InputError(
-            f"{self.what} {self.text}: {part} is not allowed here; wants a name, a YAML file, or "
-            "NAME.copy({'key': value}) with plain values"
+            f"{self.what} {self.text}: {_shown(node)} is not allowed here; wants a name, a YAML "
+            "file, or NAME.copy({'key': value}) with plain values"
         )
+
+
+def _depth(tree: ast.expr) -> int:
+    """Levels of an expression, found without descending into it by recursion."""
+    depth, level = 0, [tree]
+    while level:
+        depth += 1
+        level = [child for node in level for child in ast.iter_child_nodes(node)
+                 if isinstance(child, ast.expr)]
+    return depth
+
+
+def _shown(node: ast.expr) -> str:
+    try:
+        text = ast.unparse(node)
+    except (ValueError, RecursionError):  # a number of more digits than Python prints
+        text = "this"
+    return text if len(text) <= 100 else text[:100] + "..."
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The shared command line: spellings, checks, one line a fault, exit status, quick help."""
 
+import re
 import resource
 import subprocess
 import sys
@@ -102,9 +103,25 @@ def test_values(run, line, name, value):
         ("--clip-grad nan", "--clip-grad: nan is not above 0"),
         ("--ema 1", "--ema: 1.0 is not between 0 and 1"),
         ("--seed -1", "--seed: -1 is not between 0 and 4294967295"),
-        ("--batch_size x", "--batch_size: "),
+        ("--batch_size x", "--batch_size: 'x' "),
+        ("--batch-size=x", "--batch_size: 'x' "),
         ("--accumulate 0", "--accumulate: "),
-        ("stray", "Got unexpected extra argument"),
+        ("stray", "stray belongs to no flag"),
+        ("--lr inf", "--lr: inf is not a finite number"),
+        ("--lr nan", "--lr: nan is not a finite number"),
+        ("--batch_size 99999999999999999999", "--batch_size: 99999999999999999999 is too large"),
+        ("--amp float16", "--amp: 'float16' is not one of off, bf16, fp16. Did you mean fp16?"),
+        ("--amp fb16", "--amp: 'fb16' is not one of off, bf16, fp16. Did you mean bf16?"),
+        ("-batch_size 3", "no such option -batch_size. Did you mean --batch_size?"),
+        ("-resume latest", "no such option -resume. Did you mean --resume?"),
+        ("batch_size 3", "batch_size stands without dashes. Did you mean --batch_size?"),
+        ("batch-size=3", "batch-size=3 stands without dashes. Did you mean --batch_size=3?"),
+        ("max_iter=3", "max_iter=3 belongs to no flag. Did you mean --cfg-options max_iter=3?"),
+        ("last.pth", "last.pth belongs to no flag. To evaluate it: --eval-only --resume last.pth;"),
+        ("\u2013batch_size 3", "\u2013batch_size: begins with a dash that is no hyphen; write "
+                              "--batch_size"),
+        ("--Batch_Size 3", "no such option --Batch_Size. Did you mean --batch_size?"),
+        ("--bad\x1bflag", r"no such option --bad\x1bflag. --help lists them."),
     ],
 )
 def test_usage_faults_are_one_line(run, line, fault):
@@ -177,6 +194,17 @@ def test_help_is_light_and_in_one_panel(tmp_path):
     assert min(cpu_seconds() for _ in range(4)) < 0.5
 
 
+def test_versions_are_told_without_torch():
+    """The script is run for real: nothing heavy may be imported for the answer."""
+    code = ("import sys, runpy; sys.argv = ['train_seg.py', '--version']\n"
+            "try: runpy.run_path('train_seg.py', run_name='__main__')\n"
+            "finally: assert 'torch' not in sys.modules")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"train_seg \d+\.\d+\.\d+, torch \d\S+, torchvision \d\S+, "
+                        r"Python \d\S+\n", done.stdout)
+
+
 @pytest.mark.parametrize("line, pairs, gpus", [
     ("A.b 1 C (2,3)", ["A.b", "1", "C", "(2,3)"], "0-3"),
     ("A.b -1 A.c -.5e-3 --gpus 2", ["A.b", "-1", "A.c", "-.5e-3"], "2"),  # flags after pairs too
@@ -204,3 +232,34 @@ def test_a_misspelt_flag_among_pairs_is_still_one(monkeypatch, capsys):
         cli.read_flags(script, "train_it")
     assert stop.value.code == 2
     assert "--gpu. Did you mean --gpus?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line, fault", [
+    ("--amp fb16", "--amp: 'fb16' is not one of off, bf16, fp16. Did you mean bf16?"),
+    ("--amp true", "--amp: 'true' is not one of off, bf16, fp16. Did you mean fp16?"),
+    ("seed 3", "seed stands without dashes. Did you mean --seed?"),
+    ("A.b 1 eval-only True", "eval-only stands without dashes. Did you mean --eval-only?"),
+])
+def test_faults_beside_pairs(monkeypatch, capsys, line, fault):
+    def script(opts: cli.Pairs = None, amp: cli.Amp = None, seed: cli.Seed = None,
+               eval_only: cli.EvalOnly = False):
+        return opts
+
+    monkeypatch.setattr(sys, "argv", ["train_it.py", *line.split()])
+    with pytest.raises(SystemExit) as stop:
+        cli.read_flags(script, "train_it")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"train_it: {fault}\n"
+
+
+def test_a_bare_amp_leaves_pairs_alone(monkeypatch):
+    def script(opts: cli.Pairs = None, amp: cli.Amp = None):
+        return opts, amp
+
+    monkeypatch.setattr(sys, "argv", ["train_it.py", "--amp", "SEED", "1"])
+    assert cli.read_flags(script, "train_it") == (["SEED", "1"], "fp16")
+
+
+def test_a_joined_pair_is_told():
+    with pytest.raises(InputError, match=r"A.b=1: .* come in pairs, KEY VALUE; write A.b 1"):
+        cli.paired(["A.b=1"])

@@ -1,0 +1,49 @@
+"""The four scripts' flags and config keys, as the tests of messages about them want them."""
+
+import importlib
+import typing
+from dataclasses import fields, is_dataclass
+
+import typer
+
+from models.queryinst.config import QueryInstConfig
+from models.resnest.config import ResNeStConfig
+from models.segmentation.config import SegConfig
+from models.yolact.config import YolactConfig
+
+SCHEMAS = {
+    "train_yolact": YolactConfig,
+    "train_seg": SegConfig,
+    "train_resnest": ResNeStConfig,
+    "train_queryinst": QueryInstConfig,
+}
+
+
+def flag_groups(script):
+    """[(names of one option)], long flags only."""
+    app = typer.Typer(add_completion=False)
+    app.command()(importlib.import_module(script).flags)
+    params = typer.main.get_command(app).params
+    groups = [(*param.opts, *param.secondary_opts) for param in params]
+    return [group for group in groups if group[0].startswith("--")]
+
+
+def flag_names(script):
+    return [name for group in flag_groups(script) for name in group]
+
+
+def sections(schema, prefix=""):
+    """{dotted section, "" for the top: its keys}; items of lists have the list's name."""
+    hints = typing.get_type_hints(schema)
+    found = {prefix: [field.name for field in fields(schema) if field.init]}
+    for key in found[prefix]:
+        hint = hints[key]
+        for part in (hint, *typing.get_args(hint)):
+            if is_dataclass(part) and part is not schema:
+                found |= sections(part, f"{prefix}.{key}" if prefix else key)
+    return found
+
+
+def dotted_keys(schema):
+    return [f"{section}.{key}" if section else key
+            for section, keys in sections(schema).items() for key in keys]
