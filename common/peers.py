@@ -300,7 +300,7 @@ class Watch:
         fault = self._given_up() or Fault(f"{CANNOT}a peer was lost", True)
         saved = _make_last_call()
         line = (f"{self._script}: rank {self._rank}: {fault.text}"
-                + (f"; {saved}" if saved else ""))
+                + (f". {saved}" if saved else ""))
         if not fault.is_told:
             self.end_stopped()
         self.say(GAVE_UP + fault.text.removeprefix(CANNOT))
@@ -437,13 +437,13 @@ def _make_last_call():
     """What `before_exit`'s callback returns, in bounded time."""
     if _last_call is None:
         return None
-    said = [f"saving the state took more than {LAST_CALL_S} s and was given up"]
+    said = [f"Saving the state took more than {LAST_CALL_S} s and was given up"]
 
     def call():
         try:
             said[0] = _last_call()
         except Exception as error:
-            said[0] = f"the state could not be saved: {type(error).__name__}: {error}"
+            said[0] = f"The state could not be saved: {type(error).__name__}: {error}"
 
     thread = threading.Thread(target=call, name="last-call", daemon=True)
     thread.start()

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
+from common import peers
 from common.errors import SaveError, add_ending
 from common.signals import Stopped
 
@@ -69,6 +70,7 @@ class Rescue:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """In it, an error that ends the loop has the state saved and says where (`ending_of`)."""
+        peers.before_exit(self._last_call)
         try:
             yield
         except Stopped:
@@ -79,6 +81,8 @@ class Rescue:
         except Exception as error:
             add_ending(error, self.keep(error))
             raise
+        finally:
+            peers.before_exit(None)
 
     def keep(self, error: Exception | None = None) -> str:
         """Save the state before the present update; says in a sentence where it is.
@@ -92,13 +96,22 @@ class Rescue:
         if self._iteration == self._last_good[0]:
             return self._last_good_text()
         try:
-            self.undo()
-            path = self._save(self._iteration)
+            with peers.held():  # a peer may be gone; this process is not to end in the middle
+                self.undo()
+                path = self._save(self._iteration)
             self._run.record({"event": "stop", "iteration": self._iteration,
                               "reason": f"{type(error).__name__}: {error}" if error else "lost"})
         except Exception as fault:  # the first fault is what must be told
             return f"The state could not be saved ({fault}). {self._last_good_text()}"
         return f"The state after {_updates(self._iteration)} is saved in {path}; {GO_ON}."
+
+    def _last_call(self):
+        # The thread that watches the peers ends a process that hangs in a GPU's collective. What
+        # was computed before lies in memory; a stream of its own does not wait for the collective.
+        if self._run.device.type != "cuda":
+            return self.keep()
+        with torch.cuda.stream(torch.cuda.Stream(self._run.device)):
+            return self.keep()
 
     def leave(self, iteration: int, wanted: bool = True) -> NoReturn:
         """A stop signal has come: save, note it, and end with its exit status (all ranks).

@@ -174,14 +174,14 @@ def test_one_that_hangs_makes_its_last_call():
     line = "t: rank 1: cannot go on, rank 0 ended without a word: killed from outside, or by the "
     line += "system because memory ran out"
     status, said = end("""
-peers.before_exit(lambda: "the state after 26 updates is saved: FILE")
+peers.before_exit(lambda: "The state after 26 updates is saved: FILE")
 time.sleep(30)
 """)
-    assert (status, said) == (1, f"{line}; the state after 26 updates is saved: FILE\n")
+    assert (status, said) == (1, f"{line}. The state after 26 updates is saved: FILE\n")
     status, said = end("peers.before_exit(lambda: 1 / 0)\ntime.sleep(30)")
-    assert said == f"{line}; the state could not be saved: ZeroDivisionError: division by zero\n"
+    assert said == f"{line}. The state could not be saved: ZeroDivisionError: division by zero\n"
     status, said = end("peers.before_exit(lambda: time.sleep(30))\ntime.sleep(30)")
-    assert said == f"{line}; saving the state took more than 0.5 s and was given up\n"
+    assert said == f"{line}. Saving the state took more than 0.5 s and was given up\n"
 
 
 def test_held_may_be_nested_and_used_by_the_last_call():
