@@ -314,7 +314,8 @@ def identity(job):
     """What a continuation must share with the run it continues, or its batches would differ."""
     return {"batch_size": job.cfg.TRAINING.BATCH_SIZE * job.run.world_size,
             "accumulate": job.flags.accumulate, "seed": job.cfg.SEED,
-            "num_images": len(job.train_set), "num_classes": len(job.classes)}
+            "num_images": len(job.train_set), "num_classes": len(job.classes),
+            "data": job.train_set.folders.fingerprint}
 
 
 # --- training

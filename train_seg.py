@@ -317,7 +317,7 @@ def identity(job):
     return {"batch_size_per_gpu": settings.batch_size_per_gpu, "devices": job.num_devices,
             "accumulate": job.flags.accumulate, "epoch_iters": settings.epoch_iters,
             "seed": settings.seed, "num_images": len(job.lists["train"]),
-            "num_class": job.cfg.DATASET.num_class}
+            "num_class": job.cfg.DATASET.num_class, "data": job.lists["train"].fingerprint}
 
 
 # --- training

@@ -7,6 +7,8 @@ import torch
 
 from common.errors import InputError
 
+DATA = "data"  # key of an identity
+
 
 def pack_state(
     *, iteration, per_epoch, optimizer, scaler, ema, world_size, identity, config, extra
@@ -55,10 +57,14 @@ def check_same_run(saved, now, force, warn):
     """Refuse to continue with another sample order than the checkpoint's, unless `force`.
 
     saved, now: `identity` of the checkpoint and of this run. Raises InputError naming every
-    difference; with `force` each is a warning.
+    difference; with `force` each is a warning. Under `DATA` stands a fingerprint of the training
+    data: where only that differs, people have corrected their annotations, which is said.
     """
     differing = [f"{key} was {saved.get(key)}, is now {value}"
-                 for key, value in now.items() if saved.get(key) != value]
+                 for key, value in now.items() if key != DATA and saved.get(key) != value]
+    if DATA in saved and DATA in now and saved[DATA] != now[DATA] and not differing:
+        warn("the training data have changed since the checkpoint was written (file names, sizes "
+             "or annotations); the run goes on with what is there now")
     if differing and not force:
         raise InputError(f"--resume: the checkpoint is of another run: {'; '.join(differing)}. "
                          "Use the same settings, or --force-resume to go on all the same.")

@@ -60,3 +60,16 @@ def test_another_run_is_named_and_can_be_forced():
     check_same_run(saved, now, True, said.append)
     check_same_run(saved, saved, False, said.append)
     assert said == ["resumed by force: seed was 0, is now 1"]
+
+
+def test_changed_annotations_are_said_and_go_on():
+    said = []
+    saved = {"num_images": 3, "data": "abc"}
+    check_same_run(saved, {"num_images": 3, "data": "abc"}, False, said.append)
+    check_same_run({"num_images": 3}, {"num_images": 3, "data": "abc"}, False, said.append)
+    assert said == []  # the second was written before there was a fingerprint
+    check_same_run(saved, {"num_images": 3, "data": "abd"}, False, said.append)
+    assert len(said) == 1
+    assert "data have changed" in said[0]
+    with pytest.raises(InputError, match="num_images was 3, is now 4"):
+        check_same_run(saved, {"num_images": 4, "data": "abd"}, False, said.append)
