@@ -59,7 +59,8 @@ def open_coco(
         names, label_map = settle_classes(dataset.class_names, dataset.label_map,
                                           indexes[first].categories, files[first][0], own_data)
         for part in others:
-            warnings += compare_files(indexes[first], indexes[part])
+            warnings += compare_files(indexes[first], indexes[part],
+                                      (files[first][1], files[part][1]))
         dataset = replace(dataset, class_names=names, label_map=label_map)
     if run is not None:
         for index in indexes.values():
@@ -72,16 +73,18 @@ def open_coco(
     return dataset, indexes
 
 
-def compare_files(first: CocoIndex, second: CocoIndex) -> list[str]:
+def compare_files(first: CocoIndex, second: CocoIndex, folders: tuple) -> list[str]:
     """What is odd about a training file and another one together, a line each.
 
+    folders: where their images lie
     Raises InputError when their categories cannot be joined by name.
     """
     faults, warnings = compare_names(first.categories, second.categories,
                                      (first.path, second.path))
     if faults:
         raise InputError(faults)
-    same = shared_images(first, second)
+    one_folder = Path(folders[0]).resolve() == Path(folders[1]).resolve()
+    same = shared_images(first, second) if one_folder else 0
     if same:
         warnings.append(f"{second.path}: {same} of its {len(second.image_ids)} images are in "
                         f"{first.path}, too; what is trained on should not be validated on")

@@ -56,7 +56,8 @@ def open_query_data(
     names = class_names(indexes[first], datasets[first].metainfo.classes)
     for part in others:
         if not datasets[first].metainfo.classes:
-            warnings += compare_files(indexes[first], indexes[part])
+            warnings += compare_files(indexes[first], indexes[part],
+                                      (datasets[first].images_path, datasets[part].images_path))
     if run is not None:
         if "train" in indexes:
             _tell_left_out(run, indexes["train"], names, datasets["train"].filter_cfg)

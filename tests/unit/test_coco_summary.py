@@ -131,6 +131,7 @@ def test_what_a_run_says_of_its_files(tmp_path):
     train = own_set(tmp_path / "a", document([annotation(1, 1)], num_images=4))
     valid = own_set(tmp_path / "b", document([annotation(1, 2, 2), annotation(2, 2, 2)],
                                              num_images=5, categories=(2, 1)))
+    valid = valid[0], train[1]  # in the same folder
     run = Lines()
     dataset, _ = open_coco(section(train, valid), ["train", "valid"], run=run)
     assert dataset.class_names == ("class 1", "class 2")
