@@ -152,3 +152,25 @@ def test_boxes_much_larger_than_their_masks_are_said(tmp_path):
     faults, doubts = examine_coco(*write(tmp_path, content))
     assert faults == []
     assert "2 of 8 bboxes are more than 4 times as large as their mask" in doubts[0]
+
+
+def test_a_mistake_in_most_boxes_stands_for_what_it_makes_of_the_others(tmp_path):
+    """At the image's corner a doubled box is also one of double size, or reaches out."""
+    content = scene(lambda x, y, w, h, W, H: (2 * x, 2 * y, 2 * w, 2 * h))
+    corner = annotation(20, 1, box=(0, 0, 20, 12)) | {"bbox": [0, 0, 40, 24]}
+    edge = annotation(21, 2, box=(1, 50, 158, 20)) | {"bbox": [2, 100, 316, 40]}
+    content["annotations"] += [corner, edge]
+    fault, = examine_coco(*write(tmp_path, content))[0]
+    assert "of 10 bboxes are at 2 x 2 times the scale" in fault
+
+
+def test_one_of_many_large_boxes_may_fit_by_chance(tmp_path):
+    """Where boxes hold the hidden parts of objects, one of twice the sides is no mistake."""
+    rng = np.random.default_rng(0)
+    annotations = []
+    for i in range(30):
+        x, y = rng.uniform(100, 200, 2)
+        grown = rng.uniform(1.3, 3, 2) if i else (2, 2)
+        annotations.append(annotation(i, 1 + i % 3, box=(x, y, 40, 30))
+                           | {"bbox": [x, y, 40 * grown[0], 30 * grown[1]]})
+    assert examine_coco(*write(tmp_path, document(annotations, hw=(400, 400))))[0] == []
