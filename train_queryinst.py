@@ -156,12 +156,12 @@ def session(flags, cfg, run):
     if flags.config.endswith(".py"):
         run.log(f"{flags.config}: Python configs are not run; this is our recipe {cfg.name}.")
     folder = Path(flags.work_dir or cfg.work_dir or Path("work_dirs") / cfg.name)
-    (cfg, names), own = run.from_main(lambda: open_data(flags, cfg, folder))
+    (cfg, names), own = run.from_main(lambda: open_data(flags, cfg, folder, run))
+    learnt, scored = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
     if flags.check_data:
-        run.log(f"{', '.join(index.path for index in own.values())}: no fault found.")
+        data.show_checked(run, own, (learnt.images_path, scored.images_path), folder)
         return
-    files = SimpleNamespace(train_info=cfg.train_dataloader.dataset.info_path,
-                            valid_info=cfg.val_dataloader.dataset.info_path)
+    files = SimpleNamespace(train_info=learnt.info_path, valid_info=scored.info_path)
     known = mmdetection_names(cfg.val_evaluator.metric)
     series, best = checkpoint_rules(cfg.default_hooks.checkpoint, folder, known, flags.save_every)
     job = Job(flags, run, cfg, names, data.share_indexes(run, files, own), folder, series, best,
@@ -203,7 +203,7 @@ def read_config(flags):
     return cfg
 
 
-def open_data(flags, cfg, folder):
+def open_data(flags, cfg, folder, run):
     """((config with the data's classes, class names), checked annotation indexes by part)."""
     parts = {"train": "train_dataloader", "valid": "val_dataloader"}
     for key in parts.values():
@@ -216,7 +216,7 @@ def open_data(flags, cfg, folder):
     cache = folder / CACHE
     is_kept = flags.writes and cache.is_dir()
     names, indexes = data.open_query_data(
-        datasets, cache_folder=cache if is_kept else None, deep=flags.check_data)
+        datasets, cache_folder=cache if is_kept else None, deep=flags.check_data, run=run)
     return (replace(cfg, model=replace(cfg.model, num_classes=len(names))), names), indexes
 
 

@@ -186,7 +186,9 @@ def session(flags, run):
         check_export(flags.export)
     cfg, own_indexes = run.from_main(lambda: read_settings(flags, run))
     if flags.check_data:
-        run.log(f"{', '.join(index.path for index in own_indexes.values())}: no fault found.")
+        images = cfg.dataset.train_images, cfg.dataset.valid_images
+        data.show_checked(run, own_indexes, images, Path(flags.log_folder) / cfg.name,
+                          lambda boxes: yolact.objects_without_prior(cfg, boxes))
         return
     job = Job(flags, run, cfg, data.share_indexes(run, cfg.dataset, own_indexes),
               rescue=Rescue(run), skipped=SkippedImages(run))
@@ -221,9 +223,8 @@ def read_settings(flags, run):
     if flags.eval_only or flags.check_data or (flags.trains and flags.validation_epoch > 0):
         parts.append("valid")
     cache = Path(flags.log_folder) / cfg.name / CACHE
-    is_kept = flags.writes and cache.is_dir()
     dataset, indexes = data.open_coco(dataset, parts, own_data=own_data, deep=flags.check_data,
-                                      cache_folder=cache if is_kept else None)
+                                      run=run, cache_folder=cache if flags.writes else None)
     cfg = replace(cfg, dataset=dataset, num_classes=len(dataset.class_names) + 1)
     if not flags.no_autoscale:
         cfg = yolact.scaled_to_batch(cfg, flags.batch_size * flags.accumulate, run.log)
@@ -245,7 +246,7 @@ def build(job):
     if flags.batch_alloc:
         shares = parse_batch_alloc(flags.batch_alloc, devices, flags.batch_size)
     options = {"seed": flags.seed, "bad_images": flags.bad_images,
-               "include_empty": cfg.dataset.include_empty}
+               "include_empty": cfg.dataset.include_empty, "trained": job.indexes.get("train")}
     if flags.trains:
         job.train_set = data.InstanceDataset(
             job.indexes["train"], cfg.dataset.train_images, cfg, train=True, **options)
@@ -559,8 +560,6 @@ def evaluate(job, iteration):
     After a stop signal the state is saved and Stopped raised.
     """
     flags, run, cfg, net = job.flags, job.run, job.cfg, job.scored_net
-    labels = cfg.dataset.label_map or {i: i for i in range(1, cfg.num_classes)}
-    category_ids = torch.tensor(sorted(labels, key=labels.get))
     chosen = job.valid_set.scattered(flags.validation_size)
     batches = data.ordered_batches(job.valid_set, chosen[run.rank::run.world_size], EVAL_BATCH,
                                    collate=data.collate_instances, workers=flags.num_workers)
@@ -582,7 +581,7 @@ def evaluate(job, iteration):
                 found = yolact.postprocess(detection, width, height, net, flags.score_threshold)
                 evaluator.update({batch["image_ids"][i]: {
                     "boxes": found["box"], "scores": found["score"], "masks": found["mask"],
-                    "labels": category_ids[found["class"].cpu()],
+                    "labels": job.valid_set.category_ids[found["class"].cpu()],
                     "mask_scores": found["mask_score"]}})
                 if len(pictures) < PICTURED:
                     size = cfg.max_size

@@ -7,10 +7,11 @@ from data.class_folders import (
     open_class_folders,
 )
 from data.class_pictures import save_class_samples, save_mistakes
-from data.classes import derive_classes, settle_classes, unmapped_categories
+from data.classes import derive_classes, settle_classes
 from data.coco_check import check_coco, first_faults
 from data.coco_index import CocoIndex
 from data.coco_open import open_coco, share_indexes
+from data.coco_summary import show_checked
 from data.decode import read_image
 from data.instance_pictures import save_predictions, save_samples
 from data.instances import InstanceDataset, collate_instances
@@ -57,6 +58,6 @@ __all__ = [
     "save_samples",
     "settle_classes",
     "share_indexes",
-    "unmapped_categories",
+    "show_checked",
     "whole_batches",
 ]

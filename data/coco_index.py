@@ -4,6 +4,7 @@ No Python object is kept per image or annotation, so forked workers share the pa
 file that is mapped into memory is shared by all processes of a machine.
 """
 
+import hashlib
 import logging
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -17,6 +18,13 @@ from data.coco_rle import rle_mask
 from data.index_cache import cache_path, read_cache, write_cache
 
 log = logging.getLogger(__name__)
+
+# what `CocoIndex.fingerprint` is of
+_TRAINED_ON = (
+    "image_hw", "name_bytes", "name_ends", "first_mention", "ann_starts", "ann_categories",
+    "ann_crowd", "ann_ignored", "ann_areas", "boxes", "coordinates", "polygon_ends",
+    "ann_polygon_ends", "rle_counts", "ann_rle_ends", "ann_rle_hw", "category_ids",
+    "category_bytes", "category_ends")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +42,10 @@ class CocoIndex:
     ann_starts:      int64 [N + 1], annotation rows of image r are ann_starts[r]:ann_starts[r + 1]
     ann_ids, ann_image_ids, ann_categories: int64 [M]; category ids as in the file
     ann_crowd:       bool [M]
-    ann_ignored:     bool [M], the file says `ignore` or states no area; only QueryInst looks at it
+    ann_ignored:     bool [M], the file says `ignore`; only QueryInst looks at it
+    ann_areas:       float32 [M], square pixels as the file states them; where it states none that
+                     is usable, the mask's, so that 0 is an empty mask
+    ann_area_stated: bool [M]
     boxes:           float32 [M, 4], x, y, width, height in pixels
     coordinates:     float32, all polygons' x, y, x, y ... in pixels
     polygon_ends:    int64 [P], where each polygon's coordinates end
@@ -59,6 +70,8 @@ class CocoIndex:
     ann_categories: np.ndarray
     ann_crowd: np.ndarray
     ann_ignored: np.ndarray
+    ann_areas: np.ndarray
+    ann_area_stated: np.ndarray
     boxes: np.ndarray
     coordinates: np.ndarray
     polygon_ends: np.ndarray
@@ -113,9 +126,28 @@ class CocoIndex:
                  for i in range(len(self.category_ids)))
         return dict(sorted(zip(self.category_ids.tolist(), names, strict=True)))
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over everything that training depends on; equal whether parsed or cached.
+
+        That is names and sizes of images, annotations and categories in their order, but no ids
+        of images and annotations, which name things only.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        for name in _TRAINED_ON:
+            values = np.ascontiguousarray(getattr(self, name))
+            digest.update(f"{name} {values.dtype.str} {values.shape} ".encode())
+            digest.update(values.reshape(-1).view(np.uint8))
+        return digest.hexdigest()
+
     def file_name(self, row: int) -> str:
         """The name that the file gives the image `row`."""
         return _text(self.name_bytes, self.name_ends, row)
+
+    def file_names(self) -> list[bytes]:
+        """The names of all images in UTF-8, quicker than one by one."""
+        blob, ends = self.name_bytes.tobytes(), self.name_ends.tolist()
+        return [blob[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     def items(self, has_gt: bool = True, include_empty: bool = False) -> np.ndarray:
         """Image rows, int32, that a data set visits, in its order.

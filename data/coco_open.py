@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from data.classes import settle_classes, unmapped_categories
-from data.coco_check import check_coco, first_faults
+from data.classes import ambiguous_names, compare_names, settle_classes
+from data.coco_check import examine_coco, first_faults
+from data.coco_doubts import shared_images
 from data.coco_index import CocoIndex
 
 
@@ -20,21 +21,24 @@ def open_coco(
     own_data: bool = False,
     cache_folder: Any = None,
     deep: bool = False,
+    run: Any = None,
 ) -> tuple[Any, dict[str, CocoIndex]]:
     """(the dataset section with the classes in force, {part: index}), all checked.
 
     dataset:  a config's frozen section: train_info, train_images, valid_info, valid_images,
               has_gt, include_empty, class_names, label_map
-    parts:    "train", "valid", both, or none; the classes are those of the first, the other must
-              agree; without any they are the config's
+    parts:    "train", "valid", both, or none; the classes are those of the first, the other's go
+              by their names; without any they are the config's
     own_data: the files were put over the config's on the command line (see `settle_classes`)
-    cache_folder: where indexes are kept, None for nowhere
+    cache_folder: where indexes are kept if that folder is there already; None for nowhere
     deep:     open every image too
+    run:      its `log` and `warn` tell what is left out and what is odd; None: nobody is told
     Raises InputError with the faults of all files.
     """
     files = {"train": (dataset.train_info, dataset.train_images),
              "valid": (dataset.valid_info, dataset.valid_images)}
-    indexes, faults = {}, []
+    indexes, faults, warnings = {}, [], []
+    cache_folder = cache_folder if cache_folder and Path(cache_folder).is_dir() else None
     for part in parts:
         info, images = files[part]
         try:
@@ -43,8 +47,10 @@ def open_coco(
             faults += error.faults
             continue
         indexes[part] = index
-        faults += check_coco(info, images, index=index, has_gt=dataset.has_gt,
-                             include_empty=dataset.include_empty, deep=deep)
+        found, odd = examine_coco(info, images, index=index, has_gt=dataset.has_gt,
+                                  include_empty=dataset.include_empty, deep=deep)
+        equal, alike = ambiguous_names(index.categories, index.path)
+        faults, warnings = faults + found, warnings + odd + equal + alike
     if faults:
         raise InputError(first_faults(faults))
 
@@ -53,11 +59,36 @@ def open_coco(
         names, label_map = settle_classes(dataset.class_names, dataset.label_map,
                                           indexes[first].categories, files[first][0], own_data)
         for part in others:
-            faults += unmapped_categories(label_map, indexes[part].categories, files[part][0])
-        if faults:
-            raise InputError(faults)
+            warnings += compare_files(indexes[first], indexes[part],
+                                      (files[first][1], files[part][1]))
         dataset = replace(dataset, class_names=names, label_map=label_map)
+    if run is not None:
+        for index in indexes.values():
+            left = len(index.image_ids) - len(index.items(dataset.has_gt, dataset.include_empty))
+            if left:
+                run.log(f"{index.path}: {left} of {len(index.image_ids)} images have no objects "
+                        "and are left out (dataset.include_empty=True keeps them).")
+        for line in warnings:
+            run.warn(line)
     return dataset, indexes
+
+
+def compare_files(first: CocoIndex, second: CocoIndex, folders: tuple) -> list[str]:
+    """What is odd about a training file and another one together, a line each.
+
+    folders: where their images lie
+    Raises InputError when their categories cannot be joined by name.
+    """
+    faults, warnings = compare_names(first.categories, second.categories,
+                                     (first.path, second.path))
+    if faults:
+        raise InputError(faults)
+    one_folder = Path(folders[0]).resolve() == Path(folders[1]).resolve()
+    same = shared_images(first, second) if one_folder else 0
+    if same:
+        warnings.append(f"{second.path}: {same} of its {len(second.image_ids)} images are in "
+                        f"{first.path}, too; what is trained on should not be validated on")
+    return warnings
 
 
 def share_indexes(run: Any, dataset: Any, indexes: dict[str, CocoIndex] | None) -> dict:

@@ -5,34 +5,61 @@ import json
 from array import array
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from common.errors import InputError
-from data.coco_rle import counts_from_text, rle_box
+from data import coco_records as records
+from data.coco_geometry import mask_areas
+from data.coco_rle import rle_box
 
 KEYS = ("images", "annotations", "categories")
-_MAX_SIDE = 2**31 - 1
+_UNSTATED = float("nan")  # an area that the mask has to give
+ONE_BY_ONE = 5  # more records with the very same fault share a line
 
 
 def parse_coco(path: Path) -> dict[str, Any]:
     """The fields of `CocoIndex` but `path`. Raises InputError when there is no JSON object."""
-    faults: list[str] = []
+    faults = _Faults(path)
     with _no_garbage_collection():
         document = _read_json(path)
-        images, annotations, categories = (_records(document, key, path, faults) for key in KEYS)
-        fields = _image_arrays(images, path, faults)
-        fields |= _category_arrays(categories, path, faults)
+        images, annotations, categories = (_records(document, key, faults) for key in KEYS)
+        fields = _image_arrays(images, faults)
+        fields |= _category_arrays(categories, faults)
         # A malformed image is reported itself; its annotations are not to blame.
-        refused = {_hashable(image.get("id")) for image in images}
+        refused = {_id(image, "id") for image in images}
         refused -= {None, *fields["image_ids"].tolist()}
         if refused:
-            annotations = [a for a in annotations if _hashable(a.get("image_id")) not in refused]
-        fields |= _annotation_arrays(annotations, fields["image_ids"], path, faults)
+            annotations = [a for a in annotations if _id(a, "image_id") not in refused]
+        fields |= _annotation_arrays(annotations, fields["image_ids"], fields["image_hw"], faults)
     fields["missing"] = tuple(key for key in KEYS if key not in document)
-    fields["faults"] = tuple(faults)
+    fields["faults"] = faults.lines()
     return fields
+
+
+class _Faults:
+    """What could not be read, in the file's order; records with the same fault share a line."""
+
+    def __init__(self, path):
+        self._path = path
+        self._names = {}  # what is wrong -> places and names of the records
+
+    def add(self, what, kind="", record=None, position=0):
+        name = "" if record is None else _called(kind, record, position)
+        self._names.setdefault((kind, str(what)), []).append((position, name))
+
+    def lines(self):
+        found = []
+        for (_, what), named in self._names.items():
+            names = [name for _, name in sorted(named)]
+            if len(names) > ONE_BY_ONE:
+                rest = f" and {len(names) - 3} more"
+                found.append(f"{self._path}: {', '.join(names[:3])}{rest}: {what}")
+            else:
+                found += [f"{self._path}: {name}{': ' if name else ''}{what}" for name in names]
+        return tuple(found)
 
 
 @contextmanager
@@ -64,27 +91,27 @@ def _read_json(path):
     return document
 
 
-def _records(document, key, path, faults):
-    records = document.get(key, [])
-    if isinstance(records, list) and all(isinstance(record, dict) for record in records):
-        return records
-    faults.append(f"{path}: '{key}' is not a list of objects; see the COCO format")
+def _records(document, key, faults):
+    found = document.get(key, [])
+    if isinstance(found, list) and all(isinstance(record, dict) for record in found):
+        return found
+    faults.add(f"'{key}' is not a list of objects; see the COCO format")
     return []
 
 
-def _image_arrays(images, path, faults):
+def _image_arrays(images, faults):
     ids, sizes, names = array("q"), array("i"), []
     for i, image in enumerate(images):
         try:
-            image_id = _integer(image, "id")
-            height, width = _integer(image, "height"), _integer(image, "width")
-            name = _text(image, "file_name")
+            image_id = records.whole_number(image, "id")
+            height, width = (records.whole_number(image, key) for key in ("height", "width"))
+            name = records.text(image, "file_name")
         except ValueError as error:
-            faults.append(f"{path}: {_called('image', image, i)}: {error}")
+            faults.add(error, "image", image, i)
             continue
-        if max(height, width) > _MAX_SIDE or min(height, width) <= 0:
-            faults.append(f"{path}: {_called('image', image, i)}: its size {width}x{height} is not "
-                          "possible; correct width and height")
+        if max(height, width) > records.MAX_SIDE_PX or min(height, width) <= 0:
+            faults.add(f"its size {width}x{height} is not possible; correct width and height",
+                       "image", image, i)
             continue
         ids.append(image_id)
         sizes.extend((height, width))
@@ -94,13 +121,14 @@ def _image_arrays(images, path, faults):
             "name_bytes": name_bytes, "name_ends": name_ends}
 
 
-def _category_arrays(categories, path, faults):
+def _category_arrays(categories, faults):
     ids, names = array("q"), []
     for i, category in enumerate(categories):
         try:
-            category_id, name = _integer(category, "id"), _text(category, "name")
+            category_id = records.whole_number(category, "id")
+            name = records.text(category, "name")
         except ValueError as error:
-            faults.append(f"{path}: {_called('category', category, i)}: {error}")
+            faults.add(error, "category", category, i)
             continue
         ids.append(category_id)
         names.append(name)
@@ -109,29 +137,58 @@ def _category_arrays(categories, path, faults):
             "category_ends": category_ends}
 
 
-def _annotation_arrays(annotations, image_ids, path, faults):
+def _annotation_arrays(annotations, image_ids, image_hw, faults):
     rows_of_ids = {image_id: row for row, image_id in enumerate(image_ids.tolist())}
     unknown = len(image_ids)
     # An annotation without a usable image id is reported below, wherever it is sorted to.
-    rows = np.array([rows_of_ids.get(_hashable(a.get("image_id")), unknown) for a in annotations],
+    rows = np.array([rows_of_ids.get(_id(a, "image_id"), unknown) for a in annotations],
                     dtype=np.int64)
-    crowd = np.array([bool(a.get("iscrowd")) for a in annotations], dtype=bool)
+    crowd, unreadable = _crowds(annotations)
     lists = _Lists()
     kept = []
     for i in np.lexsort((crowd, rows)).tolist():  # a stable sort: the file's order within groups
         try:
+            if i in unreadable:
+                raise unreadable[i]
             lists.add(annotations[i])
             kept.append(i)
         except ValueError as error:
-            faults.append(f"{path}: {_called('annotation', annotations[i], i)}: {error}")
+            faults.add(error, "annotation", annotations[i], i)
     kept = np.array(kept, dtype=np.int64)
     mentioned, at = np.unique(rows, return_index=True)
     first_mention = mentioned[np.argsort(at)]
-    return lists.arrays() | {
+    arrays = lists.arrays()
+    return arrays | _areas(arrays, rows[kept], image_hw) | {
         "ann_crowd": crowd[kept],
         "ann_starts": np.searchsorted(rows[kept], np.arange(unknown + 1)),
         "first_mention": first_mention[first_mention < unknown].astype(np.int32),
     }
+
+
+def _crowds(annotations):
+    """(bool [n], {place: ValueError} of those where it cannot be told)."""
+    try:
+        return np.array([records.is_crowd(a) for a in annotations], dtype=bool), {}
+    except ValueError:
+        crowd, unreadable = np.zeros(len(annotations), bool), {}
+    for i, annotation in enumerate(annotations):
+        try:
+            crowd[i] = records.is_crowd(annotation)
+        except ValueError as error:
+            unreadable[i] = error
+    return crowd, unreadable
+
+
+def _areas(arrays, rows, image_hw):
+    """Areas with the masks' where the file states none, and which rows that was."""
+    areas = arrays["ann_areas"]
+    unstated = np.isnan(areas)
+    if unstated.any():
+        # an annotation of an unknown image is a fault of its own
+        hw = np.concatenate([image_hw.reshape(-1, 2), [[1, 1]]])[rows]
+        chosen = np.flatnonzero(unstated)
+        areas[chosen] = mask_areas(SimpleNamespace(**arrays), chosen, hw)
+    return {"ann_areas": areas, "ann_area_stated": ~unstated}
 
 
 class _Lists:
@@ -139,7 +196,7 @@ class _Lists:
 
     def __init__(self):
         self.ids, self.image_ids, self.categories = array("q"), array("q"), array("q")
-        self.ignored = array("b")
+        self.areas, self.ignored = array("f"), array("b")
         self.boxes = array("f")
         self.coordinates, self.polygon_ends = array("f"), array("q")
         self.ann_polygon_ends = array("q")
@@ -147,18 +204,21 @@ class _Lists:
 
     def add(self, annotation):
         """Raises ValueError, before anything is added, when the annotation is malformed."""
-        numbers = [_integer(annotation, key) for key in ("id", "image_id", "category_id")]
+        numbers = [records.whole_number(annotation, key)
+                   for key in ("id", "image_id", "category_id")]
         segmentation = annotation.get("segmentation")
         polygons, counts, hw = [], array("i"), (-1, -1)
         if isinstance(segmentation, dict):
-            counts, hw = _runs(segmentation)
+            counts, hw = records.runs(segmentation)
         else:
-            polygons = _polygons(segmentation)
+            polygons = records.polygons(segmentation, "f")
+        area = records.stated_area(annotation)
         box = _box(annotation, polygons, counts, hw)
         for numbers_of, number in zip((self.ids, self.image_ids, self.categories), numbers,
                                       strict=True):
             numbers_of.append(number)
-        self.ignored.append(_is_ignored(annotation))
+        self.areas.append(_UNSTATED if area is None else area)
+        self.ignored.append(bool(annotation.get("ignore")))
         self.boxes.extend(box)
         for polygon in polygons:
             self.coordinates.extend(polygon)
@@ -173,6 +233,7 @@ class _Lists:
             "ann_ids": _numpy(self.ids),
             "ann_image_ids": _numpy(self.image_ids),
             "ann_categories": _numpy(self.categories),
+            "ann_areas": _numpy(self.areas),
             "ann_ignored": _numpy(self.ignored).astype(bool),
             "boxes": _numpy(self.boxes).reshape(-1, 4),
             "coordinates": _numpy(self.coordinates),
@@ -184,43 +245,9 @@ class _Lists:
         }
 
 
-def _is_ignored(annotation):
-    area = annotation.get("area", 1)
-    return bool(annotation.get("ignore")) or (type(area) in (int, float) and area <= 0)
-
-
-def _polygons(segmentation):
-    if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError("it has no segmentation; give polygons or RLE, or remove it")
-    try:
-        return [array("f", polygon) for polygon in segmentation]
-    except (TypeError, OverflowError):
-        raise ValueError("its segmentation is not a list of polygons [x, y, x, y, ...]; "
-                         "correct or remove it") from None
-
-
-def _runs(segmentation):
-    size, counts = segmentation.get("size"), segmentation.get("counts")
-    if not (isinstance(size, list) and len(size) == 2
-            and all(type(side) is int and 0 < side <= _MAX_SIDE for side in size)):
-        raise ValueError("the size of its RLE is not [height, width]; correct it")
-    try:
-        if isinstance(counts, str):
-            counts = counts_from_text(counts).tolist()
-        return array("i", counts), tuple(size)
-    except (TypeError, OverflowError, ValueError):
-        raise ValueError("the counts of its RLE are no run lengths; "
-                         "encode the mask again") from None
-
-
 def _box(annotation, polygons, counts, hw):
-    if "bbox" in annotation:
-        try:
-            box = array("f", annotation["bbox"])
-        except (TypeError, OverflowError):
-            box = ()
-        if len(box) != 4:
-            raise ValueError("its bbox is not [x, y, width, height] in pixels; correct it")
+    box = records.stated_box(annotation, "f")
+    if box is not None:
         return box
     # differs: the original reports such an object and then mixes up boxes and masks (section 6);
     # here the mask gives the box.
@@ -236,24 +263,6 @@ def _box(annotation, polygons, counts, hw):
     return rle_box(runs, hw[0])
 
 
-def _integer(record, key):
-    value = record.get(key)
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    if type(value) is not int or abs(value) >= 2**63:
-        found = "is missing" if key not in record else f"is {value!r:.40}, not a whole number"
-        raise ValueError(f"'{key}' {found}; correct it")
-    return value
-
-
-def _text(record, key):
-    value = record.get(key)
-    if type(value) is not str or not value:
-        found = "is missing" if key not in record else f"is {value!r:.40}, not a text"
-        raise ValueError(f"'{key}' {found}; correct it")
-    return value
-
-
 def _called(kind, record, position):
     """How a fault names a record: by its id, or by its place in the file."""
     if "id" in record:
@@ -261,8 +270,14 @@ def _called(kind, record, position):
     return f"{kind} number {position} (from 0)"
 
 
-def _hashable(value):
-    return value if isinstance(value, int | float) else None
+def _id(record, key):
+    value = record.get(key)
+    if type(value) is int:
+        return value
+    try:
+        return records.whole_number(record, key)
+    except ValueError:
+        return None
 
 
 def _joined(texts):

@@ -14,7 +14,7 @@ import numpy as np
 from common.errors import SaveError
 from common.files import write_atomically
 
-FORMAT = 2  # raised when the arrays' meaning changes
+FORMAT = 3  # raised when the arrays' meaning changes
 _ALIGN = 64
 
 

@@ -11,8 +11,10 @@ from torch.utils.data import Dataset
 
 from common.errors import InputError
 from data.bad_images import eval_sample, fault_lines, unusable_ids, usable, usable_sample
+from data.classes import join_classes
 from data.coco_index import CocoIndex
 from data.decode import read_image
+from data.image_names import image_path
 from data.loader import SampleKey, sample_rng
 from data.yolact_draws import Geometry
 from data.yolact_pixels import resize_bitmap
@@ -29,12 +31,16 @@ class InstanceDataset(Dataset):
     seed:          of the run; a training sample depends on it and its key only
     bad_images:    "stop" raises InputError for an unreadable image; "skip" takes another one in
                    training and leaves it out in evaluation, and names the file in `skipped`
+    trained:       the index of the training file, whose category ids dataset.label_map has; None:
+                   this one. Categories are joined with it by their names
     include_empty: images without objects are negatives; without it they are never visited, and a
                    sample that augmentation leaves without objects is replaced
 
     A sample is a dict: image float32 [3, S, S]; target float32 [n, 5] (relative xyxy, 0-based
     class, -1 for crowds, which come last); masks uint8 [n, S, S] of 0 and 1; num_crowds;
     image_id; size (h, w) of the image; skipped, a list of fault lines.
+    `category_ids`: int64 [classes], the id of each class in this annotation file; classes that it
+    lacks have negative numbers, which are no category's.
     Raises InputError when the index is faulty, a category has no class, or nothing is to be used.
     """
 
@@ -48,6 +54,7 @@ class InstanceDataset(Dataset):
         seed: int,
         bad_images: str = "stop",
         include_empty: bool = False,
+        trained: CocoIndex | None = None,
     ):
         if index.faults:
             raise InputError(index.faults)
@@ -57,7 +64,11 @@ class InstanceDataset(Dataset):
         self._skip_bad, self._include_empty = bad_images == "skip", include_empty
         self._transform = YolactTransform(cfg, train)
         self._size = cfg.max_size
-        self._labels = _labels(index, cfg.dataset)
+        label_map = _label_map(index, cfg.dataset, trained)
+        self._labels = _labels(index, label_map)
+        ids = {label: category for category, label in label_map.items()}
+        self.category_ids = torch.tensor(
+            [ids.get(label, -label) for label in range(1, len(cfg.dataset.class_names) + 1)])
         self._rows = index.items(cfg.dataset.has_gt, include_empty)
         if not len(self._rows):
             raise InputError(f"{index.path}: it has no images to use")
@@ -128,11 +139,7 @@ class InstanceDataset(Dataset):
 
 def read_indexed(index: CocoIndex, images_dir: Path, row: int) -> np.ndarray:
     """The image of an index's row, uint8 [h, w, 3] BGR. Raises InputError as `read_image`."""
-    name = index.file_name(row)
-    path = images_dir / name
-    # parity: COCO_val2014_000000000042.jpg may lie there as 000000000042.jpg (section 6)
-    if name.startswith("COCO") and not path.is_file():
-        path = images_dir / name.rpartition("_")[2]
+    path = image_path(images_dir, index.file_name(row))
     return read_image(path, tuple(index.image_hw[row].tolist()))
 
 
@@ -184,9 +191,16 @@ def rasterise(polygons: list[np.ndarray], out: np.ndarray) -> None:
     out[top:bottom, left:right] = coco_mask.decode(runs)
 
 
-def _labels(index, dataset):
-    """0-based class of every annotation, int32, -1 for crowds."""
+def _label_map(index, dataset, trained):
+    """{category id of this file: 1-based class}."""
     label_map = dataset.label_map or {i + 1: i + 1 for i in range(len(dataset.class_names))}
+    if trained is None or trained is index or not index.categories:
+        return label_map
+    return join_classes(label_map, trained.categories, index.categories)
+
+
+def _labels(index, label_map):
+    """0-based class of every annotation, int32, -1 for crowds."""
     used, inverse = np.unique(index.ann_categories, return_inverse=True)
     unmapped = [str(category) for category in used.tolist() if category not in label_map]
     if unmapped:

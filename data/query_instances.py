@@ -17,7 +17,7 @@ from data.bad_images import eval_sample, fault_lines, unusable_ids, usable, usab
 from data.coco_index import CocoIndex
 from data.instances import rasterise, read_indexed
 from data.loader import SampleKey, sample_rng
-from data.query_open import category_labels
+from data.query_open import category_labels, left_out
 from data.query_transform import Geometry, draw_geometry
 
 MIN_SIDE_PX = 1  # narrower or lower boxes are no objects
@@ -70,13 +70,8 @@ class QueryInstDataset(Dataset):
 
     def _filtered(self):
         """Image rows that are trained on, in the file's order."""
-        index, keep = self._index, self._cfg.filter_cfg
-        large = index.image_hw.min(1) >= keep.min_size
-        if keep.filter_empty_gt:
-            # parity: any annotation counts, be it a crowd's or one that is dropped later
-            known = np.concatenate([[0], np.cumsum(self._labels >= 0)])
-            large &= known[index.ann_starts[1:]] > known[index.ann_starts[:-1]]
-        return np.flatnonzero(large)
+        empty, small = left_out(self._index, self.labels_of, self._cfg.filter_cfg)
+        return np.flatnonzero(~empty & ~small)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -198,6 +193,9 @@ class QueryInstDataset(Dataset):
             (self._labels[annotations] >= 0)
             & ~index.ann_crowd[annotations]
             & ~index.ann_ignored[annotations]
+            # differs: the original goes by the file's word and leaves out an object of area 0,
+            # whatever its mask; here a mask that has pixels counts
+            & (index.ann_areas[annotations] > 0)
             & (sides >= MIN_SIDE_PX).all(1)
             & (last > first).all(1)
         )

@@ -4,27 +4,32 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.errors import InputError, did_you_mean
-from data.coco_check import check_coco, first_faults
+from data.classes import ambiguous_names, match_names
+from data.coco_check import examine_coco, first_faults
 from data.coco_index import CocoIndex
+from data.coco_open import compare_files
 
 LOADERS = {"train": "train_dataloader", "valid": "val_dataloader"}
 
 
 def open_query_data(
-    datasets: Mapping[str, Any], *, cache_folder: Any = None, deep: bool = False
+    datasets: Mapping[str, Any], *, cache_folder: Any = None, deep: bool = False, run: Any = None
 ) -> tuple[tuple[str, ...], dict[str, CocoIndex]]:
     """(class names in order, {part: index}), all checked.
 
     datasets: {"train": dataset section, "valid": dataset section}, or one of them; a section has
               info_path, images_path, filter_cfg, metainfo
     cache_folder: where indexes are kept, None for nowhere; deep: open every image too
+    run: its `log` and `warn` tell what is left out and what is odd; None: nobody is told
 
     The classes are those of the first part: the categories in the order of its file, of which
     metainfo.classes, when it names any, keeps some. Categories of the other part go by their names.
     Raises InputError with the faults of all files.
     """
-    indexes, faults = {}, []
+    indexes, faults, warnings = {}, [], []
     for part, dataset in datasets.items():
         loader = f"{LOADERS[part]}.dataset"
         if not Path(dataset.info_path).is_file():
@@ -41,19 +46,51 @@ def open_query_data(
                 continue
             indexes[part] = index
             include_empty = part == "valid" or not dataset.filter_cfg.filter_empty_gt
-            faults += check_coco(dataset.info_path, dataset.images_path, index=index,
-                                 include_empty=include_empty, deep=deep)
+            found, odd = examine_coco(dataset.info_path, dataset.images_path, index=index,
+                                      include_empty=include_empty, deep=deep)
+            _, alike = ambiguous_names(index.categories, index.path)
+            faults, warnings = faults + found, warnings + odd + alike
     if faults:
         raise InputError(first_faults(faults))
     first, *others = datasets
     names = class_names(indexes[first], datasets[first].metainfo.classes)
     for part in others:
-        strange = [] if datasets[first].metainfo.classes else [
-            name for name in indexes[part].categories.values() if name not in names]
-        if strange:
-            raise InputError(f"{indexes[part].path}: categories {', '.join(strange)} are not among "
-                             f"the classes trained on; both files must list the same categories")
+        if not datasets[first].metainfo.classes:
+            warnings += compare_files(indexes[first], indexes[part],
+                                      (datasets[first].images_path, datasets[part].images_path))
+    if run is not None:
+        if "train" in indexes:
+            _tell_left_out(run, indexes["train"], names, datasets["train"].filter_cfg)
+        for line in warnings:
+            run.warn(line)
     return names, indexes
+
+
+def _tell_left_out(run, index, names, keep):
+    """How many training images are not used, and by which key."""
+    empty, small = left_out(index, category_labels(index, names), keep)
+    loader = "train_dataloader.dataset.filter_cfg"
+    for which, what, key in (
+            (empty, "have no objects", f"{loader}.filter_empty_gt=False"),
+            (small, f"are less than {keep.min_size} px wide or high", f"{loader}.min_size=1")):
+        number = int(which.sum())
+        if number:
+            run.log(f"{index.path}: {number} of {len(which)} images {what} and are left out "
+                    f"({key} keeps them).")
+
+
+def left_out(index: CocoIndex, labels: Mapping[int, int], keep: Any) -> tuple[Any, Any]:
+    """(images that filter_cfg drops as empty, as too small), bool [N] each.
+
+    labels: {category id: class} of the known categories; keep: a filter_cfg
+    """
+    small = index.image_hw.min(1) < keep.min_size
+    if not keep.filter_empty_gt:
+        return np.zeros(len(small), bool), small
+    # parity: any annotation counts, be it a crowd's or one that is dropped later
+    known = np.isin(index.ann_categories, list(labels))
+    before = np.concatenate([[0], np.cumsum(known)])
+    return before[index.ann_starts[1:]] == before[index.ann_starts[:-1]], small
 
 
 def class_names(index: CocoIndex, wanted: Iterable[str] = ()) -> tuple[str, ...]:
@@ -65,10 +102,9 @@ def class_names(index: CocoIndex, wanted: Iterable[str] = ()) -> tuple[str, ...]
     if not names:
         raise InputError(f"{index.path}: no categories, so there is nothing to detect. Add the "
                          "'categories' list of the COCO format.")
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    twice, _ = ambiguous_names(index.categories, index.path)
     if twice:
-        raise InputError(f"{index.path}: categories with equal names: {', '.join(twice)}; "
-                         "names must differ")
+        raise InputError(twice)
     # differs: in the original a class that the file lacks makes an unused output, silently
     faults = [f"{index.path}: no category named {name}, which metainfo.classes asks for."
               f"{did_you_mean(name, names)}" for name in wanted if name not in names]
@@ -81,4 +117,6 @@ def class_names(index: CocoIndex, wanted: Iterable[str] = ()) -> tuple[str, ...]
 def category_labels(index: CocoIndex, names: Iterable[str]) -> dict[int, int]:
     """{category id of the file: 0-based class} for the categories with these names."""
     labels = {name: label for label, name in enumerate(names)}
-    return {category: labels[name] for category, name in index.categories.items() if name in labels}
+    same = match_names(index.categories.values(), labels)
+    return {category: labels[same[name]] for category, name in index.categories.items()
+            if name in same}

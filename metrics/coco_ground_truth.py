@@ -1,12 +1,17 @@
-"""The objects of a COCO file, in the form in which both ways of counting read them."""
+"""The objects of a COCO file, in the form in which both ways of counting read them.
+
+Records are read by data.coco_records, as those that are trained on are.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pycocotools import mask as rle_codec
 
 from common.errors import InputError
+from data import coco_records as records
 
 
 class GroundTruth:
@@ -22,56 +27,67 @@ class GroundTruth:
                   `segmentation`.
     category_ids: sorted; those that objects use when the source lists none.
 
-    Raises InputError for a file that cannot be read and for objects without a shape, all in one.
+    Raises InputError for a file that cannot be read and for what is wrong in its records, all in
+    one.
     """
 
     def __init__(self, source: str | Path | Mapping | object, iou_types: Iterable[str]):
         name, dataset = _dataset(source)
-        images = dataset["images"]
-        self.sizes = {
-            image["id"]: (image["height"], image["width"]) if "height" in image else None
-            for image in images
-        }
-        self.objects = {image["id"]: [] for image in images}
-        faults = []
+        self._name, self._faults = name, []
+        self.sizes = {}
+        for number, image in enumerate(dataset["images"]):
+            with self._blamed("image", image, number):
+                self.sizes[records.whole_number(image, "id")] = _size(image)
+        self.objects = {image_id: [] for image_id in self.sizes}
         # differs: pycocotools takes an object with id 0 for "no match"; ours are numbered from 1,
         # whatever the source says, and ids given twice do no harm either.
         for number, source_object in enumerate(dataset.get("annotations", ()), start=1):
-            if source_object["image_id"] not in self.objects:
-                continue  # as pycocotools: it asks for the objects of the images it knows
-            if "segm" in iou_types and not source_object.get("segmentation"):
-                faults.append(f"{name}: annotation {source_object.get('id')} has no segmentation; "
-                              "add it, or score boxes only")
-            elif not source_object.get("segmentation") and not source_object.get("bbox"):
-                faults.append(f"{name}: annotation {source_object.get('id')} has no bbox")
-            else:
-                found = self._object(number, source_object, "segm" in iou_types)
-                self.objects[found["image_id"]].append(found)
-        if faults:
-            raise InputError(faults)
-        listed = {category["id"] for category in dataset.get("categories", ())}
+            with self._blamed("annotation", source_object, number - 1):
+                image_id = records.whole_number(source_object, "image_id")
+                if image_id in self.objects:  # else as pycocotools, which asks by image
+                    found = self._object(number, image_id, source_object, "segm" in iou_types)
+                    self.objects[image_id].append(found)
+        listed = set()
+        for number, category in enumerate(dataset.get("categories", ())):
+            with self._blamed("category", category, number):
+                listed.add(records.whole_number(category, "id"))
+        if self._faults:
+            raise InputError(self._faults)
         used = {found["category_id"] for group in self.objects.values() for found in group}
         self.category_ids = sorted(listed or used)
 
-    def _object(self, number, source, keep_segmentation):
+    @contextmanager
+    def _blamed(self, kind, record, place):
+        """What is wrong in the block becomes a fault of the record."""
+        try:
+            yield
+        except ValueError as error:
+            called = record.get("id", f"number {place} (from 0)")
+            self._faults.append(f"{self._name}: {kind} {called}: {error}")
+
+    def _object(self, number, image_id, source, keep_segmentation):
+        segmentation = source.get("segmentation")
+        if not segmentation:
+            if keep_segmentation:
+                raise ValueError("it has no segmentation; add it, or score boxes only")
+            if records.stated_box(source) is None:
+                raise ValueError("it has no bbox; add it")
         found = {
             "id": number,
-            "image_id": source["image_id"],
-            "category_id": source["category_id"],
-            "iscrowd": int(source.get("iscrowd", 0)),
+            "image_id": image_id,
+            "category_id": records.whole_number(source, "category_id"),
+            "iscrowd": int(records.is_crowd(source)),
         }
-        if source.get("segmentation"):
-            found["segmentation"] = source["segmentation"]
-        if source.get("bbox"):
-            found["bbox"] = [float(x) for x in source["bbox"]]
-        else:
-            found["bbox"] = rle_codec.toBbox(self.to_rle(found)).tolist()
-        if "area" in source:
-            found["area"] = float(source["area"])
-        elif "segmentation" in found:
-            found["area"] = float(rle_codec.area(self.to_rle(found)))
-        else:
-            found["area"] = found["bbox"][2] * found["bbox"][3]
+        if isinstance(segmentation, Mapping):
+            found["segmentation"] = _readable_rle(segmentation)
+        elif segmentation:
+            found["segmentation"] = [each.tolist() for each in records.polygons(segmentation)]
+        box = records.stated_box(source)
+        found["bbox"] = (rle_codec.toBbox(self.to_rle(found)) if box is None else box).tolist()
+        area = records.stated_area(source)
+        if area is None and "segmentation" in found and self.sizes[image_id]:
+            area = float(rle_codec.area(self.to_rle(found)))
+        found["area"] = found["bbox"][2] * found["bbox"][3] if area is None else area
         if not keep_segmentation:
             found.pop("segmentation", None)
         return found
@@ -96,6 +112,20 @@ class GroundTruth:
             for one in found:
                 self.to_rle(one)
         return [dict(one) for one in found]
+
+
+def _size(image):
+    if image.get("height") is None or image.get("width") is None:
+        return None
+    return records.whole_number(image, "height"), records.whole_number(image, "width")
+
+
+def _readable_rle(segmentation):
+    """An RLE as pycocotools wants it; the compressed form is taken as it is."""
+    if not isinstance(segmentation.get("counts"), list):
+        return segmentation
+    counts, size = records.runs(segmentation)
+    return {"size": list(size), "counts": counts.tolist()}
 
 
 def _dataset(source):

@@ -13,7 +13,7 @@ from common.config import InputError
 from models.yolact.backbones import build_backbone
 from models.yolact.config_checks import priors_per_cell
 from models.yolact.detect import detect
-from models.yolact.priors import make_priors
+from models.yolact.priors import make_priors, unmatched
 from models.yolact.recipes import check_class_count, load_yolact_config
 from models.yolact.weights import init_weights, load_backbone
 
@@ -37,6 +37,18 @@ def build_yolact(cfg):
         raise InputError(f"config {cfg.name} has no backbone; build yolact_base or one like it")
     check_class_count(cfg)
     return Yolact(cfg)
+
+
+@torch.no_grad()
+def objects_without_prior(cfg, boxes):
+    """Which objects no prior of a config's network matches well enough to be positive, bool [n].
+
+    boxes: [n, 4] x1 y1 x2 y2 relative. Each of these objects is still learnt by one prior.
+    """
+    net = build_yolact(cfg).eval()
+    images = torch.zeros(1, 3, net.cfg.max_size, net.cfg.max_size)
+    priors = net.forward_heads(images)["priors"]  # only a pass tells the levels' sizes
+    return unmatched(boxes, priors, net.cfg.positive_iou_threshold)
 
 
 class Yolact(nn.Module):

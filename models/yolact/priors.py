@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from common.boxes import center_to_corner, pairwise_iou
+
 
 def make_priors(cfg, level_sizes, device=None):
     """Priors of all levels, finest first.
@@ -44,3 +46,13 @@ def _prior_shapes(cfg, level, height, width):
                 # parity: "square" keeps the width, so three ratios give three sizes (section 5)
                 shapes.append((w, w if backbone.use_square_anchors else h))
     return shapes
+
+
+def unmatched(boxes, priors, threshold):
+    """Which objects no prior matches: bool [n], best IoU with a prior below `threshold`.
+
+    boxes: [n, 4] x1 y1 x2 y2 relative; priors: [P, 4] cx cy w h relative
+    """
+    corners = center_to_corner(priors)
+    parts = [pairwise_iou(part, corners).amax(1) < threshold for part in boxes.split(64)]
+    return torch.cat(parts) if parts else boxes.new_zeros(0, dtype=torch.bool)

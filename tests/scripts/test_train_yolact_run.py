@@ -2,10 +2,12 @@
 
 import json
 
+import cv2
 import pytest
 import torch
 import yaml
 
+from data.scenes import CLASSES
 from models.yolact import build_yolact
 
 FILES = {"cache", "config.yaml", "curves.png", "env.json", "log.txt", "metrics.jsonl",
@@ -64,12 +66,42 @@ def test_dry_run_writes_nothing(train):
     assert not run.out.exists()
 
 
-def test_check_data_of_good_data(train):
+def test_check_data_of_good_data(train, scenes):
     run = train("--check-data")
     assert run.status == 0, run.err_text
-    assert "instances_train.json" in run.text
-    assert "no fault found" in run.text
-    assert not run.out.exists()
+    lines = run.text.splitlines()
+    assert lines[-1] == f"{scenes.train_info}, {scenes.valid_info}: no fault found."
+    assert "16 images, 0 of them without objects" in run.text
+    assert run.text.count("priors: ") == 2
+    classes = run.text[run.text.index("objects of class"):].splitlines()
+    counted = [line.split() for line in classes[1:1 + len(CLASSES)]]
+    assert sorted(name for name, *_ in counted) == sorted(CLASSES)
+    for column, info in ((1, scenes.train_info), (2, scenes.valid_info)):
+        objects = [a for a in json.loads(info.read_text())["annotations"] if not a["iscrowd"]]
+        assert sum(int(line[column]) for line in counted) == len(objects)
+    assert [path.name for path in run.logs.iterdir()] == ["check.png"]
+    assert str(run.logs / "check.png") in lines[-2]
+    assert cv2.imread(str(run.logs / "check.png")).shape[1] > 3 * 320
+
+
+def test_files_are_joined_by_the_names_of_classes(train, scenes, tmp_path):
+    """The objects validated on are of the same classes as under the training file's ids."""
+    coco = json.loads(scenes.valid_info.read_text())
+    ids = {one["id"]: 7 - one["id"] for one in coco["categories"]}
+    for one in coco["categories"]:
+        one["id"] = ids[one["id"]]
+    for one in coco["annotations"]:
+        one["category_id"] = ids[one["category_id"]]
+    other = tmp_path / "renumbered.json"
+    other.write_text(json.dumps(coco))
+    plain = train("--max-iters 1 --validation_epoch 1", out="a")
+    joined = train("--max-iters 1 --validation_epoch 1", "--cfg-options",
+                   f"dataset.valid_info={other}", out="b")
+    assert joined.status == 0, joined.err_text
+    assert "6 of its 6 categories have other ids" in joined.err_text
+    assert len(joined.evals) == 1
+    pictures = [(run.logs / "predictions.png").read_bytes() for run in (plain, joined)]
+    assert pictures[0] == pictures[1]
 
 
 def test_batch_size_scales_the_schedule(train):

@@ -7,6 +7,7 @@ import pytest
 from coco_maker import annotation, crowd, document, write
 
 from data import CocoIndex, check_coco, first_faults
+from data.coco_check import examine_coco
 
 HW = (60, 80)
 
@@ -62,7 +63,7 @@ def test_one_line_for_one_fault(tmp_path, changed, fault):
 @pytest.mark.parametrize("box", [
     [-0.5, -1, 20, 20], [60, 40, 21.5, 21], [5, 5, 1.03, 0.0], [0, 0, 80, 60]])
 def test_slips_as_in_coco_are_tolerated(tmp_path, box):
-    assert faults_of(tmp_path, document([annotation(1, 1, bbox=box)])) == []
+    assert faults_of(tmp_path, document([annotation(1, 1, box=box)])) == []
 
 
 def test_all_faults_in_one_report(tmp_path):
@@ -155,3 +156,103 @@ def test_long_reports_are_cut():
     lines = [str(i) for i in range(60)]
     assert first_faults(lines[:50]) == lines[:50]
     assert first_faults(lines) == [*lines[:50], "... and 10 more"]
+
+
+def doubts_of(tmp_path, content):
+    return examine_coco(*write(tmp_path, content))
+
+
+def many(number=8, **changes):
+    """Annotations that differ, with equal changes."""
+    return [annotation(i, i % 3 + 1, box=(5 + 2 * i, 8, 20, 18), **changes)
+            for i in range(1, number + 1)]
+
+
+@pytest.mark.parametrize("segmentation, remedy", [
+    ([1, 2, 3, 4, 5, 6], "must stand in a list of its own: write [[x, y, ...]]"),
+    ([[[1, 2], [3, 4], [5, 6]]], "lists of points"),
+    ([[1, 2], [3, 4], [5, 6]], "a list of points [x, y]"),
+])
+def test_the_same_fault_of_many_is_one_line(tmp_path, segmentation, remedy):
+    found, = faults_of(tmp_path, document(many(segmentation=segmentation)))
+    assert "annotation 1, annotation 2, annotation 3 and 5 more: its" in found
+    assert remedy in found
+
+
+@pytest.mark.parametrize("moved_px, fault", [
+    (200, "lies outside its image (80x60): it spans x 210.0 to 230.0"),
+    (60, "reaches far out of its image (80x60): it spans x 70.0 to 90.0"),
+])
+def test_polygons_outside_the_image(tmp_path, moved_px, fault):
+    x = 10 + moved_px
+    polygon = [x, 10, x + 20, 10, x + 20, 30, x, 30]
+    own = annotation(7, 1, segmentation=[polygon, [10, 10, 30, 10, 30, 30]])
+    box = [10, 10, min(x + 20, 80) - 10, 20]
+    found, = faults_of(tmp_path, document([annotation(1, 2), own | {"bbox": box}]))
+    assert "annotation 7: a polygon of its segmentation" in found
+    assert fault in found
+
+
+def test_polygons_a_little_outside_are_cut_off_and_said(tmp_path):
+    content = document([annotation(1, 1, bbox=[60, 10, 20, 20],
+                                   segmentation=[[60, 10, 83, 10, 83, 30, 60, 30]])])
+    faults, doubts = doubts_of(tmp_path, content)
+    assert faults == []
+    assert ["1 of 1 annotations have polygons that reach a little out" in line
+            for line in doubts] == [True]
+
+
+def test_backslashes_and_windows_paths(tmp_path):
+    content = document(many(3))
+    info, images = write(tmp_path, content)
+    (images / "deep").mkdir()
+    for i in (1, 2):
+        (images / f"{i}.png").rename(images / "deep" / f"{i}.png")
+    content["images"][0]["file_name"] = "deep\\1.png"
+    content["images"][1]["file_name"] = "deep\\none.png"
+    content["images"][2]["file_name"] = "C:\\photos\\3.png"
+    info.write_text(json.dumps(content))
+    found = check_coco(info, images)
+    assert len(found) == 2
+    assert "deep/none.png: no such image (id 2" in found[0]
+    assert "image 3: file_name is the absolute path C:\\photos\\3.png; write it" in found[1]
+
+
+def test_a_file_that_is_named_with_a_backslash_comes_first(tmp_path):
+    content = document([annotation(1, 1)], num_images=1)
+    content["images"][0]["file_name"] = "a\\1.png"
+    info, images = write(tmp_path, content)  # on Linux that is a name like any other
+    assert check_coco(info, images, deep=True) == []
+
+
+@pytest.mark.parametrize("annotations, line", [
+    ([annotation(1, 1), annotation(2, 1), annotation(3, 2)],
+     "1 of 3 annotations repeat another one of the same image: same category, box and mask "
+     "(annotation 2)"),
+    ([annotation(1, 1), crowd(2, 1, HW, (5, 6, 7, 8))], "1 of 2 annotations are crowds"),
+    ([annotation(1, 1), annotation(2, 2, area=0, segmentation={"size": [60, 80],
+                                                               "counts": [4800]})],
+     "1 of 2 annotations have an empty mask (annotation 2)"),
+    ([annotation(1, 1), annotation(2, 2, box=(5, 5, 1.03, 0))],
+     "1 of 2 annotations have a bbox of no width or height"),
+])
+def test_legal_but_odd_is_one_line(tmp_path, annotations, line):
+    faults, doubts = doubts_of(tmp_path, document(annotations))
+    assert faults == []
+    assert any(line in doubt for doubt in doubts), doubts
+
+
+def test_an_image_file_named_twice_is_said(tmp_path):
+    content = document(many(3))
+    info, images = write(tmp_path, content)
+    content["images"][1]["file_name"] = "1.png"
+    info.write_text(json.dumps(content))
+    assert examine_coco(info, images) == (
+        [], [f"{info}: 1 of 3 images have the file_name of another one (1.png)"])
+
+
+def test_real_coco_has_nothing_odd(datasets):
+    folder = datasets("coco_small")
+    for split in ("train", "val"):
+        info = folder / "annotations" / f"instances_{split}.json"
+        assert examine_coco(info, folder / "images") == ([], [])

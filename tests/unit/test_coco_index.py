@@ -117,7 +117,7 @@ def test_malformed_annotation_is_left_out_and_named(tmp_path, change, fault):
 
 @pytest.mark.parametrize("change, fault", [
     ({"width": 0}, "its size 0x60 is not possible"),
-    ({"height": "60"}, "'height' is '60', not a whole number"),
+    ({"height": "60 px"}, "'height' is '60 px', not a whole number"),
     ({"file_name": 5}, "'file_name' is 5, not a text"),
 ])
 def test_malformed_image_is_left_out_and_named(tmp_path, change, fault):
@@ -146,6 +146,46 @@ def test_cache_gives_the_same_index(tmp_path):
     assert same(fresh, cached)
     assert isinstance(cached.boxes.base.base, np.memmap)
     assert stored.stat().st_mtime_ns == before
+
+
+def test_fingerprint_is_of_what_is_trained_on(tmp_path):
+    def fingerprint(change=lambda content: None, cache=None):
+        content = document([annotation(1, 1), crowd(2, 3, HW, (5, 6, 7, 8)), annotation(3, 3, 2)])
+        change(content)
+        info, _ = write(tmp_path, content)
+        return CocoIndex.from_file(info, cache).fingerprint
+
+    plain = fingerprint()
+    assert len(plain) == 16
+    assert int(plain, 16)
+    assert fingerprint(cache=tmp_path / "cache") == plain  # parsed
+    assert fingerprint(cache=tmp_path / "cache") == plain  # mapped
+    same = [lambda c: c["annotations"][0].update(id=77), lambda c: c.update(info={"year": 2017})]
+    assert [fingerprint(change) for change in same] == [plain] * 2
+    others = [
+        lambda c: c["annotations"][0].update(bbox=[10, 10, 20, 21]),
+        lambda c: c["annotations"][0].update(category_id=2),
+        lambda c: c["annotations"][0].update(iscrowd=1),
+        lambda c: c["annotations"][0]["segmentation"][0].__setitem__(0, 11),
+        lambda c: c["annotations"].pop(),
+        lambda c: c["annotations"].reverse(),
+        lambda c: c["annotations"][1]["segmentation"]["counts"].__setitem__(slice(0, 1), [1, 1]),
+        lambda c: c["images"][1].update(height=61),
+        lambda c: c["images"][1].update(file_name="another.png"),
+        lambda c: c["categories"][0].update(name="renamed"),
+    ]
+    found = [fingerprint(change) for change in others]
+    assert len({plain, *found}) == len(others) + 1
+
+
+def test_cache_of_an_older_form_is_not_taken(tmp_path, monkeypatch):
+    info, _ = write(tmp_path, document([annotation(1, 1)]))
+    monkeypatch.setattr("data.index_cache.FORMAT", 2)  # before areas were kept
+    CocoIndex.from_file(info, tmp_path / "cache")
+    old, = (tmp_path / "cache").iterdir()
+    monkeypatch.undo()
+    assert CocoIndex.from_file(info, tmp_path / "cache").ann_areas.tolist() == [400]
+    assert not old.exists()
 
 
 def test_stale_cache_is_replaced(tmp_path):

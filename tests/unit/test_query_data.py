@@ -158,7 +158,7 @@ def test_what_is_no_object(tmp_path):
         annotation(1, 1),
         annotation(2, 1, box=(5, 5, 0.5, 10)),  # narrower than a pixel
         annotation(3, 1, ignore=1),
-        annotation(4, 1, area=0),
+        annotation(4, 1, area=0, segmentation={"size": [60, 80], "counts": [4800]}),
         crowd(5, 1, (60, 80), (10, 10, 20, 20)),
         annotation(6, 1, box=(80.5, 10, 1.2, 10)),  # beside the image
         annotation(7, 1, 2),
@@ -166,6 +166,54 @@ def test_what_is_no_object(tmp_path):
     dataset = make(tmp_path, document(annotations))
     assert sample_of(dataset)["boxes"].tolist() == [[10, 10, 30, 30]] * 2
     assert sample_of(dataset)["labels"].tolist() == [0, 1]
+
+
+def test_area_0_empties_nothing(tmp_path):
+    annotations = [annotation(1, 1, area=0), annotation(2, 1, 2, area=""),
+                   annotation(3, 1, area=None), annotation(4, 1, area=-400)]
+    assert len(sample_of(make(tmp_path, document(annotations)))["boxes"]) == 4
+
+
+class Lines:
+    """A run that keeps what is told."""
+
+    def __init__(self):
+        self.logged, self.warned = [], []
+        self.log, self.warn = self.logged.append, self.warned.append
+
+
+def test_images_left_out_are_counted(tmp_path):
+    content = document([annotation(1, 1)], num_images=5)
+    content["images"][4]["width"] = 31
+    write(tmp_path, content)
+    section, run = dataset_section(tmp_path), Lines()
+    data.open_query_data({"train": section, "valid": section}, run=run)
+    key = "train_dataloader.dataset.filter_cfg"
+    assert run.logged == [
+        f"{section.info_path}: 4 of 5 images have no objects and are left out "
+        f"({key}.filter_empty_gt=False keeps them).",
+        f"{section.info_path}: 1 of 5 images are less than 32 px wide or high and are left out "
+        f"({key}.min_size=1 keeps them)."]
+
+
+def test_files_are_joined_by_name(tmp_path):
+    sections = {}
+    for part, names in (("train", ("cat", "dog", "cow")), ("valid", ("Dog", "cat"))):
+        (tmp_path / part).mkdir()
+        content = document([annotation(1, 1, 1), annotation(2, 2, 2)])
+        content["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
+        write(tmp_path / part, content)
+        sections[part] = dataset_section(tmp_path / part)
+    run = Lines()
+    names, indexes = data.open_query_data(sections, run=run)
+    valid = data.QueryInstDataset(indexes["valid"], sections["valid"], names, train=False,
+                                  divisor=32)
+    assert names == ("cat", "dog", "cow")
+    assert valid.category_ids.tolist() == [2, 1, -1]
+    for part in ("no category cow", "2 of its 2 categories have other ids",
+                 "differ from those"):
+        assert sum(part in line for line in run.warned) == 1, (part, run.warned)
+    assert len(run.warned) == 3  # images of the same name in another folder are others
 
 
 def test_which_images_are_trained_on(tmp_path):

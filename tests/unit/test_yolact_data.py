@@ -23,6 +23,7 @@ from data import (
 from data.instances import rasterise
 from data.yolact_draws import Geometry, Photometric, draw_geometry, whole_image
 from data.yolact_pixels import MEANS, STDS, Normalisation, render, resize_bitmap
+from metrics import CocoEvaluator
 
 HW = (60, 80)
 # Values are up to about 5; a step of HSV to BGR costs about 4e-4 of 255, 7e-6 of a deviation.
@@ -434,3 +435,64 @@ def test_real_photos(datasets):
                                          height, width)
             area = coco_mask.area(coco_mask.merge(runs)) / (height * width) * 200**2
             assert abs(float(mask.sum()) - area) <= 0.1 * area + 12
+
+
+def test_a_second_file_is_joined_by_names(tmp_path):
+    """The class of an object and the id that is reported for it, under other ids."""
+    paths = {}
+    for part, names in (("train", ("a", "b")), ("valid", ("b", "a"))):
+        (tmp_path / part).mkdir()
+        content = document([annotation(1, 1, 1), annotation(2, 1, 2, box=(40, 10, 20, 20))])
+        content["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
+        paths[part] = write(tmp_path / part, content)
+    trained, index = (CocoIndex.from_file(info) for info, _ in paths.values())
+    cfg = config(label_map={1: 1, 2: 2})
+    dataset = InstanceDataset(index, paths["valid"][1], cfg, train=False, seed=0, trained=trained)
+    assert dataset[0]["target"][:, 4].tolist() == [1, 0]
+    assert dataset.category_ids.tolist() == [2, 1]
+    own = InstanceDataset(trained, paths["train"][1], cfg, train=False, seed=0, trained=trained)
+    assert own[0]["target"][:, 4].tolist() == [0, 1]
+    assert own.category_ids.tolist() == [1, 2]
+
+
+def test_what_is_there_scores_100_under_other_ids(tmp_path):
+    """Boxes and classes of the samples, reported by their category ids, against the file itself."""
+    paths = {}
+    for part, names in (("train", ("a", "b")), ("valid", ("b", "a"))):
+        (tmp_path / part).mkdir()
+        content = document([annotation(i, 1 + i % 3, 1 + i % 2, box=(5 + 4 * i, 10, 20, 30),
+                                       iscrowd="0", area="") for i in range(8)])
+        content["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
+        paths[part] = write(tmp_path / part, content)
+    trained, index = (CocoIndex.from_file(info) for info, _ in paths.values())
+    dataset = InstanceDataset(index, paths["valid"][1], config(label_map={1: 1, 2: 2}),
+                              train=False, seed=0, trained=trained)
+    evaluator = CocoEvaluator(paths["valid"][0], iou_types=("bbox",))
+    for sample in (dataset[i] for i in range(len(dataset))):
+        classes = sample["target"][:, 4].long()
+        evaluator.update({sample["image_id"]: {
+            "boxes": sample["target"][:, :4] * torch.tensor([80, 60, 80, 60]),
+            "scores": torch.ones(len(classes)), "labels": dataset.category_ids[classes]}})
+    assert evaluator.compute()["box/all"] == pytest.approx(100)
+
+
+def test_a_class_that_the_second_file_lacks_has_no_category_id(tmp_path):
+    paths = {}
+    for part, categories in (("train", (1, 2)), ("valid", (2,))):
+        (tmp_path / part).mkdir()
+        paths[part] = write(tmp_path / part, document([annotation(1, 1, 2)], categories=categories))
+    trained, index = (CocoIndex.from_file(info) for info, _ in paths.values())
+    dataset = InstanceDataset(index, paths["valid"][1], config(label_map={1: 1, 2: 2}),
+                              train=False, seed=0, trained=trained)
+    assert dataset.category_ids.tolist() == [-1, 2]
+
+
+def test_names_with_backslashes_are_read(tmp_path):
+    content = document([annotation(1, 1)], num_images=1)
+    info, images = write(tmp_path, content)
+    (images / "deep").mkdir()
+    (images / "1.png").rename(images / "deep" / "1.png")
+    content["images"][0]["file_name"] = "deep\\1.png"
+    info.write_text(json.dumps(content))
+    dataset = InstanceDataset(CocoIndex.from_file(info), images, config(), train=False, seed=0)
+    assert dataset[0]["size"] == HW

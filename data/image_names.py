@@ -1,0 +1,62 @@
+"""Where the image of an annotation file's `file_name` lies: older spellings are understood."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+
+def slashed(name: str) -> str:
+    """The name with / for Windows' \\."""
+    return name.replace("\\", "/")
+
+
+def is_absolute(name: str) -> bool:
+    """Whether it is a path from a root, of Unix or of Windows."""
+    return PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).drive)
+
+
+def spellings(name: str) -> Iterator[str]:
+    """Names under which the file may lie, the likeliest first."""
+    yield name
+    # differs: the original always shortens; here a file of the full name comes first
+    # parity: COCO_val2014_000000000042.jpg may lie there as 000000000042.jpg (section 6)
+    if name.startswith("COCO"):
+        yield name.rpartition("_")[2]
+    if "\\" in name:
+        yield slashed(name)
+
+
+def find_names(index: Any, images_dir: Path, rows: np.ndarray) -> list[str | None]:
+    """For each image row of an index the name of its file in `images_dir`; None: not there.
+
+    Each folder is listed once instead of asking for every file. A missing folder has no files.
+    """
+    is_there = _listing(images_dir)
+    return [next((name for name in spellings(index.file_name(row)) if is_there(name)), None)
+            for row in rows.tolist()]
+
+
+def image_path(images_dir: Path, name: str) -> Path:
+    """The file of an image; that of the name as it is where there is none."""
+    if not name.startswith("COCO") and "\\" not in name:
+        return images_dir / name  # asks the disk for nothing
+    paths = [images_dir / each for each in spellings(name)]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _listing(images_dir: Path) -> Callable[[str], bool]:
+    listed: dict[str, set[str]] = {}
+
+    def is_there(name):
+        folder, _, base = name.rpartition("/")
+        if folder not in listed:
+            try:
+                listed[folder] = set(os.listdir(images_dir / folder))
+            except OSError:
+                listed[folder] = set()
+        return base in listed[folder]
+
+    return is_there
