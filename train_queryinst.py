@@ -271,6 +271,8 @@ def load_start(job):
     wanted = flags.resume
     if not flags.trains and wanted is None:
         wanted = str(job.best.newest() or "latest")
+    if flags.trains and not flags.dry_run:
+        run.claim(job.folder / ".lock", job.series.folder / ".lock")
     found = find_single(wanted, job.folder, job.series.folder, run.warn, load_any_checkpoint)
     if found:
         path, saved = found

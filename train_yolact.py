@@ -282,6 +282,8 @@ def load_start(job):
     if flags.eval_only or flags.export:
         return load_trained(job, *find_trained(flags.save_folder, name, flags.resume,
                                                job.checkpoints.best_path, run.warn))
+    if not flags.dry_run:
+        run.claim(job.folder / ".lock", Path(flags.save_folder) / f".{name}.lock")
     found = find_start(flags.save_folder, name, flags.resume, run.warn)
     if found is None:
         if flags.resume:
