@@ -55,7 +55,8 @@ class RunLocks:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._held[file] = self._acquire(file, time.monotonic() + wait_s)
         except OSError as error:
-            raise SaveError(f"{file}: could not be written: {error.strerror or error}") from error
+            reason = error.strerror or error
+            raise SaveError(f"{file.parent}: could not be written: {reason}") from error
         remove_leftovers(file.parent, file.name.removesuffix("lock").strip("."))
 
     def release(self) -> None:
