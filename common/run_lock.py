@@ -41,10 +41,11 @@ class RunLocks:
         self._warn = warn
         self._held: dict[Path, int] = {}  # file descriptors
 
-    def take(self, file: Path, wait_s: float = WAIT_S) -> None:
+    def take(self, file: Path, wait_s: float | None = None) -> None:
         """Hold the lock file `file`; makes its folder. Half-written files of dead runs go.
 
-        file: `.lock` in a folder, or `.NAME.lock` for the files NAME_* in it
+        file:   `.lock` in a folder, or `.NAME.lock` for the files NAME_* in it
+        wait_s: how long to wait for another process to let go of it; None: WAIT_S
         Raises InputError naming folder and process when another training holds it, SaveError when
         the file cannot be written.
         """
@@ -53,7 +54,8 @@ class RunLocks:
             return
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._held[file] = self._acquire(file, time.monotonic() + wait_s)
+            deadline = time.monotonic() + (WAIT_S if wait_s is None else wait_s)
+            self._held[file] = self._acquire(file, deadline)
         except OSError as error:
             reason = error.strerror or error
             raise SaveError(f"{file.parent}: could not be written: {reason}") from error
