@@ -271,6 +271,8 @@ def load_start(job):
     wanted = flags.resume
     if not flags.trains and wanted is None:
         wanted = str(job.best.newest() or "latest")
+    if flags.trains and not flags.dry_run:
+        run.claim(job.folder / ".lock", job.series.folder / ".lock")
     found = find_single(wanted, job.folder, job.series.folder, run.warn, load_any_checkpoint)
     if found:
         path, saved = found
@@ -340,7 +342,8 @@ def identity(job):
     """What a continuation must share with the run it continues, or its batches would differ."""
     return {"batch_size": job.cfg.train_dataloader.batch_size, "processes": job.run.world_size,
             "accumulate": job.flags.accumulate, "seed": job.flags.seed,
-            "num_images": len(job.train_set), "num_classes": len(job.names)}
+            "num_images": len(job.train_set), "num_classes": len(job.names),
+            "data": job.indexes["train"].fingerprint}
 
 
 # --- training

@@ -237,6 +237,8 @@ def load_start(job):
     flags, run, cfg = job.flags, job.run, job.cfg
     if flags.eval_only:
         return load_trained(job, trained_file(job))
+    if not flags.dry_run:
+        run.claim(job.folder / ".lock")
     found = find_start(job.folder, None, flags.resume, run.warn)
     if found is None:
         if flags.resume:

@@ -269,6 +269,8 @@ def load_start(job):
         part, section = ("TEST", job.cfg.TEST) if flags.predict else ("VAL", job.cfg.VAL)
         return load_trained(job, *job.checkpoints.find_trained(
             flags.resume, section.checkpoint, f"{part}.checkpoint" in flags.named, run.warn))
+    if not flags.dry_run:
+        run.claim(job.folder / ".lock")
     found = job.checkpoints.find_start(flags.resume, job.cfg.TRAIN.start_epoch, run.warn)
     if found:
         name, weights, state = found

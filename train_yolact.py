@@ -283,6 +283,8 @@ def load_start(job):
     if flags.eval_only or flags.export:
         return load_trained(job, *find_trained(flags.save_folder, name, flags.resume,
                                                job.checkpoints.best_path, run.warn))
+    if not flags.dry_run:
+        run.claim(job.folder / ".lock", Path(flags.save_folder) / f".{name}.lock")
     found = find_start(flags.save_folder, name, flags.resume, run.warn)
     if found is None:
         if flags.resume:
@@ -344,7 +346,7 @@ def identity(job):
     """What a continuation must share with the run it continues, or its batches would differ."""
     return {"batch_size": job.flags.batch_size, "accumulate": job.flags.accumulate,
             "seed": job.flags.seed, "num_images": len(job.train_set),
-            "num_classes": job.cfg.num_classes}
+            "num_classes": job.cfg.num_classes, "data": job.indexes["train"].fingerprint}
 
 
 # --- training

@@ -22,7 +22,7 @@ from common.checkpoint_names import (
 from common.checkpoint_pickle import BadFile
 from common.checkpoint_scan import add_checksum, check_file, open_checkpoint, read_checksum
 from common.errors import InputError, SaveError
-from common.files import write_atomically, write_together
+from common.files import kept_path, write_atomically, write_together
 
 __all__ = [
     "SaveError",
@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 _WEIGHTS_KEY = "_weights_sha256"  # in a state file: the checksum of the weights it belongs to
+RETRIES = 3  # of a reader beside a training that replaces the files at that moment
 _PICKLE_BYTES = 1 << 20  # what names, shapes and alignment take beside the tensors
 
 
@@ -109,24 +110,7 @@ def load_pair(
 
     Raises InputError that names every damaged file of the two.
     """
-    faults: list[str] = []
-    loaded: list[dict | None] = [None, None]
-    for i, part in enumerate((Path(path), state_path(path))):
-        if i == 1 and not part.exists():
-            continue
-        try:
-            loaded[i] = load_checkpoint(part, map_location)
-        except InputError as error:
-            faults += error.faults
-    weights, state = loaded
-    if not faults and state is not None:
-        wanted = state.pop(_WEIGHTS_KEY, None)
-        with open(path, "rb") as file:
-            found = read_checksum(file)
-        if wanted != found:
-            faults.append(f"{state_path(path)} does not belong to the weights in {path}")
-    if faults:
-        raise InputError(faults)
+    (weights,), state = _load_set([Path(path)], state_path(path), map_location)
     return weights, state
 
 
@@ -162,22 +146,78 @@ def load_group(paths: Sequence[Path], state_file: Path) -> tuple[list[dict], dic
 
     Raises InputError that names every damaged or missing file.
     """
+    return _load_set(paths, state_file, "cpu")
+
+
+def _load_set(paths, state_file, map_location):
+    """(weights of each path, state or None): files of one save, all of them whole."""
+    for _ in range(RETRIES):
+        before = _stamps([*paths, state_file])
+        try:
+            return _read_set(*_one_save(paths, state_file), map_location)
+        except InputError:
+            if _stamps([*paths, state_file]) == before:
+                raise
+    return _read_set(*_one_save(paths, state_file), map_location)
+
+
+def _stamps(paths):
+    """Tells whether a training has replaced one of the files meanwhile."""
+    def stamp(path):
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    return [stamp(path) for path in paths]
+
+
+def _read_set(paths, state_file, map_location):
     faults: list[str] = []
     loaded: dict[Path, dict] = {}
     for path in [*paths, *([state_file] if state_file.exists() else [])]:
         try:
-            loaded[path] = load_checkpoint(path)
+            loaded[path] = load_checkpoint(path, map_location)
         except InputError as error:
             faults += error.faults
     if not faults and state_file in loaded:
-        wanted = loaded[state_file].pop(_WEIGHTS_KEY, {})
-        for path in paths:
-            with open(path, "rb") as file:
-                if wanted.get(path.name) != read_checksum(file):
-                    faults.append(f"{state_file} does not belong to the weights in {path}")
+        wanted = loaded[state_file].pop(_WEIGHTS_KEY, None)
+        faults = [f"{state_file} does not belong to the weights in {path}" for path in paths
+                  if _checksum_of(path) != _wanted(wanted, path)]
     if faults:
         raise InputError(faults)
     return [loaded[path] for path in paths], loaded.get(state_file)
+
+
+def _one_save(paths, state_file):
+    """The files to read: those in place, or the ones before a save that died while it renamed."""
+    if not any(kept_path(path).exists() for path in (*paths, state_file)):
+        return paths, state_file
+    for state in (state_file, kept_path(state_file)):
+        try:
+            wanted = load_checkpoint(state).get(_WEIGHTS_KEY)
+        except InputError:
+            continue
+        found = [next((each for each in (path, kept_path(path))
+                       if _checksum_of(each) == _wanted(wanted, path)), None) for path in paths]
+        if all(found):
+            return found, state
+    return paths, state_file
+
+
+def _wanted(checksums, path):
+    """What a state says of the weights at `path`: one checksum, or one for each name."""
+    return checksums.get(path.name.removeprefix(".").removesuffix(".old")) if isinstance(
+        checksums, dict) else checksums
+
+
+def _checksum_of(path):
+    try:
+        with open(path, "rb") as file:
+            return read_checksum(file)
+    except OSError:
+        return None
 
 
 def load_newest(
@@ -207,7 +247,8 @@ def remove_checkpoint(path: str | Path) -> None:
 
     Raises SaveError when the folder does not allow it.
     """
-    for part in (Path(path), state_path(path)):
+    path, state = Path(path), state_path(path)
+    for part in (path, state, kept_path(path), kept_path(state)):
         try:
             part.unlink(missing_ok=True)
         except OSError as error:

@@ -2,11 +2,26 @@
 
 YOLACT's form is `<name>_<epoch>_<iteration>[_interrupt].pth`; the other families write
 `epoch_N.pth`, `iter_N.pth`, `checkpoint_N.pth`, `encoder_epoch_N.pth`, `checkpoint_iter_N.pth`.
+
+The newest is the one with the most updates, whatever the files' times say: a copy loses them, and
+clocks jump. The updates are known
+- from the name, where it counts them;
+- else from the file, or from the training state beside it (`common.checkpoint_progress`);
+- else, for a damaged file or a stranger's, from its epoch, and the updates that the file of the
+  nearest epoch has for each of its own;
+- where no file tells that, a damaged one comes first, so that it is named before another is taken,
+  and a stranger's last; by epoch, then by name.
+Of two with as many updates, one that is no interrupted run's is the newer one.
 """
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from common.checkpoint_pickle import BadFile
+from common.checkpoint_progress import read_iteration
 
 STATE_SUFFIX = ".state.pth"
 _YOLACT = re.compile(
@@ -22,9 +37,14 @@ _NO_CHECKPOINTS = ("best", "history")  # copies, and seg's loss curves
 class _Candidate:
     path: Path
     name: str
-    count: tuple[int, int]  # iteration, epoch; or one of them and 0
-    unit: str
+    iteration: float | None  # None: not known
+    epochs: int  # done, as the name says; in YOLACT's form the present one
     interrupted: bool
+
+    @property
+    def age(self):
+        """Sorts the oldest first."""
+        return self.iteration, self.epochs, not self.interrupted, self.path.name
 
 
 def checkpoint_path(
@@ -51,21 +71,29 @@ def find_latest(folder: str | Path, name: str | None = None) -> Path | None:
     """The checkpoint with the highest iteration in `folder`, interrupted runs' included, or None.
 
     name: only files of that config (YOLACT), or with that word before `_epoch_N` and `_iter_N`.
-    Where files that count epochs and files that count iterations lie together, the later written
-    one is the newest.
+    Files' times do not matter: see the module's text.
     """
     return next(iter(newest_first(folder, name)), None)
 
 
 def find_interrupt(folder: str | Path, name: str | None = None) -> Path | None:
     """The newest checkpoint that an interrupted run left: `*_interrupt.pth`, or `*iter_N.pth`."""
-    found = _candidates(folder, name)
-    return next((item.path for item in found if item.interrupted), None)
+    found = [item for item in _named(folder, name) if item.interrupted]
+    return max(found, key=lambda item: item.age).path if found else None
 
 
 def newest_first(folder: str | Path, name: str | None = None) -> list[Path]:
     """All checkpoints of `folder`, the newest first; states, best copies and others left out."""
-    return [item.path for item in _candidates(folder, name)]
+    return by_progress(item.path for item in _named(folder, name))
+
+
+def by_progress(paths: Iterable[Path]) -> list[Path]:
+    """Checkpoints, the one with the most updates first, as the module's text says."""
+    items = [_parse(path) or _Candidate(path, "", None, 0, False) for path in paths]
+    if len(items) > 1:
+        items = _with_iterations(items)
+        items.sort(key=lambda item: item.age, reverse=True)
+    return [item.path for item in items]
 
 
 def replaced_by(path: str | Path) -> tuple[list[Path], Path | None]:
@@ -78,36 +106,64 @@ def replaced_by(path: str | Path) -> tuple[list[Path], Path | None]:
     name, _, iteration, _ = parse_checkpoint_name(path)
     older = [
         item
-        for item in _candidates(path.parent, name)
-        if item.unit == "iter" and item.count[0] <= iteration and item.path != path
+        for item in _named(path.parent, name)
+        if parse_checkpoint_name(item.path) and item.iteration <= iteration and item.path != path
     ]
+    older.sort(key=lambda item: item.age, reverse=True)
     periodic = (item.path for item in older if not item.interrupted)
     return [item.path for item in older if item.interrupted], next(periodic, None)
 
 
-def _candidates(folder: str | Path, name: str | None) -> list[_Candidate]:
+def _named(folder: str | Path, name: str | None) -> list[_Candidate]:
+    """What the names in `folder` say, in any order."""
     found = [_parse(path) for path in sorted(Path(folder).glob("*.pth")) if path.is_file()]
-    found = [item for item in found if item is not None and name in (None, item.name)]
-    has_both_units = len({item.unit for item in found}) > 1
+    return [item for item in found if item is not None and _is_wanted(item.name, name)]
 
-    def age(item: _Candidate):
-        written = item.path.stat().st_mtime_ns if has_both_units else 0
-        return written, item.count, not item.interrupted
 
-    return sorted(found, key=age, reverse=True)
+def _is_wanted(found: str, name: str | None) -> bool:
+    words = found.split("_")
+    is_copy = words[0] in _NO_CHECKPOINTS or words[-1] in _NO_CHECKPOINTS
+    return name in (None, found) and not is_copy
+
+
+def _with_iterations(items: list[_Candidate]) -> list[_Candidate]:
+    """The candidates with the iterations that their names do not tell."""
+    unsure: dict[Path, float] = {}  # where to put it when no other file helps
+    known = []
+    for item in items:
+        if item.iteration is None:
+            state = state_path(item.path)
+            try:
+                iteration = read_iteration(state if state.is_file() else item.path)
+                unsure[item.path] = -1
+            except BadFile:
+                iteration = None
+                unsure[item.path] = math.inf
+            item = replace(item, iteration=iteration)
+        known.append(item)
+    measures = [item for item in known if item.path in unsure and item.iteration and item.epochs]
+
+    def placed(item):
+        if item.iteration is not None:
+            return item
+        if not measures or not item.epochs:
+            return replace(item, iteration=unsure[item.path])
+        nearest = min(measures, key=lambda other: abs(other.epochs - item.epochs))
+        return replace(item, iteration=item.epochs * nearest.iteration / nearest.epochs)
+
+    return [placed(item) for item in known]
 
 
 def _parse(path: Path) -> _Candidate | None:
     parsed = parse_checkpoint_name(path)
     if parsed is not None:
         name, epoch, iteration, interrupted = parsed
-        candidate = _Candidate(path, name, (iteration, epoch), "iter", interrupted)
-    else:
-        found = _COUNTED.fullmatch(path.name)
-        if found is None:
-            return None
-        unit = "iter" if found["unit"] == "iter" else "epoch"
-        count = (int(found["count"]), 0)
-        candidate = _Candidate(path, found["name"] or "", count, unit, unit == "iter")
-    words = candidate.name.split("_")
-    return None if words[0] in _NO_CHECKPOINTS or words[-1] in _NO_CHECKPOINTS else candidate
+        return _Candidate(path, name, iteration, epoch, interrupted)
+    found = _COUNTED.fullmatch(path.name)
+    if found is None:
+        return None
+    name, count = found["name"] or "", int(found["count"])
+    if found["unit"] == "iter":
+        return _Candidate(path, name, count, 0, True)
+    # checkpoint_0 is after the first epoch, epoch_1 as well
+    return _Candidate(path, name, None, count + (found["unit"] == "checkpoint"), False)

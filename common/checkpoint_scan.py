@@ -110,7 +110,7 @@ def _check_zip(
     machine_type: type[Machine] | None,
     max_pickle_bytes: int,
 ) -> Pickle:
-    directory_start = _check_end_of_zip(file, size)
+    directory_start = check_end_of_zip(file, size)
     checksum = read_checksum(file)
     is_ours = checksum is not None
     if is_ours and not is_fresh and hash_bytes(file, size - COMMENT_BYTES) != checksum:
@@ -137,7 +137,7 @@ def _check_zip(
     return found
 
 
-def _check_end_of_zip(file: BinaryIO, size: int) -> int:
+def check_end_of_zip(file: BinaryIO, size: int) -> int:
     """The offset of the directory, after checks that every reader finds this same directory."""
     tail_bytes = min(size, _END.size + _END64.size + _LOCATOR64.size + COMMENT_BYTES)
     file.seek(size - tail_bytes)

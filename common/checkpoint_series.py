@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.checkpoint import load_checkpoint, save_checkpoint, verify
-from common.checkpoint_names import find_interrupt, newest_first
+from common.checkpoint_names import by_progress, find_interrupt, newest_first
 from common.errors import InputError, SaveError, did_you_mean
 from common.files import write_atomically
 
@@ -153,9 +153,9 @@ class BestCheckpoints:
         self.scores = {name: list(value) for name, value in saved.items()}
 
     def newest(self) -> Path | None:
-        """The latest written best file that lies in the folder."""
-        files = [path for path in self.folder.glob("best_*.pth") if path.is_file()]
-        return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+        """The best file of the most updates that lies in the folder; times do not matter."""
+        files = sorted(path for path in self.folder.glob("best_*.pth") if path.is_file())
+        return next(iter(by_progress(files)), None)
 
     def _watched(self, metrics):
         names = [next(iter(metrics)) if name == "auto" else name for name in self.metrics]

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from common.console import open_standard_streams
 from common.errors import Failed, InputError, SaveError, did_you_mean, ending_of
 from common.leaving import leave
 from common.out_of_memory import memory_text
@@ -225,6 +226,7 @@ def read_flags(
     `--amp` fp16; several KEY=VALUE may follow one `--cfg-options`. After --help, or a wrong
     command line, the process ends; so call it before the imports that take long.
     """
+    open_standard_streams()
     with _exit_status(script_name):
         return parse(flags, script_name, list(sys.argv[1:] if argv is None else argv))
 

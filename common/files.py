@@ -1,8 +1,11 @@
 """Writing files so that a crash leaves either the old one or the new one, never half of one."""
 
+import contextlib
 import errno
+import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,7 +44,8 @@ def write_together(writes: Sequence[tuple[Path, Writer]], needed_bytes: int = 0)
     """Like `write_atomically`, for files of one folder that belong together.
 
     All are written in the given order before any is renamed; then the last is renamed first, so
-    the first file is there only when the others are.
+    the first file is there only when the others are. Where they replace files, those but the first
+    stay as `kept_path` until all are renamed: whoever dies in between leaves the old ones whole.
     """
     staged: list[tuple[Path, Path]] = []
     path = writes[0][0]
@@ -55,14 +59,26 @@ def write_together(writes: Sequence[tuple[Path, Writer]], needed_bytes: int = 0)
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-        for temporary, path in reversed(staged):
-            os.replace(temporary, path)
-        flush_folder(path.parent)
+        _rename(staged)
     except OSError as error:
         raise SaveError(f"{path}: could not be written: {error.strerror or error}") from error
     finally:
         for temporary, _ in staged:
             temporary.unlink(missing_ok=True)
+
+
+def kept_path(path: Path) -> Path:
+    """Where `write_together` keeps the file at `path` while it replaces several."""
+    return path.with_name(f".{path.name}.old")
+
+
+def remove_leftovers(folder: Path, prefix: str = "") -> None:
+    """Delete the temporary files that killed processes have left of `prefix`* in `folder`."""
+    for path in Path(folder).glob(f".{glob.escape(prefix)}*.tmp"):
+        found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if found and (int(found[1]) == os.getpid() or not _is_running(int(found[1]))):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def flush_folder(folder: Path) -> None:
@@ -82,3 +98,42 @@ def _check_free_space(folder: Path, needed_bytes: int) -> None:
     if needed_bytes and free < needed_bytes + SPARE_BYTES:
         text = f"{needed_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free"
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({text})")
+
+
+def _rename(staged: list[tuple[Path, Path]]) -> None:
+    """Give the staged files their names; on a failure the old ones are put back."""
+    kept = [path for _, path in staged[1:] if _keep(path)]
+    try:
+        for temporary, path in reversed(staged):
+            os.replace(temporary, path)
+        flush_folder(staged[0][1].parent)
+    except BaseException:
+        for path in kept:
+            os.replace(kept_path(path), path)
+        raise
+    finally:
+        for path in kept:
+            kept_path(path).unlink(missing_ok=True)
+
+
+def _keep(path: Path) -> bool:
+    """Give the file at `path`, if there is one, a second name."""
+    kept = kept_path(path)
+    kept.unlink(missing_ok=True)
+    try:
+        os.link(path, kept)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a file system without hard links
+        os.replace(path, kept)
+    return True
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True

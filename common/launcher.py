@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from common.console import open_standard_streams
 from common.errors import InputError
 from common.peers import NOTES_FOLDER, read_notes
 
@@ -68,6 +69,7 @@ class Job:
 
 def main() -> NoReturn:
     """Run the command line; ends the process."""
+    open_standard_streams()
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)

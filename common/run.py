@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from common import run_lock
 from common.allocator import keep_freed_memory
 from common.distributed import TIMEOUT_S, Launch, join_group, pick_device, read_launch
 from common.errors import InputError, SaveError
@@ -29,6 +30,7 @@ from common.run_files import (
     json_line,
     set_aside,
 )
+from common.run_lock import RunLocks
 from common.run_log import RunLog
 from common.signals import StopSignals
 from common.streams import Stream
@@ -101,6 +103,19 @@ class Run:
         self._log = RunLog(script, launch.rank, clock)
         self._metrics: LineFile | None = None
         self._events: EventWriter | None = None
+        self._locks = RunLocks(self.warn)
+        self._claimed: list[Path] = []
+
+    def claim(self, *locks: Path) -> None:
+        """Keep other trainings from writing where this one will, until it ends (all ranks).
+
+        locks: lock files, see `RunLocks.take`; in folders that are not there yet they are taken
+               by `open_folder`
+        To be called before it is looked for a checkpoint to go on from: the training that holds a
+        lock may be writing one. Raises InputError on every rank when another training holds one.
+        """
+        self._claimed += locks
+        self._take(lock for lock in self._claimed if lock.parent.is_dir())
 
     def open_folder(
         self,
@@ -120,10 +135,13 @@ class Run:
         tensorboard: write TensorBoard events too
         log_too:     a second file for the log's lines
 
-        Raises SaveError on every rank when rank 0 cannot write there, InputError when the
-        tensorboard package is wanted and missing.
+        Unless it appends, it takes the folder's lock (see `claim`).
+        Raises SaveError on every rank when rank 0 cannot write there, InputError when another
+        training does, or the tensorboard package is wanted and missing.
         """
         self.folder = Path(folder)
+        if not append:
+            self._take([*self._claimed, self.folder / run_lock.NAME])
         devices = self.gather(device_name(self.device))
         fault = None
         if self.is_main:
@@ -301,8 +319,21 @@ class Run:
         if self._events is not None:
             self._events.close()
             self._events = None
+        self._locks.release()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+    def _take(self, locks):
+        fault = None
+        if self.is_main:
+            try:
+                for lock in locks:
+                    self._locks.take(lock)
+            except (InputError, SaveError) as error:
+                fault = error
+        fault = self.broadcast(fault)
+        if fault is not None:
+            raise fault
 
     def _make_folder(self, cfg_text, devices, append):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -316,7 +347,9 @@ class Run:
     def _open_lines(self, resume_from, append, log_too):
         metrics = self.folder / "metrics.jsonl"
         if append:
-            cut_metrics(metrics, float("inf"))
+            # a training beside this evaluation has the file open, and would go on in the old one
+            if not run_lock.is_held(self.folder / run_lock.NAME):
+                cut_metrics(metrics, float("inf"))
         elif resume_from is not None:
             cut_metrics(metrics, resume_from)
         else:

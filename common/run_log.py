@@ -89,8 +89,8 @@ class _ConsoleHandler(logging.Handler):
         encoding = stream.encoding or "utf-8"
         # a file name may hold bytes that the terminal cannot show; no reason to end a training
         text = self.format(record).encode(encoding, "backslashreplace").decode(encoding)
-        # `| head` may have seen enough; the run goes on and log.txt has every line
-        with contextlib.suppress(BrokenPipeError):
+        # nobody may read any more; the run goes on and log.txt has every line
+        with contextlib.suppress(OSError):
             if self.bar is not None:
                 self.bar.write(text, file=stream)
             else:
