@@ -11,6 +11,7 @@ from data.decode import TURNED_BY_90, Header
 
 MOST_ROWS = 40  # of a table of classes
 MAX_NAME = 30  # characters
+ALIKE = 1.1  # ratio of counts that is no imbalance
 DARK = 16  # a 16-bit picture without a brighter pixel holds 12 bits or less
 
 
@@ -93,7 +94,7 @@ def class_table(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> list
 def imbalance(names: Sequence[str], counts: np.ndarray, what: str) -> list[str]:
     """A line on the largest and the smallest class that occurs; none where all are alike."""
     present = np.flatnonzero(counts)
-    if len(set(counts[present].tolist())) < 2:
+    if len(present) < 2 or counts[present].max() < ALIKE * counts[present].min():
         return []
     most, least = present[counts[present].argmax()], present[counts[present].argmin()]
     ratio = counts[most] / counts[least]

@@ -78,7 +78,7 @@ def find_images(path: str, result: str) -> list[str]:
             for folder, _, names in os.walk(path)
             for name in names
             # differs: the original finds only .jpg (specs/seg.md, section 10.14)
-            if name.lower().endswith(IMAGE_SUFFIXES)
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         )
     if not found:
         raise InputError(f"--predict {path}: no image in this folder or below it")

@@ -11,6 +11,7 @@ from common.config import InputError
 from data.loader import SampleKey
 from data.photo_summary import class_table, copies
 from data.seg_files import inspect_label, read_label
+from data.seg_pictures import find_images
 from data.segmentation import TrainBatches, eval_item, open_lists, read_seg_list
 from models.segmentation.config import DatasetConfig
 
@@ -212,3 +213,9 @@ def test_copies(tmp_path):
         (tmp_path / name).write_bytes(content)
     paths = [tmp_path / name for name in "abcd"]
     assert copies(paths[:2], paths[2:]) == [(paths[0], paths[2])]
+
+
+def test_predictions_leave_names_with_a_dot_alone(tmp_path):
+    for name in ("a.jpg", "._a.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    assert find_images(str(tmp_path), str(tmp_path / "out")) == [str(tmp_path / "a.jpg")]
