@@ -35,7 +35,7 @@ script="$1"
 shift
 export MASTER_PORT="${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}"
 
-# One that is told to start anew in the middle of the line would never get further than one job.
+# The same line starts every one of the jobs: the first finds nothing to resume, and says so.
 case " $* " in *" --resume"*) ;; *) set -- --resume latest "$@" ;; esac
 
 # Not --kill-on-bad-exit: it would end a rank that still saves because another one is done.
