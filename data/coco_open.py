@@ -50,7 +50,7 @@ def open_coco(
         found, odd = examine_coco(info, images, index=index, has_gt=dataset.has_gt,
                                   include_empty=dataset.include_empty, deep=deep)
         equal, alike = ambiguous_names(index.categories, index.path)
-        faults, warnings = faults + found, warnings + odd + equal + alike
+        faults, warnings = faults + found + equal, warnings + odd + alike
     if faults:
         raise InputError(first_faults(faults))
 

@@ -66,7 +66,8 @@ class InstanceDataset(Dataset):
         self._size = cfg.max_size
         label_map = _label_map(index, cfg.dataset, trained)
         self._labels = _labels(index, label_map)
-        ids = {label: category for category, label in label_map.items()}
+        # where several ids share a class, its objects are reported under the lowest
+        ids = {label: category for category, label in sorted(label_map.items(), reverse=True)}
         self.category_ids = torch.tensor(
             [ids.get(label, -label) for label in range(1, len(cfg.dataset.class_names) + 1)])
         self._rows = index.items(cfg.dataset.has_gt, include_empty)

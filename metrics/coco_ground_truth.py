@@ -4,7 +4,7 @@ Records are read by data.coco_records, as those that are trained on are.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,20 +35,21 @@ class GroundTruth:
         name, dataset = _dataset(source)
         self._name, self._faults = name, []
         self.sizes = {}
-        for number, image in enumerate(dataset["images"]):
+        for number, image in enumerate(_listed(name, dataset, "images")):
             with self._blamed("image", image, number):
                 self.sizes[records.whole_number(image, "id")] = _size(image)
         self.objects = {image_id: [] for image_id in self.sizes}
         # differs: pycocotools takes an object with id 0 for "no match"; ours are numbered from 1,
         # whatever the source says, and ids given twice do no harm either.
-        for number, source_object in enumerate(dataset.get("annotations", ()), start=1):
+        for number, source_object in enumerate(
+                _listed(name, dataset, "annotations"), start=1):
             with self._blamed("annotation", source_object, number - 1):
                 image_id = records.whole_number(source_object, "image_id")
                 if image_id in self.objects:  # else as pycocotools, which asks by image
                     found = self._object(number, image_id, source_object, "segm" in iou_types)
                     self.objects[image_id].append(found)
         listed = set()
-        for number, category in enumerate(dataset.get("categories", ())):
+        for number, category in enumerate(_listed(name, dataset, "categories")):
             with self._blamed("category", category, number):
                 listed.add(records.whole_number(category, "id"))
         if self._faults:
@@ -112,6 +113,14 @@ class GroundTruth:
             for one in found:
                 self.to_rle(one)
         return [dict(one) for one in found]
+
+
+def _listed(name, dataset, key):
+    """The records under `key`; () where there is no such key."""
+    found = dataset.get(key, ())
+    if not isinstance(found, Sequence) or not all(isinstance(each, Mapping) for each in found):
+        raise InputError(f"{name}: '{key}' is not a list of objects; see the COCO format")
+    return found
 
 
 def _size(image):

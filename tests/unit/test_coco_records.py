@@ -127,3 +127,10 @@ def test_numbers_of_numpy_are_numbers():
                                    area=np.float32(400), bbox=np.array([10, 10, 20, 20]))])
     one, = CocoEvaluator(content).ground_truth.objects[1]
     assert (one["category_id"], one["area"], one["bbox"]) == (2, 400, [10, 10, 20, 20])
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+@pytest.mark.parametrize("value", [7, "none", [1], {"id": 1}, None])
+def test_lists_of_something_else(key, value):
+    with pytest.raises(InputError, match=f"'{key}' is not a list of objects"):
+        CocoEvaluator(document([annotation(1, 1)]) | {key: value})

@@ -155,10 +155,9 @@ def test_categories_of_validation_that_training_lacks(tmp_path):
         open_coco(section(train, valid), ["train", "valid"])
 
 
-def test_equal_names_in_one_file_are_said(tmp_path):
+def test_equal_names_in_one_file_are_a_fault(tmp_path):
     content = document([annotation(1, 1)])
     content["categories"][1]["name"] = "class 1"
     train = own_set(tmp_path / "a", content)
-    run = Lines()
-    open_coco(section(train, train), ["train"], run=run)
-    assert any("categories 1 and 2 have the same name, class 1" in line for line in run.warned)
+    with pytest.raises(InputError, match="categories 1 and 2 have the same name, class 1; give"):
+        open_coco(section(train, train), ["train"])
