@@ -2,6 +2,8 @@
 #   make demo   a virtual environment, the packages, a network trained on drawn scenes, its score and pictures
 #   make test   the linter and every test that needs neither a GPU nor minutes
 #   make slow   the long tests (overfitting real photos, ...)
+#   make test-faults   the long proof: kills in saves, full disks, damaged and hostile files, closed streams,
+#               two runs in one folder, thousands of iterations; make test has a quick sample of each
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +11,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-instances test-others test-rooms slow install lint clean
+.PHONY: demo test test-instances test-others test-rooms test-faults slow install lint clean
 
 demo: install
 	$(BIN)/python train_yolact.py --config yolact_shapes --num_workers 0 --validation_epoch 5 --save_folder weights/demo --log_folder logs/demo
@@ -34,8 +36,12 @@ test-others: install
 test-rooms: install
 	$(PYTEST) tests --ignore tests/scripts
 
+# All tests marked `fault`, those marked `slow` too. As root some of them mount small disks and cut off the network.
+test-faults: install
+	$(PYTEST) -m "fault and not gpu"
+
 slow: install
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m "slow and not fault"
 
 lint: install
 	$(BIN)/ruff check .
