@@ -14,7 +14,8 @@ SCRIPT = ROOT / "train_queryinst.py"
 FLAGS = """--accumulate --amp --auto-scale-lr --bad-images --cfg-options --channels-last
 --check-data --clip-grad --compile --debug --device --dist-timeout --dry-run --ema --eval-only
 --export --force-resume --help --launcher --local_rank --log-every --max-iters --nan
---no-channels-last --pretrained --resume --save-every --seed --tensorboard --work-dir --workers"""
+--no-channels-last --pretrained --resume --save-every --seed --tensorboard --version --work-dir
+--workers"""
 
 
 def one_line(run, *parts, status=2):
