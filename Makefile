@@ -2,6 +2,7 @@
 #   make demo   a virtual environment, the packages, a network trained on drawn scenes, its score and pictures
 #   make test   the linter and every test that needs neither a GPU nor minutes
 #   make slow   the long tests (overfitting real photos, ...)
+#   make expected-numbers   after a change that is meant to change them: tests/scripts/expected anew
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-instances test-others test-rooms slow install lint clean
+.PHONY: demo test test-instances test-others test-rooms slow expected-numbers install lint clean
 
 demo: install
 	$(BIN)/python train_yolact.py --config yolact_shapes --num_workers 0 --validation_epoch 5 --save_folder weights/demo --log_folder logs/demo
@@ -36,6 +37,10 @@ test-rooms: install
 
 slow: install
 	$(BIN)/python -m pytest -q -m slow
+
+# Look at the difference in git before committing it: every number in it has to be explained.
+expected-numbers: install
+	$(PYTEST) --write-expected $(wildcard tests/scripts/test_train_*_numbers.py)
 
 lint: install
 	$(BIN)/ruff check .
