@@ -1,4 +1,4 @@
-"""Short runs of the scripts, in numbers: expected ones from a file, and ones that follow from others.
+"""Short runs of the scripts, in numbers: against a file, and against what follows from others.
 
 A run is a process of its own on one CPU thread. What it must give lies in
 tests/scripts/expected/<script>.json: the losses, rate and gradient norm of every update, and norms
@@ -30,7 +30,7 @@ FIRST_RTOL, RTOL = 2e-5, 1e-3
 
 @dataclass
 class State:
-    """A checkpoint: weights {name: tensor}, the optimizer's state dict(s), average {name: tensor}."""
+    """A checkpoint: weights {name: tensor}, optimizers' state dicts, average {name: tensor}."""
 
     weights: dict
     optimizers: list
@@ -88,7 +88,8 @@ def summary(run, before, after, names, extra=()):
     updates = [{key: event[key] for key in ("iteration", "lr", "losses", "grad_norm", *extra)}
                for event in run.updates]
     last = after.parameters(names)
-    chosen = names[::max(1, len(names) // 8)]
+    matrices = [name for name in names if last[name].ndim > 1]
+    chosen = matrices[::max(1, len(matrices) // 8)]
     moments = [value for optimizer in after.optimizers for state in optimizer["state"].values()
                for key, value in sorted(state.items()) if key in ("momentum_buffer", "exp_avg")]
     numbers = {
@@ -109,7 +110,7 @@ def summary(run, before, after, names, extra=()):
 
 
 def check_expected(script, name, numbers, write):
-    """Compare with what tests/scripts/expected/<script>.json has under `name`; or write it there."""
+    """Compare with what expected/<script>.json has under `name`; or write it there."""
     path = EXPECTED / f"{script}.json"
     expected = json.loads(path.read_text()) if path.exists() else {}
     if write:

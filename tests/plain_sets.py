@@ -107,7 +107,7 @@ def write_label_maps(folder, num_train, num_valid):
 
 
 def write_class_folders(folder, num_train, num_valid):
-    """`folder`/{train,val}/<class>: so many pictures of each of the two classes, one object each."""
+    """`folder`/{train,val}/<class>: so many pictures of each class, one object each."""
     first = 0
     for part, count in (("train", num_train), ("val", num_valid)):
         for label, name in enumerate(NAMES):

@@ -77,9 +77,7 @@ def runs(tmp_path_factory, preloaded):
 
 def state(run, iteration, per_epoch=4):
     epoch, rest = divmod(iteration, per_epoch)
-    paths = [run.folder / "out" / f"iter_{iteration}.pth", run.folder / "out" / f"epoch_{epoch}.pth"]
-    path = paths[0] if rest else next(path for path in paths if path.exists())
-    saved = load(path)
+    saved = load(run.folder / "out" / (f"iter_{iteration}.pth" if rest else f"epoch_{epoch}.pth"))
     assert saved["meta"]["iter"] == iteration
     return State(saved["state_dict"], [saved["optimizer"]], average_of(saved["training"]["ema"]))
 
@@ -121,9 +119,9 @@ def test_the_last_update_is_adamw_with_the_rate_and_gradient_told(runs, names, n
     gradient = last_adamw_update(*around_the_last(run, name), names, lr)
     if name == "clip":
         assert min(run.grad_norms) > 1.5 * CLIP  # told as it was before clipping
-        assert gradient == pytest.approx(CLIP, rel=1e-4)
+        assert gradient == pytest.approx(CLIP, rel=1e-3)
     else:
-        assert gradient == pytest.approx(run.grad_norms[-1], rel=1e-4)
+        assert gradient == pytest.approx(run.grad_norms[-1], rel=1e-3)
 
 
 def test_accumulated_losses_are_means(runs):

@@ -1,4 +1,4 @@
-"""The numbers of short runs of train_resnest.py, against a file and against what they follow from."""
+"""The numbers of short runs of train_resnest.py, against a file and what they follow from."""
 
 import math
 
@@ -22,13 +22,13 @@ from script_run import load
 
 from models import resnest
 
-LR, DECAY = 0.05, 5e-4
+LR, DECAY = 0.002, 5e-4
 CONFIG = {
     "SEED": 5,
     "DATA": {"CROP_SIZE": 32, "CENTER_MARGIN": 1, "MIN_CROP_AREA": 0.5, "AUGMENT": "standard"},
     "MODEL": {"NAME": "resnest14_small", "STEM_STRIDE": 2},
-    # 8 images: two updates an epoch, or one over two batches
-    "TRAINING": {"BATCH_SIZE": 4, "TEST_BATCH_SIZE": 4, "EPOCHS": 6, "WORKERS": 0,
+    # 16 images: two updates an epoch, or one over two batches
+    "TRAINING": {"BATCH_SIZE": 8, "TEST_BATCH_SIZE": 4, "EPOCHS": 6, "WORKERS": 0,
                  "EVAL_EVERY": 100, "THREADS": 1},
     # the rate of update 0 is 0: two updates see the same weights
     "OPTIMIZER": {"LR": LR, "LR_SCHEDULER": "cos", "WARMUP_EPOCHS": 1, "WEIGHT_DECAY": DECAY,
@@ -50,7 +50,7 @@ COMPARED = ["plain", "accumulate", "ema", "clip", "mixup"]
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, preloaded):
     folder = tmp_path_factory.mktemp("resnest")
-    root = write_class_folders(folder / "data", 4, 1)
+    root = write_class_folders(folder / "data", 8, 1)
     (folder / "net.yaml").write_text(yaml.safe_dump(CONFIG))
 
     def make(name, own):
@@ -109,9 +109,9 @@ def test_the_last_update_is_sgd_with_the_rate_and_gradient_told(runs, groups, na
     gradient = last_sgd_update(*around_the_last(run, name), [groups], [run.rates[-1]])
     if name == "clip":
         assert min(run.grad_norms) > 1.5 * CLIP  # told as it was before clipping
-        assert gradient == pytest.approx(CLIP, rel=1e-4)
+        assert gradient == pytest.approx(CLIP, rel=1e-3)
     else:
-        assert gradient == pytest.approx(run.grad_norms[-1], rel=1e-4)
+        assert gradient == pytest.approx(run.grad_norms[-1], rel=1e-3)
 
 
 def test_accumulated_losses_are_means(runs):

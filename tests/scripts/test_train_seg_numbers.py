@@ -1,4 +1,4 @@
-"""The numbers of short runs of train_seg.py, against a file and against what they follow from."""
+"""The numbers of short runs of train_seg.py, against a file and what they follow from."""
 
 import pytest
 import yaml
@@ -21,15 +21,15 @@ from script_run import load
 from models import segmentation
 
 NETS = ("encoder", "decoder")
-RATES = (0.02, 0.01)  # of the encoder and the decoder
+RATES = (0.002, 0.001)  # of the encoder and the decoder
 CONFIG = {
     "DIR": "out",
     "DATASET": {"num_class": 3, "class_names": ["ground", *NAMES], "imgSizes": [64],
                 "imgMaxSize": 64, "segm_downsampling_rate": 8},
-    "MODEL": {"arch_encoder": "mobilenetv2dilated", "arch_decoder": "c1_deepsup", "fc_dim": 320,
+    "MODEL": {"arch_encoder": "resnet10small", "arch_decoder": "c1_deepsup", "fc_dim": 256,
               "weights_encoder": "none", "bn_momentum": 0.1},
     # the first epoch's files stay, and are those before the last update
-    "TRAIN": {"batch_size_per_gpu": 4, "num_epoch": 2, "epoch_iters": UPDATES - 1, "workers": 0,
+    "TRAIN": {"batch_size_per_gpu": 8, "num_epoch": 2, "epoch_iters": UPDATES - 1, "workers": 0,
               "lr_encoder": RATES[0], "lr_decoder": RATES[1], "lr_pow": 0.9, "beta1": 0.9,
               "weight_decay": 1e-4, "deep_sup_scale": 0.4, "seed": 5},
     "VAL": {"interval": 0},
@@ -50,7 +50,7 @@ RUNS = {
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, preloaded):
     folder = tmp_path_factory.mktemp("seg")
-    lists = write_label_maps(folder / "data", 12, 2)
+    lists = write_label_maps(folder / "data", 16, 2)
     (folder / "net.yaml").write_text(yaml.safe_dump(CONFIG))
 
     def make(name, own):
@@ -78,8 +78,8 @@ def around_the_last(run):
 def groups(name):
     """[encoder's, decoder's] names by parameter group."""
     decoder = PYRAMID[1] if name == "clip" else "c1_deepsup"
-    nets = {"encoder": segmentation.build_encoder("mobilenetv2dilated", 320),
-            "decoder": segmentation.build_decoder(decoder, 320, 3)}
+    nets = {"encoder": segmentation.build_encoder("resnet10small", 256),
+            "decoder": segmentation.build_decoder(decoder, 256, 3)}
     found = []
     for net, module in nets.items():
         names = {id(value): f"{net}.{name}" for name, value in module.named_parameters()}
@@ -101,9 +101,9 @@ def test_rates_by_hand(runs, name):
     # (1 - i / 8)^0.9 of the rate, at 8 = 2 epochs of 4 updates, however many batches an update has
     by_hand = [1.0, 0.875**0.9, 0.75**0.9, 0.625**0.9, 0.5**0.9]
     run = runs[name]
-    assert run.rates == pytest.approx([0.02 * each for each in by_hand], rel=1e-9)
+    assert run.rates == pytest.approx([0.002 * each for each in by_hand], rel=1e-9)
     decoder = [event["lr_decoder"] for event in run.updates]
-    assert decoder == pytest.approx([0.01 * each for each in by_hand], rel=1e-9)
+    assert decoder == pytest.approx([0.001 * each for each in by_hand], rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["plain", "accumulate", "ema", "clip"])
@@ -113,9 +113,9 @@ def test_the_last_update_is_sgd_with_the_rate_and_gradient_told(runs, name):
     gradient = last_sgd_update(*around_the_last(run), groups(name), lr)
     if name == "clip":
         assert min(run.grad_norms) > 1.5 * CLIP  # told as it was before clipping
-        assert gradient == pytest.approx(CLIP, rel=1e-4)
+        assert gradient == pytest.approx(CLIP, rel=1e-3)
     else:
-        assert gradient == pytest.approx(run.grad_norms[-1], rel=1e-4)
+        assert gradient == pytest.approx(run.grad_norms[-1], rel=1e-3)
 
 
 def test_accumulated_losses_are_means(runs):

@@ -1,4 +1,4 @@
-"""The numbers of short runs of train_yolact.py, against a file and against what they follow from."""
+"""The numbers of short runs of train_yolact.py, against a file and what they follow from."""
 
 from pathlib import Path
 
@@ -102,9 +102,9 @@ def test_the_last_update_is_sgd_with_the_rate_and_gradient_told(runs, names, nam
         state(run, UPDATES - 1), state(run, UPDATES), [[names]], [run.rates[-1]])
     if name == "clip":
         assert min(run.grad_norms) > 2 * CLIP  # told as it was before clipping
-        assert gradient == pytest.approx(CLIP, rel=1e-4)
+        assert gradient == pytest.approx(CLIP, rel=1e-3)
     else:
-        assert gradient == pytest.approx(run.grad_norms[-1], rel=1e-4)
+        assert gradient == pytest.approx(run.grad_norms[-1], rel=1e-3)
 
 
 def test_accumulated_losses_are_means(runs):
