@@ -23,9 +23,27 @@ import torch
 
 EXPECTED = Path(__file__).parent / "scripts" / "expected"
 UPDATES = 5
-# Float32 sums come in another order on other processors and with other versions of torch, and every
-# update passes on what the one before it differed by. Measured: see `rtol_of`.
-FIRST_RTOL, RTOL = 2e-5, 1e-3
+# Another processor or version of torch adds up in another order. That alone is 1e-7, but a ReLU whose
+# input is next to 0 then opens or stays shut, and batch norm over few values magnifies that: a
+# gradient jumps, and every update passes it on to the next. Measured between AVX-512 and plain SSE
+# (ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41), the largest of the four scripts, and allowed:
+RTOL = {
+    "first losses": 2e-5,  # 5e-7
+    "losses": 3e-3,  # 6e-4
+    "first grad_norm": 2e-3,  # 4e-4
+    "grad_norm": 0.1,  # 3e-2
+    "last update": 4e-2, "moments": 4e-2,  # 1.1e-2
+    "parameters": 1e-4, "some parameters": 1e-4, "average": 1e-4,  # 4e-6
+    "average to parameters": 1e-2,  # as far as all the updates together
+    "running_mean": 1e-3, "running_var": 1e-3,  # 1e-4
+    "their sums": 1e-2,  # 2e-3
+    "lr": 1e-9, "lr_decoder": 1e-9, "iteration": 0.0,  # of the settings alone, in float64
+    "accuracy": 0.0,
+}
+ATOL = {
+    "accuracy": 0.03,  # a share of pixels: those with nearly equal scores may change sides
+    "their sums": 1e-2,  # terms of both signs: the sum may be next to nothing
+}
 
 
 @dataclass
@@ -121,37 +139,27 @@ def check_expected(script, name, numbers, write):
     assert not faults, "\n".join(faults)
 
 
-def differences(expected, found, where):
-    """A line for every number that is beyond its tolerance, and for everything missing."""
+def differences(expected, found, where, kind=""):
+    """A line for every number that is beyond its tolerance, and for everything missing.
+
+    kind: of the number, in RTOL
+    """
     if isinstance(expected, dict):
-        for key in expected.keys() | found.keys():
+        for key in sorted(expected.keys() | found.keys()):
             if key not in expected or key not in found:
                 yield f"{where}: {key} is only {'expected' if key in expected else 'found'}"
-            else:
-                yield from differences(expected[key], found[key], f"{where}, {key}")
+                continue
+            is_first = found.get("iteration") == 0 and f"first {key}" in RTOL
+            own = f"first {key}" if is_first else key
+            yield from differences(expected[key], found[key], f"{where}, {key}",
+                                   own if own in RTOL else kind)
     elif isinstance(expected, list):
         if len(expected) != len(found):
             yield f"{where}: {len(expected)} expected, {len(found)} found"
         for i, (a, b) in enumerate(zip(expected, found, strict=False)):
-            yield from differences(a, b, f"{where} {i}")
-    elif expected is None or found is None:
-        if expected is not found:
-            yield f"{where}: expected {expected}, found {found}"
-    else:
-        rtol, atol = tolerances(where)
-        if not abs(found - expected) <= atol + rtol * abs(expected):
-            yield f"{where}: expected {expected:.9g}, found {found:.9g}"
-
-
-def tolerances(where):
-    """(relative, absolute) of the number that is called so."""
-    if where.endswith((", lr", ", lr_decoder", ", iteration")):
-        return 1e-9, 0.0  # computed from the settings alone, in float64
-    if where.endswith(", accuracy"):
-        return 0.0, 0.02  # a share of pixels: one whose scores are nearly equal may change sides
-    if ", their sums" in where:
-        return RTOL, 1e-3  # terms of both signs: the sum may be next to nothing
-    return (FIRST_RTOL if ", updates 0," in where else RTOL), 1e-6
+            yield from differences(a, b, f"{where} {i}", kind)
+    elif not abs(found - expected) <= ATOL.get(kind, 0.0) + RTOL[kind] * abs(expected):
+        yield f"{where}: expected {expected:.9g}, found {found:.9g}"
 
 
 def last_sgd_update(before, after, groups, lr):
