@@ -4,6 +4,7 @@
 #   make slow   the long tests (overfitting real photos, ...)
 #   make test-faults   the long proof: kills in saves, full disks, damaged and hostile files, closed streams,
 #               two runs in one folder, thousands of iterations; make test has a quick sample of each
+#   make expected-numbers   after a change that is meant to change them: tests/scripts/expected anew
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-instances test-others test-rooms test-faults slow install lint clean
+.PHONY: demo test test-instances test-others test-rooms test-faults slow expected-numbers install lint clean
 
 demo: install
 	$(BIN)/python train_yolact.py --config yolact_shapes --num_workers 0 --validation_epoch 5 --save_folder weights/demo --log_folder logs/demo
@@ -42,6 +43,10 @@ test-faults: install
 
 slow: install
 	$(BIN)/python -m pytest -q -m "slow and not fault"
+
+# Look at the difference in git before committing it: every number in it has to be explained.
+expected-numbers: install
+	$(PYTEST) --write-expected $(wildcard tests/scripts/test_train_*_numbers.py)
 
 lint: install
 	$(BIN)/ruff check .

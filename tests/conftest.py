@@ -8,6 +8,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write-expected", action="store_true",
+        help="write tests/scripts/expected/*.json anew instead of comparing: make expected-numbers")
+
+
 @pytest.fixture
 def datasets():
     """`datasets("coco_small")` is the folder of a real photo set; the test skips without it."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from expected_numbers import preloaded, write_expected  # noqa: F401 - fixtures
 from query_runs import query_train  # noqa: F401 - a fixture
 from script_run import ScriptRun, limits, load
 from seg_run import seg_scenes, segment  # noqa: F401 - fixtures
