@@ -227,6 +227,8 @@ def read_flags(
     command line, the process ends; so call it before the imports that take long.
     """
     open_standard_streams()
+    # OpenCV's warnings about a picture stand beside our one line about it, and say less.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     with _exit_status(script_name):
         return parse(flags, script_name, list(sys.argv[1:] if argv is None else argv))
 

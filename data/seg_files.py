@@ -1,5 +1,6 @@
 """One image or label file of a segmentation set, checked; every fault names the file."""
 
+import contextlib
 import io
 import os
 import struct
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from common.config import InputError
-from data.decode import Header, read_header, read_rgb, turned_as_exif_says
+from data.decode import MAX_PIXELS, Header, read_header, read_rgb, turned_as_exif_says
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _GREY_8_BIT = (8, 0)  # bit depth and colour type of a PNG that PIL opens in mode "L"
@@ -61,8 +62,10 @@ def inspect_label(path: str | Path, num_class: int, turn: bool = False) -> Label
     labels, form = None, ""
     if content[:8] == _PNG_START and content[24:26] == bytes(_GREY_8_BIT):
         # Faster than PIL, same values. Where it is not a plain map (a grey value declared
-        # transparent brings an alpha channel) PIL is asked.
-        labels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        # transparent brings an alpha channel) or is damaged PIL is asked.
+        _require_size(path, *struct.unpack(">II", content[16:24]))
+        with contextlib.suppress(cv2.error):
+            labels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
         labels, form = _pil_label(content, path, num_class)
     if turn:
@@ -138,10 +141,13 @@ def _pil_label(content, path, num_class):
     """(integers [h, w], form) of a label that is not a plain 8-bit grey PNG."""
     try:
         image = Image.open(io.BytesIO(content))
+        _require_size(path, *image.size)
         image.load()
         values = np.asarray(image)
+    except Image.UnidentifiedImageError as error:
+        raise InputError(f"{path}: damaged or not a readable label; replace the file") from error
     except _UNREADABLE as error:
-        raise InputError(f"{path}: not a readable label: {error}") from error
+        raise InputError(f"{path}: not a readable label ({error}); replace the file") from error
     is_png = image.format == "PNG"
     if image.mode == "L" and not (is_png and content[24] < 8):
         return values, JPEG if image.format == "JPEG" else ""
@@ -162,6 +168,13 @@ def _pil_label(content, path, num_class):
         f"classes, or a palette's indices; this is a {kind}: store the class numbers themselves, "
         "as PNG"
     )
+
+
+def _require_size(path, width, height):
+    if width * height > MAX_PIXELS:
+        million = MAX_PIXELS // 10**6
+        raise InputError(f"{path}: the label claims to be {width}x{height}, more than {million} "
+                         "million pixels; replace it or scale image and label down")
 
 
 def _require_no_grey_palette(image, values, path, num_class):

@@ -139,14 +139,8 @@ def eval_item(record: dict, dataset_cfg) -> dict:
 
 
 def image_names(batches: Sequence[Sequence[dict]]) -> list[str]:
-    """The images of an update's batches (one for each device, each accumulated pass), for a message
-    about its loss; it also says when a whole batch has no labelled cell, whose loss is NaN.
-    """
-    pieces = [piece for batch in batches for piece in batch]
-    names = [name for piece in pieces for name in piece["info"]]
-    if any(bool((piece["seg_label"] == IGNORED).all()) for piece in pieces):
-        names[-1] += " (a batch without a labelled cell)"
-    return names
+    """The images of an update's batches (one for each device, each accumulated pass)."""
+    return [name for batch in batches for piece in batch for name in piece["info"]]
 
 
 class TrainBatches(Dataset):
