@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.checkpoint import checkpoint_path, remove_checkpoint, replaced_by, save_pair
+from common.checkpoint_names import orphans
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class CheckpointFolder:
         path = checkpoint_path(self.folder, self.name, epoch, iteration, interrupt)
         interrupts, previous = replaced_by(path)
         save_pair(path, weights, state)
-        for old in interrupts:
+        for old in (*interrupts, *orphans(self.folder, self.name)):
             remove_checkpoint(old)
         every = self.keep_latest_interval
         stays = every > 0 and iteration % every == self.save_interval

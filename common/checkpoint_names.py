@@ -114,6 +114,17 @@ def replaced_by(path: str | Path) -> tuple[list[Path], Path | None]:
     return [item.path for item in older if item.interrupted], next(periodic, None)
 
 
+def orphans(folder: str | Path, name: str) -> list[Path]:
+    """Weights files that are gone, or never came, while their training state lies there.
+
+    A process has died while it removed or wrote the two.
+    """
+    states = Path(folder).glob(f"*{STATE_SUFFIX}")
+    paths = [path.with_name(path.name.removesuffix(STATE_SUFFIX) + ".pth") for path in states]
+    found = [item for path in paths if (item := _parse(path)) and not path.exists()]
+    return [item.path for item in found if _is_wanted(item.name, name)]
+
+
 def _named(folder: str | Path, name: str | None) -> list[_Candidate]:
     """What the names in `folder` say, in any order."""
     found = [_parse(path) for path in sorted(Path(folder).glob("*.pth")) if path.is_file()]

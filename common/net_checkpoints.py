@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.checkpoint import load_group, remove_checkpoint, save_group, state_path, verify
-from common.checkpoint_names import newest_first
+from common.checkpoint_names import newest_first, orphans
 from common.errors import InputError
 
 NETS = ("encoder", "decoder")
@@ -67,8 +67,11 @@ class NetCheckpoints:
             older = older[1:]
         for suffix in older:
             if suffix.startswith("iter_"):
-                for path in self.paths(suffix):
+                # the encoder's last: what is cut off here is found again by its name
+                for path in reversed(self.paths(suffix)):
                     remove_checkpoint(path)
+        for path in orphans(self.folder, NETS[0]):
+            remove_checkpoint(path)
 
     def load(self, suffix: str, warn: Callable[[str], None]) -> Loaded:
         """Weights and state. A history that is damaged is a warning: the state has it, too.

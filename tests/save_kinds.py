@@ -34,10 +34,12 @@ class Kind:
         self.folder, self.size = folder, size
 
     def train(self, start: int, stop: int, saved: Callable[[int], None]) -> None:
-        """Iterations start + 1 to stop; calls saved(position) after each completed save."""
-        for i in range(start + 1, stop + 1):
-            self.save(i, -1.0)
-            saved(position(i, -1.0))
+        """From the position `start` to iteration `stop`; calls saved(position) after each
+        completed save. A score that is not in the state yet is found anew, as the scripts do."""
+        for i in range(max(1, (start + 1) // 2), stop + 1):
+            if start != 2 * i:
+                self.save(i, -1.0)
+                saved(position(i, -1.0))
             self.save_best(i)
             self.save(i, float(i))
             saved(position(i, float(i)))

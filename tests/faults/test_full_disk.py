@@ -66,7 +66,7 @@ def fill_up(kind, folder, disk, sizes):
         done = []
         with full_but_for(disk, size):
             try:
-                saver.train(position // 2, position // 2 + 1, done.append)
+                saver.train(position, position // 2 + 1, done.append)
             except SaveError as error:
                 failed += 1
                 text = str(error)
@@ -77,7 +77,7 @@ def fill_up(kind, folder, disk, sizes):
         assert found >= max([position, *done])
         saver = KINDS[kind](folder, NUMBERS)  # there is room again
         saver.find(pytest.fail)
-        saver.train(found // 2, found // 2 + 1, done.append)
+        saver.train(found, found // 2 + 1, done.append)
         assert KINDS[kind](folder, NUMBERS).find(pytest.fail) == done[-1]
         held += 1
     return held, failed

@@ -15,6 +15,7 @@ from common.files import remove_leftovers
 
 pytestmark = pytest.mark.fault
 FOREVER = 10**6
+END = 9  # updates of a whole run
 
 
 def in_child(work):
@@ -44,17 +45,17 @@ def report_to(writer):
 
 
 def goes_on(kind, folder, done, warn=pytest.fail):
-    """Checks the rule; returns the iteration to go on from."""
+    """Checks the rule; returns the position to go on from."""
     found = KINDS[kind](folder).find(warn) or 0
     assert found >= done, "older than the last completed save"
-    return found // 2
+    return found
 
 
 def kill_at_random(kind, folder, count, rng):
     """`count` processes that save one after the other, each killed. Returns how many held."""
-    held, iteration, reached = 0, 0, 0
+    held, found, reached = 0, 0, 0
     for trial in range(count):
-        def work(writer, start=iteration):
+        def work(writer, start=found):
             saver = KINDS[kind](folder)
             saver.find(lambda line: None)  # as a resumed run takes up its record
             saver.train(start, FOREVER, report_to(writer))
@@ -66,7 +67,7 @@ def kill_at_random(kind, folder, count, rng):
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         reached = max(reached, completed(reader))
-        iteration = goes_on(kind, folder, reached)
+        found = goes_on(kind, folder, reached)
         held += 1
     assert reached > count / 10, "hardly a save was done"
     remove_leftovers(folder)
@@ -121,7 +122,7 @@ def kill_at_every_step(kind, tmp_path, stop, after, stride=1):
     assert files.os is os
     unbroken = tmp_path / "unbroken"
     unbroken.mkdir()
-    KINDS[kind](unbroken).train(0, 5, lambda position: None)
+    KINDS[kind](unbroken).train(0, END, lambda position: None)
     for step in range(1, 1000, stride):
         folder = tmp_path / str(step)
         folder.mkdir()
@@ -131,18 +132,18 @@ def kill_at_every_step(kind, tmp_path, stop, after, stride=1):
             saver = KINDS[kind](folder)
             saver.find(lambda line: None)
             Doomed(step, after).install()
-            saver.train(2, stop, report_to(writer))
+            saver.train(5, stop, report_to(writer))
 
         child, reader = in_child(work)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        iteration = goes_on(kind, folder, max(5, completed(reader)))
+        found = goes_on(kind, folder, max(5, completed(reader)))
         if status == 0:
             return step
         assert status == -signal.SIGKILL
         # whatever was left there, the run comes to the same end
         saver = KINDS[kind](folder)
         saver.find(pytest.fail)
-        saver.train(iteration, 5, lambda position: None)
+        saver.train(found, END, lambda position: None)
         remove_leftovers(folder)
         assert names(folder) == names(unbroken)
     return 0
