@@ -124,6 +124,7 @@ class Job:
     rescue: Any = None  # Rescue: what is saved when the session ends early
     source: Any = None  # file of the checkpoint that the session goes on from
     skipped: Any = None  # SkippedImages
+    resumed: bool = False  # with its training state
     history: dict = field(default_factory=lambda: {"train": {"epoch": [], "loss": [], "acc": []}})
     means: EpochMeans = field(default_factory=EpochMeans)
     best: float = -1.0  # mean IoU of the best checkpoint
@@ -291,7 +292,7 @@ def load_start(job):
         return iteration
     check_same_run(state["identity"], identity(job), flags.force_resume, run.warn)
     restore_state(state, job.optimizers, job.precision.scaler, job.ema)
-    job.best, job.validated_at = state["best"], state["validated_at"]
+    job.best, job.validated_at, job.resumed = state["best"], state["validated_at"], True
     job.history, job.means = state["history"], EpochMeans(**state["means"])
     return iteration
 
@@ -347,6 +348,8 @@ def train(job, start):
              for net, lr in zip(NETS, (settings.lr_encoder, settings.lr_decoder), strict=True)}
     if validation_due(job, start):  # stopped between an epoch's last update and its validation
         validate(job, start)
+        if job.resumed:
+            save(job, start)  # with the score in the state
 
     # parity: fix_bn stops dropout as well (specs/seg.md, section 7)
     job.module.train(not settings.fix_bn)
