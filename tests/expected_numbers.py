@@ -25,9 +25,8 @@ EXPECTED = Path(__file__).parent / "scripts" / "expected"
 UPDATES = 5
 # Another processor or version of torch adds up in another order. That alone is 1e-7, but a ReLU
 # whose input is next to 0 then opens or stays shut, and batch norm over few values magnifies that:
-# a gradient jumps, and every update passes it on to the next. Measured between AVX-512 and plain
-# SSE (ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41), the largest of the four scripts, and
-# allowed:
+# a gradient jumps, and every update passes it on to the next. Behind each number: the most that was
+# measured between AVX-512 and SSE (ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41).
 RTOL = {
     "first losses": 2e-5,  # 5e-7
     "losses": 3e-3,  # 6e-4
