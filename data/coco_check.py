@@ -122,15 +122,14 @@ def _categories(index, label_map):
 def _condensed(index, found):
     """Lines of [(annotation row, kind of fault, sentence), ...]; many of a kind share one."""
     kinds = {}
-    for row, kind, sentence in found:
-        kinds.setdefault(kind, []).append((row, sentence))
+    for row, kind, sentence in found:  # the first of an annotation's polygons stands for it
+        kinds.setdefault(kind, {}).setdefault(row, sentence)
     for kind, cases in kinds.items():
-        lines = [f"annotation {index.ann_ids[row]}: {sentence}" for row, sentence in cases]
-        number = len({row for row, _ in cases})
-        if number <= _ONE_BY_ONE:
+        lines = [f"annotation {index.ann_ids[row]}: {sentence}" for row, sentence in cases.items()]
+        if len(lines) <= _ONE_BY_ONE:
             yield from lines
         else:
-            yield f"{number} of {len(index.ann_ids)} annotations {kind}, as {lines[0]}"
+            yield f"{len(lines)} of {len(index.ann_ids)} annotations {kind}, as {lines[0]}"
 
 
 def _boxes(index):

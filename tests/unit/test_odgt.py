@@ -40,6 +40,10 @@ def read(root, content, **options):
     LINE.replace("12", "12.0").replace("8", "8.0"),
     LINE.replace("12", '"12"').replace("8", '" 8.0"'),
     LINE.replace("/", "\\\\"),
+    f"[{LINE}]",
+    f"\ufeff[\n{LINE}\n]\n",
+    f"{LINE},\n",
+    f"\n\ufeff{LINE}\n",
 ])
 def test_what_is_certain_is_read(root, content):
     assert read(root, content) == [RECORD]
