@@ -252,8 +252,13 @@ def _runs(index):
 def _files(index, images_dir, rows, deep):
     if not images_dir.is_dir():
         return [f"{images_dir}: no such image folder; check dataset.*_images"]
-    faults = []
-    for row, name in zip(rows.tolist(), find_names(index, images_dir, rows), strict=True):
+    faults, names = [], find_names(index, images_dir, rows)
+    if len(names) > _ONE_BY_ONE and not any(names):
+        row = int(rows[0])
+        return [f"{index.path}: none of its {len(names)} images is in {images_dir}, such as "
+                f"{index.file_name(row)} (id {index.image_ids[row]}); correct the image folder, or "
+                "write file names relative to it"]
+    for row, name in zip(rows.tolist(), names, strict=True):
         if name is None and is_absolute(index.file_name(row)):
             faults.append(f"{index.path}: image {index.image_ids[row]}: file_name is the absolute "
                           f"path {index.file_name(row)}; write it relative to the image folder "

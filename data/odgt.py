@@ -81,7 +81,8 @@ def _take_line(line, where, records, faults):
         elif not isinstance(record[name], str):
             faults.append(f"{where}: {name} wants a path, got {record[name]!r}")
     for name in _SIZES:
-        if record.get(name) is None:
+        if record.get(name) in (None, ""):
+            record.pop(name, None)
             continue
         pixels = _whole_number(record[name])
         if pixels is None or not 0 < pixels < 1 << 31:

@@ -55,6 +55,16 @@ def test_no_size(root, value):
         read(root, LINE.replace("12", value))
 
 
+def test_no_size_at_all_is_read_from_the_image(root):
+    assert read(root, LINE.replace("12", '""').replace("8", "null")) == [RECORD]
+
+
+def test_paths_as_in_addresses(root):
+    assert read(root, LINE.replace("images/a", "images%2F%61")) == [RECORD]
+    with pytest.raises(InputError, match=r"images%2Fb\.png: no such image"):
+        read(root, LINE.replace("images/a", "images%2Fb"))
+
+
 def test_no_utf8_names_the_line(root):
     with pytest.raises(InputError, match=r"a\.odgt:2: .*save the list as UTF-8"):
         read(root, LINE.encode() + b"\n" + LINE.replace("a.png", "ä.png").encode("latin-1"))
