@@ -130,7 +130,8 @@ class Rescue:
     def _last_good_text(self):
         iteration, path = self._last_good
         if self._iteration == self._start and not self._is_changing:
-            return ""  # no update of this session is lost
+            # no update of this session is lost
+            return "" if path is None else f"The state is still that of {path}."
         if path is None:
             return "No state had been saved before."
         return f"The last good state, after {_updates(iteration)}, is {path}; {GO_ON}."

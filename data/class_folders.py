@@ -21,6 +21,8 @@ from data.loader import SampleKey
 from data.photo_summary import PhotoCounts, absent_classes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# Pictures by name, which the originals leave out without a word.
+_PICTURES_TOO = frozenset((".gif", ".jfif", ".jpe", ".jp2", ".avif", ".heic", ".heif"))
 # What systems and archives leave behind, besides everything whose name begins with a dot.
 _NO_CLASSES = frozenset(("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN",
                          "System Volume Information"))
@@ -40,7 +42,8 @@ class ClassFolders:
 
     def __init__(self, folder: str | Path, classes: Sequence[str] | None = None):
         self.folder = Path(folder)
-        own = _class_names(self.folder)
+        self.remarks: list[str] = []
+        own = _class_names(self.folder, self.remarks)
         faults = []
         if classes is not None:
             faults = [
@@ -51,8 +54,7 @@ class ClassFolders:
             ]
         self.classes = tuple(own if classes is None else classes)
         label_of = {name: i for i, name in enumerate(self.classes)}
-        names, labels = [], []
-        self.remarks: list[str] = []
+        names, labels, left = [], [], Counter()
         for name in own:
             found, others = [], Counter()
             for path in _files(self.folder, name, self.remarks):
@@ -64,10 +66,12 @@ class ClassFolders:
                 there = ", ".join(f"{count} with {suffix}" for suffix, count in others.items())
                 faults.append(f"{self.folder / name}: no images in it; wanted {', '.join(SUFFIXES)}"
                               + (f", got {there}" if there else ""))
+            left += others
             names += found
             labels += [label_of.get(name, -1)] * len(found)
         if faults:
             raise InputError(faults)
+        self.remarks += _left_pictures(self.folder, left)
         encoded = [os.fsencode(name) for name in names]
         self._names = np.frombuffer(b"".join(encoded), np.uint8)
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
@@ -253,11 +257,28 @@ def _silent(line):
     pass
 
 
-def _class_names(folder):
+def _left_pictures(folder, others):
+    """A line about pictures of kinds that are not read. others: {suffix: count}"""
+    kinds = {suffix: others[suffix] for suffix in sorted(_PICTURES_TOO) if others[suffix]}
+    if kinds:
+        counts = ", ".join(f"{count} with {suffix}" for suffix, count in kinds.items())
+        yield (f"{folder}: {sum(kinds.values())} pictures are left out, as their kind is not read "
+               f"({counts}); save them as one of {', '.join(SUFFIXES)}")
+
+
+def _class_names(folder, remarks=None):
+    """Names of the class folders; `remarks` gets a line for links to a folder above them."""
     try:
         with os.scandir(folder) as entries:
             names = sorted(e.name for e in entries if e.is_dir()
                            and not e.name.startswith(".") and e.name not in _NO_CLASSES)
+        own = os.path.join(os.path.realpath(folder), "")
+        for name in list(names):
+            real = os.path.realpath(os.path.join(folder, name))
+            if own.startswith(os.path.join(real, "")):  # it would hold all the other classes
+                names.remove(name)
+                if remarks is not None:
+                    remarks.append(_link_above(os.path.join(folder, name), real))
     except OSError as error:
         raise InputError(
             f"{folder}: no such folder. Put one folder of images for every class there"
@@ -265,6 +286,10 @@ def _class_names(folder):
     if not names:
         raise InputError(f"{folder}: no class folders in it, each with the images of a class")
     return names
+
+
+def _link_above(path, real):
+    return f"{path}: a link to {real}, a folder above it, is left alone; remove it"
 
 
 def _files(folder, class_name, remarks) -> Iterator[str]:
@@ -290,8 +315,7 @@ def _walk(top, remarks):
                 real = os.path.realpath(path)
             if any(os.path.join(each, "").startswith(os.path.join(real, ""))
                    for each in above[where]):
-                remarks.append(f"{path}: a link to {real}, a folder above it, is left alone; "
-                               "remove it")
+                remarks.append(_link_above(path, real))
             elif not name.startswith(".") and name not in _NO_CLASSES:
                 above[path] = (*above[where], real)
                 kept.append(name)

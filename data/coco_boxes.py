@@ -18,7 +18,7 @@ AGREE_PX, AGREE_RELATIVE = 3.0, 0.05  # rounding, resizing, masks drawn more coa
 FIT_PX, FIT_RELATIVE = 1.5, 0.03  # another reading of a box must hit its mask
 HELD = 0.9  # share of the mask's extent in its box from which on the box holds it
 LOST = 0.5  # share below which it certainly does not
-LARGE = 4.0  # boxes of more than that many times their mask's extent are mentioned
+LARGE = 2.0  # boxes of more than that many times their mask's extent are mentioned
 SMALLEST_SIDE_PX = 16  # of an image in which coordinates up to 1 are no pixels
 ONE_BY_ONE = 3  # more boxes with the same mistake share a line
 LOOKED_AT = 2000  # boxes whose masks are drawn, or compared with their neighbours'
@@ -74,6 +74,8 @@ READINGS = (
     Reading("half as wide and high as the mask", _SIDES, lambda boxes, wh: _sized(boxes, 2, 1)),
     Reading("twice as wide and high as the mask", _SIDES, lambda boxes, wh: _sized(boxes, .5, 0)),
     Reading("twice as wide and high as the mask", _SIDES, lambda boxes, wh: _sized(boxes, .5, 1)),
+    Reading("[x, y, height, width], not [x, y, width, height]", "exchange width and height",
+            lambda boxes, wh: _as_corners(boxes[:, [0, 1, 3, 2]])),
 )
 _FRACTIONS = READINGS[4]
 

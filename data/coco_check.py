@@ -122,15 +122,14 @@ def _categories(index, label_map):
 def _condensed(index, found):
     """Lines of [(annotation row, kind of fault, sentence), ...]; many of a kind share one."""
     kinds = {}
-    for row, kind, sentence in found:
-        kinds.setdefault(kind, []).append((row, sentence))
+    for row, kind, sentence in found:  # the first of an annotation's polygons stands for it
+        kinds.setdefault(kind, {}).setdefault(row, sentence)
     for kind, cases in kinds.items():
-        lines = [f"annotation {index.ann_ids[row]}: {sentence}" for row, sentence in cases]
-        number = len({row for row, _ in cases})
-        if number <= _ONE_BY_ONE:
+        lines = [f"annotation {index.ann_ids[row]}: {sentence}" for row, sentence in cases.items()]
+        if len(lines) <= _ONE_BY_ONE:
             yield from lines
         else:
-            yield f"{number} of {len(index.ann_ids)} annotations {kind}, as {lines[0]}"
+            yield f"{len(lines)} of {len(index.ann_ids)} annotations {kind}, as {lines[0]}"
 
 
 def _boxes(index):
@@ -253,8 +252,13 @@ def _runs(index):
 def _files(index, images_dir, rows, deep):
     if not images_dir.is_dir():
         return [f"{images_dir}: no such image folder; check dataset.*_images"]
-    faults = []
-    for row, name in zip(rows.tolist(), find_names(index, images_dir, rows), strict=True):
+    faults, names = [], find_names(index, images_dir, rows)
+    if len(names) > _ONE_BY_ONE and not any(names):
+        row = int(rows[0])
+        return [f"{index.path}: none of its {len(names)} images is in {images_dir}, such as "
+                f"{index.file_name(row)} (id {index.image_ids[row]}); correct the image folder, or "
+                "write file names relative to it"]
+    for row, name in zip(rows.tolist(), names, strict=True):
         if name is None and is_absolute(index.file_name(row)):
             faults.append(f"{index.path}: image {index.image_ids[row]}: file_name is the absolute "
                           f"path {index.file_name(row)}; write it relative to the image folder "

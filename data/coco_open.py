@@ -49,6 +49,9 @@ def open_coco(
         indexes[part] = index
         found, odd = examine_coco(info, images, index=index, has_gt=dataset.has_gt,
                                   include_empty=dataset.include_empty, deep=deep)
+        if dataset.has_gt:
+            nothing, doubt = without_objects(index, part)
+            found, odd = found + nothing, odd + doubt
         equal, alike = ambiguous_names(index.categories, index.path)
         faults, warnings = faults + found + equal, warnings + odd + alike
     if faults:
@@ -89,6 +92,17 @@ def compare_files(first: CocoIndex, second: CocoIndex, folders: tuple) -> list[s
         warnings.append(f"{second.path}: {same} of its {len(second.image_ids)} images are in "
                         f"{first.path}, too; what is trained on should not be validated on")
     return warnings
+
+
+def without_objects(index: CocoIndex, part: str) -> tuple[list[str], list[str]]:
+    """(faults, warnings) of a file that has not one annotation to train on, or to score with."""
+    number = len(index.image_ids)
+    if len(index.ann_ids) or index.missing or index.faults or not number:
+        return [], []
+    line = f"{index.path}: none of its {number} images has an object, so that nothing can be "
+    if part == "train":
+        return [f"{line}learnt; correct 'annotations'"], []
+    return [], [f"{line}scored"]
 
 
 def share_indexes(run: Any, dataset: Any, indexes: dict[str, CocoIndex] | None) -> dict:

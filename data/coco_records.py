@@ -100,6 +100,9 @@ def stated_box(annotation: Mapping, kind: str = "d") -> array | None:
 
 def polygons(segmentation: Any, kind: str = "d") -> list[array]:
     """Polygons x, y, x, y, ... in pixels, arrays of type `kind`."""
+    if isinstance(segmentation, str) and segmentation:
+        raise ValueError(f"its segmentation is the text {segmentation!r:.40}, no list of polygons; "
+                         "write [[x, y, x, y, ...]] without quotes")
     if not isinstance(segmentation, list | tuple) or not len(segmentation):
         raise ValueError("it has no segmentation; give polygons or RLE, or remove it")
     try:
@@ -147,6 +150,8 @@ def _wrong_form(segmentation):
 
 
 def _numbers(values, kind):
+    if isinstance(values, str):  # whose letters could be digits
+        raise ValueError("not numbers")
     try:
         return array(kind, values)
     except (TypeError, OverflowError):

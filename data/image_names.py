@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -25,8 +26,15 @@ def spellings(name: str) -> Iterator[str]:
     # parity: COCO_val2014_000000000042.jpg may lie there as 000000000042.jpg (section 6)
     if name.startswith("COCO"):
         yield name.rpartition("_")[2]
+    yield from rewritten(name)
+
+
+def rewritten(name: str) -> Iterator[str]:
+    """The name as another system or tool would write it, where that differs."""
     if "\\" in name:
         yield slashed(name)
+    if "%" in name:  # some tools write names as they stand in an address
+        yield unquote(slashed(name))
 
 
 def find_names(index: Any, images_dir: Path, rows: np.ndarray) -> list[str | None]:
@@ -41,7 +49,7 @@ def find_names(index: Any, images_dir: Path, rows: np.ndarray) -> list[str | Non
 
 def image_path(images_dir: Path, name: str) -> Path:
     """The file of an image; that of the name as it is where there is none."""
-    if not name.startswith("COCO") and "\\" not in name:
+    if not name.startswith("COCO") and "\\" not in name and "%" not in name:
         return images_dir / name  # asks the disk for nothing
     paths = [images_dir / each for each in spellings(name)]
     return next((path for path in paths if path.is_file()), paths[0])

@@ -8,19 +8,23 @@ from common.config import InputError, did_you_mean
 
 _MOST_FAULTS = 20  # a wrong root_dataset makes every line wrong
 _PATHS, _SIZES = ("fpath_img", "fpath_segm"), ("width", "height")
+_MARK = "\ufeff"
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb": "utf-8-sig"}
 
 
 def read_odgt(path: str) -> list[dict[str, Any]]:
     """The records of the list: fpath_img, fpath_segm and, where they are given, width and height.
 
-    Blank lines, any line ends, a byte order mark and UTF-16 are fine, and so are whole numbers
-    written as 64.0 or "64". Raises InputError with a line for each fault.
+    Blank lines, any line ends, byte order marks and UTF-16 are fine, and so are whole numbers
+    written as 64.0 or "64", commas behind the records and a JSON list of all of them.
+    Raises InputError with a line for each fault.
     """
     records, faults = [], []
-    for number, line in enumerate(io.StringIO(_text(path), newline=None), start=1):
-        if line.strip():
-            _take_line(line, f"{path}:{number}", records, faults)
+    text = _text(path)
+    for number, line in _whole_list(text) or enumerate(io.StringIO(text, newline=None), start=1):
+        line = line.strip().strip(_MARK).strip()  # joined files have a mark in their midst
+        if line:
+            _take_line(line.removesuffix(","), f"{path}:{number}", records, faults)
     if faults:
         raise InputError(at_most(faults))
     return records
@@ -30,6 +34,17 @@ def at_most(faults: list[str]) -> list[str]:
     """The first faults, and how many more there are."""
     more = len(faults) - _MOST_FAULTS
     return faults if more <= 0 else [*faults[:_MOST_FAULTS], f"... and {more} more of this kind"]
+
+
+def _whole_list(text):
+    """[(number, JSON text)] of the records of a list in brackets; None where it is no such list."""
+    if not text.lstrip(_MARK).lstrip().startswith("["):
+        return None
+    try:
+        return [(f"record {i}", json.dumps(record))
+                for i, record in enumerate(json.loads(text.lstrip(_MARK)), start=1)]
+    except (ValueError, RecursionError):
+        return None
 
 
 def _text(path):
@@ -66,7 +81,8 @@ def _take_line(line, where, records, faults):
         elif not isinstance(record[name], str):
             faults.append(f"{where}: {name} wants a path, got {record[name]!r}")
     for name in _SIZES:
-        if record.get(name) is None:
+        if record.get(name) in (None, ""):
+            record.pop(name, None)
             continue
         pixels = _whole_number(record[name])
         if pixels is None or not 0 < pixels < 1 << 31:

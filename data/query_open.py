@@ -10,7 +10,7 @@ from common.errors import InputError, did_you_mean
 from data.classes import ambiguous_names, match_names
 from data.coco_check import examine_coco, first_faults
 from data.coco_index import CocoIndex
-from data.coco_open import compare_files
+from data.coco_open import compare_files, without_objects
 
 LOADERS = {"train": "train_dataloader", "valid": "val_dataloader"}
 
@@ -48,6 +48,8 @@ def open_query_data(
             include_empty = part == "valid" or not dataset.filter_cfg.filter_empty_gt
             found, odd = examine_coco(dataset.info_path, dataset.images_path, index=index,
                                       include_empty=include_empty, deep=deep)
+            nothing, doubt = without_objects(index, part)
+            found, odd = found + nothing, odd + doubt
             _, alike = ambiguous_names(index.categories, index.path)
             faults, warnings = faults + found, warnings + odd + alike
     if faults:

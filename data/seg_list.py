@@ -11,6 +11,7 @@ import numpy as np
 
 from common.config import InputError, did_you_mean
 from common.files import write_atomically
+from data.image_names import rewritten
 from data.odgt import at_most, read_odgt
 from data.seg_files import image_header
 
@@ -88,7 +89,7 @@ def read_seg_list(
     needs_sizes:  read the sizes that the list lacks from the images; evaluation needs none
     turn:         sizes as the images' EXIF orientations turn them, whichever the list gives
 
-    A path with backslashes is read where only the one with slashes exists.
+    A path with backslashes, or quoted as in an address, is read where only the plain one exists.
     Raises InputError with every fault.
     """
     if os.path.isfile(list_file):
@@ -212,9 +213,10 @@ def _check_files_exist(records, root):
             path = os.path.join(root, record[name])
             if is_there(path):
                 continue
-            with_slashes = record[name].replace("\\", "/")
-            if "\\" in record[name] and is_there(os.path.join(root, with_slashes)):
-                record[name] = with_slashes  # a list that was made on Windows
+            for other in rewritten(record[name]):
+                if is_there(os.path.join(root, other)):
+                    record[name] = other
+                    break
             else:
                 faults.append(
                     f"{path}: no such {what} file. Check the list and DATASET.root_dataset"

@@ -67,6 +67,25 @@ def test_links_that_lead_back_are_left_alone(root, target):
     assert "left alone" in line
 
 
+@pytest.mark.parametrize("target", ["..", ".", "../.."])
+def test_a_link_that_leads_back_is_no_class(root, target):
+    """All pictures of all classes would be of this class, too."""
+    os.symlink(target, root / "train" / "all")
+    found = ClassFolders(root / "train")
+    assert found.classes == ("ant", "bee")
+    assert len(found) == 5
+    (line,) = opened(root)[1]
+    assert line.startswith(f"{root}/train/all: a link to ")
+
+
+def test_pictures_of_other_kinds_are_said(root):
+    for name in ("ant/a.gif", "ant/b.GIF", "bee/c.heic", "bee/notes.txt"):
+        (root / "train" / name).write_bytes(b"x")
+    (line,) = opened(root)[1]
+    assert line.startswith(f"{root}/train: 3 pictures are left out")
+    assert "(2 with .gif, 1 with .heic); save them as one of .jpg" in line
+
+
 def test_links_in_a_circle_end(root):
     os.symlink("../bee", root / "train" / "ant" / "sub")
     os.symlink("../ant", root / "train" / "bee" / "sub")

@@ -151,7 +151,23 @@ def test_boxes_much_larger_than_their_masks_are_said(tmp_path):
     content = scene(lambda x, y, w, h, W, H: (x - 8, y - 5, 2.3 * w + 8, 2.1 * h + 5), only=2)
     faults, doubts = examine_coco(*write(tmp_path, content))
     assert faults == []
-    assert "2 of 8 bboxes are more than 4 times as large as their mask" in doubts[0]
+    assert "2 of 8 bboxes are more than 2 times as large as their mask" in doubts[0]
+
+
+@pytest.mark.parametrize("only, verb", [(None, "5 of 8 bboxes are"), (2, "is")])
+def test_exchanged_sides(tmp_path, only, verb):
+    """Three rectangles are so nearly squares that their boxes hold the masks either way."""
+    content = scene(lambda x, y, w, h, W, H: (x, y, h, w), only=only)
+    fault, = examine_coco(*write(tmp_path, content))[0]
+    assert f"{verb} [x, y, height, width], not [x, y, width, height]" in fault
+
+
+def test_a_doubled_box_that_was_cut_at_the_border_is_said(tmp_path):
+    """It fits no reading any more; nine tenths of what it was are left."""
+    content = scene(lambda x, y, w, h, W, H: (0, y - h / 2, 57, 2.1 * h), only=1)
+    faults, doubts = examine_coco(*write(tmp_path, content))
+    assert faults == []
+    assert "1 of 8 bboxes are more than 2 times as large as their mask" in doubts[0]
 
 
 def test_a_mistake_in_most_boxes_stands_for_what_it_makes_of_the_others(tmp_path):

@@ -8,6 +8,7 @@ from coco_maker import annotation, crowd, document, write
 
 from data import CocoIndex, check_coco, first_faults
 from data.coco_check import examine_coco
+from data.image_names import image_path
 
 HW = (60, 80)
 
@@ -40,6 +41,9 @@ def test_real_coco_passes(datasets, split):
     (annotation(7, 1, bbox=[-9, 10, 20, 20]), "reaches out of its image"),
     (annotation(7, 1, bbox=[10, 50, 5, 60]), "reaches out of its image"),
     (annotation(7, 1, segmentation=[[1, 2, 3, 4]]), "has 4 coordinates"),
+    (annotation(7, 1, segmentation=[[1, 2], [3, 4]]), "has 2 coordinates"),
+    (annotation(7, 1, segmentation=["12", "30", "34", "50", "7", "8"]), "is not a list of poly"),
+    (annotation(7, 1, segmentation="[[1, 2, 3, 4, 5, 6]]"), "is the text '[[1, 2, 3, 4, 5, 6]]'"),
     (annotation(7, 1, segmentation=[[1, 2, 3, 4, 5, 6], []]), "has 0 coordinates"),
     (annotation(7, 1, segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "has 7 coordinates"),
     (annotation(7, 1, segmentation=[[1, 2, 3, 4, 5, math.nan]]), "coordinate that is not finite"),
@@ -216,6 +220,27 @@ def test_backslashes_and_windows_paths(tmp_path):
     assert len(found) == 2
     assert "deep/none.png: no such image (id 2" in found[0]
     assert "image 3: file_name is the absolute path C:\\photos\\3.png; write it" in found[1]
+
+
+def test_names_as_in_addresses(tmp_path):
+    content = document(many(3))
+    info, images = write(tmp_path, content)
+    (images / "1.png").rename(images / "my 1.png")
+    (images / "2.png").rename(images / "100% 2.png")
+    content["images"][0]["file_name"] = "my%201.png"
+    content["images"][1]["file_name"] = "100% 2.png"  # is its own name
+    info.write_text(json.dumps(content))
+    assert check_coco(info, images, deep=True) == []
+    assert image_path(images, "my%201.png").name == "my 1.png"
+
+
+def test_a_folder_with_none_of_the_images_is_one_line(tmp_path):
+    content = document([annotation(i, i) for i in range(1, 8)], num_images=7)
+    info, _ = write(tmp_path, content)
+    (tmp_path / "other").mkdir()
+    fault, = check_coco(info, tmp_path / "other")
+    assert "info.json: none of its 7 images is in" in fault
+    assert "such as 1.png (id 1)" in fault
 
 
 def test_a_file_that_is_named_with_a_backslash_comes_first(tmp_path):

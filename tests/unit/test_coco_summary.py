@@ -148,6 +148,17 @@ def test_what_a_run_says_of_its_files(tmp_path):
     assert run.logged == []
 
 
+def test_files_without_any_object(tmp_path):
+    full = own_set(tmp_path / "a", document([annotation(1, 1)]))
+    empty = own_set(tmp_path / "b", document([]))
+    with pytest.raises(InputError, match=r"none of its 3 images has an object, .* learnt; correct"):
+        open_coco(section(empty, full), ["train", "valid"])
+    run = Lines()
+    open_coco(section(full, empty), ["train", "valid"], run=run)
+    assert run.warned == [
+        f"{empty[0]}: none of its 3 images has an object, so that nothing can be scored"]
+
+
 def test_categories_of_validation_that_training_lacks(tmp_path):
     train = own_set(tmp_path / "a", document([annotation(1, 1)]))
     valid = own_set(tmp_path / "b", document([annotation(1, 2)], categories=(1, 3)))

@@ -40,6 +40,10 @@ def read(root, content, **options):
     LINE.replace("12", "12.0").replace("8", "8.0"),
     LINE.replace("12", '"12"').replace("8", '" 8.0"'),
     LINE.replace("/", "\\\\"),
+    f"[{LINE}]",
+    f"\ufeff[\n{LINE}\n]\n",
+    f"{LINE},\n",
+    f"\n\ufeff{LINE}\n",
 ])
 def test_what_is_certain_is_read(root, content):
     assert read(root, content) == [RECORD]
@@ -49,6 +53,16 @@ def test_what_is_certain_is_read(root, content):
 def test_no_size(root, value):
     with pytest.raises(InputError, match=r"a\.odgt:1: width wants pixels"):
         read(root, LINE.replace("12", value))
+
+
+def test_no_size_at_all_is_read_from_the_image(root):
+    assert read(root, LINE.replace("12", '""').replace("8", "null")) == [RECORD]
+
+
+def test_paths_as_in_addresses(root):
+    assert read(root, LINE.replace("images/a", "images%2F%61")) == [RECORD]
+    with pytest.raises(InputError, match=r"images%2Fb\.png: no such image"):
+        read(root, LINE.replace("images/a", "images%2Fb"))
 
 
 def test_no_utf8_names_the_line(root):

@@ -89,7 +89,8 @@ def test_half_an_update_is_never_saved():
 
 def test_what_lies_on_the_disk_already_is_named_and_not_saved_again():
     rescue, saved = rescue_of(start=2, source="two.pth")
-    assert broken(rescue, InputError("no such flag")) == ""  # nothing of this session is lost
+    assert broken(rescue, InputError("no such flag")) == (
+        "The state is still that of two.pth.")
     rescue.done(4)
     rescue.saved(4, "four.pth")
     assert "after 4 updates, is four.pth" in broken(rescue, ValueError("odd"))
