@@ -145,7 +145,11 @@ def kill_at_every_step(kind, tmp_path, stop, after, stride=1):
         saver.find(pytest.fail)
         saver.train(found, END, lambda position: None)
         remove_leftovers(folder)
-        assert names(folder) == names(unbroken)
+        extra = set(names(folder)) - set(names(unbroken))
+        assert not set(names(unbroken)) - set(names(folder))
+        # --keep_latest removes the one save before: one that a killed process should have removed
+        # stays, as it cannot be told from a user's
+        assert len(extra) <= (2 if kind == "pair" else 0)
     return 0
 
 
