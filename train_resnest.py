@@ -488,8 +488,12 @@ def finish(job, iteration, guard):
 
 def open_run_folder(job, start=None):
     """Begin to write the run's files; `start` None is an evaluation, which only appends."""
-    job.run.open_folder(job.folder, to_yaml(job.cfg), start if job.resumed else None,
-                        append=start is None, tensorboard=job.flags.tensorboard)
+    resume_from = None
+    if job.resumed:  # a validation that comes again is cut too
+        is_due = start % job.per_epoch == 0 and job.history.validated_at != start
+        resume_from = start - 0.5 * is_due
+    job.run.open_folder(job.folder, to_yaml(job.cfg), resume_from, append=start is None,
+                        tensorboard=job.flags.tensorboard)
     if job.resumed:
         job.run.record({"event": "resume", "iteration": start})
 

@@ -467,7 +467,9 @@ def open_run_folder(job, start=None):
     """Begin to write the run's files; `start` None is an evaluation, which only appends."""
     run, cfg = job.run, job.cfg
     run.log(f"Config {job.flags.cfg}, in force:\n{to_yaml(cfg)}Everything goes to {job.folder}")
-    run.open_folder(job.folder, to_yaml(cfg), start or None, append=start is None,
+    # a validation that comes again is cut too
+    resume_from = start - 0.5 * validation_due(job, start) if start else None
+    run.open_folder(job.folder, to_yaml(cfg), resume_from, append=start is None,
                     tensorboard=job.flags.tensorboard)
     if run.is_main:
         for found in job.lists.values():

@@ -478,7 +478,8 @@ def open_run_folder(job, start=None):
     """Begin to write the run's files; `start` None is an evaluation, which only appends."""
     flags, run = job.flags, job.run
     training = start is not None
-    resume_from = start if training and start > 0 else None
+    # a validation that comes again is cut too
+    resume_from = start - 0.5 * validation_due(job, start) if training and start > 0 else None
     run.open_folder(job.folder, to_yaml(job.cfg), resume_from, append=not training,
                     tensorboard=flags.tensorboard)
     if run.is_main:

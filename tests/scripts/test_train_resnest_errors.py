@@ -16,7 +16,7 @@ FLAGS = [
     "eval_only", "export", "pairs",
     "device", "amp", "compile", "channels_last", "accumulate", "clip_grad", "ema", "seed",
     "workers", "max_iters", "log_every", "save_every", "force_resume", "pretrained", "dry_run",
-    "check_data", "bad_images", "nan", "cfg_options", "tensorboard", "debug",
+    "check_data", "bad_images", "nan", "cfg_options", "tensorboard", "dist_timeout", "debug",
 ]
 
 

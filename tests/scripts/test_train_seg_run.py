@@ -29,7 +29,7 @@ FLAGS = {
     "workers": None, "max_iters": None, "log_every": None, "save_every": None,
     "force_resume": False, "pretrained": None, "eval_only": False, "export": None,
     "dry_run": False, "check_data": False, "bad_images": "stop", "nan": "stop",
-    "cfg_options": None, "tensorboard": False, "debug": False,
+    "cfg_options": None, "tensorboard": False, "dist_timeout": 600, "debug": False,
 }
 
 
