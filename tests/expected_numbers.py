@@ -14,6 +14,7 @@ after it: the gradient, its norm, the rate that was really used, the moving aver
 
 import json
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class Finished:
     """A run that ended well. events: of metrics.jsonl; skips: its skipped updates."""
 
     def __init__(self, process, script, words, folder, logs, fault=()):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         status, self.text, err = process.run(f"{script}.py", words, folder, fault)
         assert status == 0, err
         self.folder = folder
@@ -250,6 +251,17 @@ def check_accumulated(accumulated, first, second):
     assert accumulated["loss"] == pytest.approx((first["loss"] + second["loss"]) / 2, rel=1e-5)
     longest = (first["grad_norm"] + second["grad_norm"]) / 2
     assert 0 < accumulated["grad_norm"] <= longest * (1 + 1e-5)
+
+
+def before_the_last(run, folder, *last):
+    """Copy the files of `run` to `folder` as they were before its last update.
+
+    last: patterns of the files that the last update has left
+    """
+    shutil.copytree(run.folder, folder)
+    for pattern in last:
+        for path in list(folder.glob(pattern)):
+            path.unlink()
 
 
 def same(a, b):

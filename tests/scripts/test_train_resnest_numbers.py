@@ -10,6 +10,7 @@ from expected_numbers import (
     Runs,
     State,
     average_of,
+    before_the_last,
     check_accumulated,
     check_averages,
     check_expected,
@@ -44,6 +45,7 @@ RUNS = {
     "mixup": [*DRAWN, "DATA.MIXUP", "0.2", "OPTIMIZER.LR_SCHEDULER", "linear"],
     "skip": ["--nan", "skip", "--ema", "0.9"],
 }
+RUNS["resumed"] = [*RUNS["clip"], "--resume", "latest"]
 COMPARED = ["plain", "accumulate", "ema", "clip", "mixup"]
 
 
@@ -54,12 +56,16 @@ def runs(tmp_path_factory, preloaded):
     (folder / "net.yaml").write_text(yaml.safe_dump(CONFIG))
 
     def make(name, own):
+        if name == "resumed":
+            before_the_last(made["clip"], own, f"out/checkpoint_iter_{UPDATES}.pth",
+                            "out/checkpoint_final.pth")
         words = ["--config-file", folder / "net.yaml", "--outdir", "out", "--log-every", 1,
                  "--max-iters", UPDATES, *RUNS[name], "DATA.ROOT", root]
         fault = ("nan", UPDATES) if name == "skip" else ()
         return Finished(preloaded, "train_resnest", words, own, "out", fault)
 
-    return Runs(folder, make)
+    made = Runs(folder, make)
+    return made
 
 
 def around_the_last(run, name):
@@ -135,3 +141,10 @@ def test_a_skipped_update_leaves_nothing(runs):
     assert [e["iteration"] for e in run.events if e["event"] == "skip"] == [UPDATES - 1]
     assert same(*around_the_last(run, "skip"))
     assert run.losses[:-1] == runs["plain"].losses[:-1]
+
+
+def test_random_choices_are_those_of_the_update(runs):
+    # another process that goes on before the last update draws the same for it
+    run = runs["resumed"]
+    assert [e["iteration"] for e in run.events if e["event"] == "resume"] == [UPDATES - 1]
+    assert run.losses == runs["clip"].losses

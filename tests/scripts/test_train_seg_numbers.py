@@ -8,6 +8,7 @@ from expected_numbers import (
     Runs,
     State,
     average_of,
+    before_the_last,
     check_accumulated,
     check_averages,
     check_expected,
@@ -45,6 +46,7 @@ RUNS = {
     # without a rate the weights stay, and two updates see the same ones
     "still": ["TRAIN.lr_encoder", "0.0", "TRAIN.lr_decoder", "0.0", "--max-iters", 2],
 }
+RUNS["resumed"] = [*RUNS["clip"], "--resume", "latest"]
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +56,16 @@ def runs(tmp_path_factory, preloaded):
     (folder / "net.yaml").write_text(yaml.safe_dump(CONFIG))
 
     def make(name, own):
+        if name == "resumed":
+            before_the_last(made["clip"], own, f"out/*_iter_{UPDATES}*.pth")
         words = ["--cfg", folder / "net.yaml", "--max-iters", UPDATES, "--log-every", 1,
                  *RUNS[name], "DATASET.root_dataset", folder / "data",
                  "DATASET.list_train", lists["train"], "DATASET.list_val", lists["valid"]]
         fault = ("nan", UPDATES) if name == "skip" else ()
         return Finished(preloaded, "train_seg", words, own, "out", fault)
 
-    return Runs(folder, make)
+    made = Runs(folder, make)
+    return made
 
 
 def state(run, suffix):
@@ -137,3 +142,10 @@ def test_a_skipped_update_leaves_nothing(runs):
     assert [e["iteration"] for e in run.events if e["event"] == "skip"] == [UPDATES - 1]
     assert same(*around_the_last(run))
     assert run.losses[:-1] == runs["plain"].losses[:-1]
+
+
+def test_random_choices_are_those_of_the_update(runs):
+    # another process that goes on before the last update draws the same for it
+    run = runs["resumed"]
+    assert [e["iteration"] for e in run.events if e["event"] == "resume"] == [UPDATES - 1]
+    assert run.losses == runs["clip"].losses

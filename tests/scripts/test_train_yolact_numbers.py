@@ -10,6 +10,7 @@ from expected_numbers import (
     Runs,
     State,
     average_of,
+    before_the_last,
     check_accumulated,
     check_averages,
     check_expected,
@@ -44,6 +45,7 @@ RUNS = {
     "clip": ["--clip-grad", CLIP],
     "skip": ["--nan", "skip", "--ema", "0.9"],
 }
+RUNS["resumed"] = [*RUNS["clip"], "--resume", "latest"]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,9 @@ def runs(tmp_path_factory, preloaded):
             f"dataset.valid_images={folder / 'data' / 'images'}"]
 
     def make(name, own):
-        options = [*data, *(DRAWN if name == "clip" else [])]
+        if name == "resumed":
+            before_the_last(made["clip"], own, f"weights/net_*_{UPDATES}*.pth")
+        options = [*data, *(DRAWN if name in ("clip", "resumed") else [])]
         words = ["--config", folder / "net.yaml", "--batch_size", 8, "--num_workers", 0,
                  "--max-iters", UPDATES, "--log_every", 1, "--save-every", 1, "--seed", 5,
                  "--validation_epoch", 0, "--save_folder", "weights", "--log_folder", "logs",
@@ -64,7 +68,8 @@ def runs(tmp_path_factory, preloaded):
         fault = ("nan", UPDATES) if name == "skip" else ()
         return Finished(preloaded, "train_yolact", words, own, "logs/net", fault)
 
-    return Runs(folder, make)
+    made = Runs(folder, make)
+    return made
 
 
 def state(run, iteration):
@@ -125,3 +130,10 @@ def test_a_skipped_update_leaves_nothing(runs):
     assert [e["iteration"] for e in run.events if e["event"] == "skip"] == [UPDATES - 1]
     assert same(state(run, UPDATES), state(run, UPDATES - 1))
     assert run.losses[:-1] == runs["plain"].losses[:-1]
+
+
+def test_random_choices_are_those_of_the_update(runs):
+    # another process that goes on before the last update draws the same for it
+    run = runs["resumed"]
+    assert [e["iteration"] for e in run.events if e["event"] == "resume"] == [UPDATES - 1]
+    assert run.losses == runs["clip"].losses
