@@ -234,6 +234,19 @@ def test_names_as_in_addresses(tmp_path):
     assert image_path(images, "my%201.png").name == "my 1.png"
 
 
+@pytest.mark.parametrize("name, near", [
+    ("photos/1.png", ", there is 1.png;"), ("1.PNG", ", there is 1.png;"),
+    ("1.jpg", ", there is 1.png;"), ("1", ", there is 1.png;"), ("1.png ", ", there is 1.png;"),
+    ("7.png", "info.json); add it")])
+def test_the_file_that_was_meant_is_named(tmp_path, name, near):
+    content = document([annotation(1, 1), annotation(2, 2)])
+    info, images = write(tmp_path, content)
+    content["images"][0]["file_name"] = name
+    info.write_text(json.dumps(content))
+    fault, = check_coco(info, images)
+    assert near in fault
+
+
 def test_a_folder_with_none_of_the_images_is_one_line(tmp_path):
     content = document([annotation(i, i) for i in range(1, 8)], num_images=7)
     info, _ = write(tmp_path, content)

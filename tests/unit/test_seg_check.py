@@ -17,6 +17,8 @@ from models.segmentation.config import DatasetConfig
 
 LABELS = np.random.RandomState(0).randint(0, 4, (30, 40)).astype(np.uint8)
 LABELS[0, :4] = range(4)
+RARE_ZERO = LABELS + 1  # 0 to 4, and 0 in a single pixel
+RARE_ZERO[0, 0] = 0
 COLOURS = [0, 0, 0, 200, 0, 0, 0, 200, 0, 0, 0, 200]
 
 
@@ -138,6 +140,7 @@ def test_labels_from_zero_are_one_warning(tmp_path, deep):
 @pytest.mark.parametrize("labels, num_class, words", [
     (np.where(LABELS == 3, 1, 0), 1, "set DATASET.num_class 2"),  # background not counted
     (np.where(LABELS > 0, 1, 0), 1, "with DATASET.num_class 1"),
+    (RARE_ZERO, 5, "label 5 of 5 is in none of 3 labels, and 0, which"),
     (LABELS, 3, None),
     (np.where(LABELS == 0, 1, LABELS), 4, None),  # a class too many, but all is labelled
 ])
