@@ -151,6 +151,12 @@ def test_when_labels_are_doubted(tmp_path, labels, num_class, words):
     assert words is None or words in warnings[0]
 
 
+def test_jpeg_labels_beyond_the_classes_name_the_kind_of_file(tmp_path):
+    Image.fromarray(LABELS * 3).save(tmp_path / "a.jpg", quality=30)
+    with pytest.raises(InputError, match=r"is above DATASET.*this is a JPEG file, .* as PNG"):
+        read_label(tmp_path / "a.jpg", 8)
+
+
 @pytest.mark.parametrize("deep", [False, True])
 def test_jpeg_and_palette_labels_are_said(tmp_path, deep):
     root = make_set(tmp_path / "jpeg", np.where(LABELS > 1, 1, 2).astype(np.uint8), 4, "{}.jpg")
