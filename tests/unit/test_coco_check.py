@@ -222,6 +222,15 @@ def test_backslashes_and_windows_paths(tmp_path):
     assert "image 3: file_name is the absolute path C:\\photos\\3.png; write it" in found[1]
 
 
+def test_faults_of_different_values_share_a_line(tmp_path):
+    content = document(many())
+    for one in content["annotations"]:
+        one["id"] = f"object {one['id']}"
+    fault, = faults_of(tmp_path, content)
+    assert "annotation 'object 1', annotation 'object 2', annotation 'object 3' and 5 more: each " \
+        "as the first: 'id' is 'object 1', not a whole number; correct it" in fault
+
+
 def test_names_as_in_addresses(tmp_path):
     content = document(many(3))
     info, images = write(tmp_path, content)
