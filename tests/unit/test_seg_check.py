@@ -122,8 +122,9 @@ def test_a_turn_that_nobody_wants_is_named(tmp_path):
     with pytest.raises(InputError, match=r"EXIF orientation 6 of 0\.png has turned it; "
                                          r"DATASET\.exif_turn False"):
         opened(config(root, exif_turn=True), tmp_path)
-    _, warnings = opened(config(root), tmp_path, deep=True)
-    assert [line for line in warnings if "3 of 3 pictures carry an EXIF turn" in line]
+    for deep in (False, True):
+        _, warnings = opened(config(root), tmp_path, deep=deep)
+        assert ["3 of 3 pictures carry an EXIF turn" in line for line in warnings] == [True]
 
 
 @pytest.mark.parametrize("deep", [False, True])
