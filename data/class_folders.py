@@ -47,8 +47,8 @@ class ClassFolders:
         faults = []
         if classes is not None:
             faults = [
-                f"{self.folder / name}: the class {name} is not among the classes trained on."
-                f"{did_you_mean(name, classes)}"
+                f"{self.folder / name}: the class {name} is not among the classes trained on; "
+                f"add it to train/ or remove it.{did_you_mean(name, classes)}"
                 for name in own
                 if name not in set(classes)
             ]
@@ -64,8 +64,9 @@ class ClassFolders:
                     others[os.path.splitext(path)[1].lower() or "no suffix"] += 1
             if not found:
                 there = ", ".join(f"{count} with {suffix}" for suffix, count in others.items())
-                faults.append(f"{self.folder / name}: no images in it; wanted {', '.join(SUFFIXES)}"
-                              + (f", got {there}" if there else ""))
+                faults.append(f"{self.folder / name}: no images in it; put some there "
+                              f"({', '.join(SUFFIXES)}) or remove the folder"
+                              + (f"; it holds {there}" if there else ""))
             left += others
             names += found
             labels += [label_of.get(name, -1)] * len(found)

@@ -11,7 +11,7 @@ from data.coco_doubts import odd_things
 from data.coco_geometry import polygon_bounds
 from data.coco_index import CocoIndex
 from data.decode import check_image
-from data.image_names import find_names, is_absolute, slashed
+from data.image_names import find_names, is_absolute, near_name, slashed
 
 # COCO's own boxes overshoot their images by up to about a pixel; a wrong unit or a box given as
 # two corners is off by far more.
@@ -256,8 +256,8 @@ def _files(index, images_dir, rows, deep):
     if len(names) > _ONE_BY_ONE and not any(names):
         row = int(rows[0])
         return [f"{index.path}: none of its {len(names)} images is in {images_dir}, such as "
-                f"{index.file_name(row)} (id {index.image_ids[row]}); correct the image folder, or "
-                "write file names relative to it"]
+                f"{index.file_name(row)} (id {index.image_ids[row]}){_near(images_dir, index, row)}"
+                "; correct the image folder, or write file names relative to it"]
     for row, name in zip(rows.tolist(), names, strict=True):
         if name is None and is_absolute(index.file_name(row)):
             faults.append(f"{index.path}: image {index.image_ids[row]}: file_name is the absolute "
@@ -265,13 +265,19 @@ def _files(index, images_dir, rows, deep):
                           f"({images_dir})")
         elif name is None:
             faults.append(f"{images_dir / slashed(index.file_name(row))}: no such image (id "
-                          f"{index.image_ids[row]} of {index.path}); add it or leave it out")
+                          f"{index.image_ids[row]} of {index.path})"
+                          f"{_near(images_dir, index, row)}; add it or leave it out")
         elif deep:
             try:
                 check_image(images_dir / name, tuple(index.image_hw[row].tolist()))
             except InputError as error:
                 faults += error.faults
     return faults
+
+
+def _near(images_dir, index, row):
+    near = near_name(images_dir, index.file_name(row))
+    return f", there is {near}" if near else ""
 
 
 def _some(ids):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from data.classes import ambiguous_names, compare_names, settle_classes
+from data.classes import ambiguous_names, compare_names, listed, match_names, settle_classes
 from data.coco_check import examine_coco, first_faults
 from data.coco_doubts import shared_images
 from data.coco_index import CocoIndex
@@ -82,8 +82,15 @@ def compare_files(first: CocoIndex, second: CocoIndex, folders: tuple) -> list[s
     folders: where their images lie
     Raises InputError when their categories cannot be joined by name.
     """
-    faults, warnings = compare_names(first.categories, second.categories,
-                                     (first.path, second.path))
+    used = set(second.ann_categories.tolist())
+    known = match_names(second.categories.values(), first.categories.values())
+    needless = [name for category, name in second.categories.items()
+                if name not in known and category not in used]
+    own = {i: name for i, name in second.categories.items() if name not in needless}
+    faults, warnings = compare_names(first.categories, own, (first.path, second.path))
+    if needless:
+        warnings.append(f"{second.path}: categories {listed(needless)} are not among the classes "
+                        "trained on; no annotation is of them, so they are left alone")
     if faults:
         raise InputError(faults)
     one_folder = Path(folders[0]).resolve() == Path(folders[1]).resolve()

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 from array import array
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from data.coco_rle import rle_box
 
 KEYS = ("images", "annotations", "categories")
 _UNSTATED = float("nan")  # an area that the mask has to give
+_VALUE = re.compile(r"(?<=' is ).*(?=[,;] )")  # of a fault's text: what the record holds
 ONE_BY_ONE = 5  # more records with the very same fault share a line
 
 
@@ -48,17 +50,21 @@ class _Faults:
 
     def add(self, what, kind="", record=None, position=0):
         name = "" if record is None else _called(kind, record, position)
-        self._names.setdefault((kind, str(what)), []).append((position, name))
+        case = (position, name, str(what))
+        self._names.setdefault((kind, _VALUE.sub("", str(what))), []).append(case)
 
     def lines(self):
         found = []
-        for (_, what), named in self._names.items():
-            names = [name for _, name in sorted(named)]
-            if len(names) > ONE_BY_ONE:
-                rest = f" and {len(names) - 3} more"
-                found.append(f"{self._path}: {', '.join(names[:3])}{rest}: {what}")
+        for named in self._names.values():
+            cases = sorted(named)
+            if len(cases) > ONE_BY_ONE:
+                names = ", ".join(name for _, name, _ in cases[:3])
+                like = "" if len({what for *_, what in cases}) == 1 else "each as the first: "
+                found.append(f"{self._path}: {names} and {len(cases) - 3} more: {like}"
+                             f"{cases[0][2]}")
             else:
-                found += [f"{self._path}: {name}{': ' if name else ''}{what}" for name in names]
+                found += [f"{self._path}: {name}{': ' if name else ''}{what}"
+                          for _, name, what in cases]
         return tuple(found)
 
 

@@ -47,6 +47,25 @@ def find_names(index: Any, images_dir: Path, rows: np.ndarray) -> list[str | Non
             for row in rows.tolist()]
 
 
+def near_name(images_dir: Path, name: str) -> str | None:
+    """A file of `images_dir` that is nearly `name`: other case, suffix, blanks or folder before it.
+
+    None where there is none, or more than one.
+    """
+    wanted = PurePosixPath(slashed(name).strip())
+    try:
+        with os.scandir(images_dir) as entries:
+            there = [entry.name for entry in entries if not entry.name.startswith(".")]
+    except OSError:
+        return None
+    for key in (str.casefold, lambda each: PurePosixPath(each).stem.casefold()):
+        found = [each for each in there if key(each) == key(wanted.name)]
+        if found:
+            return found[0] if len(found) == 1 else None
+    with_suffix = [each for each in there if PurePosixPath(each).stem == wanted.name]
+    return with_suffix[0] if len(with_suffix) == 1 else None
+
+
 def image_path(images_dir: Path, name: str) -> Path:
     """The file of an image; that of the name as it is where there is none."""
     if not name.startswith("COCO") and "\\" not in name and "%" not in name:

@@ -50,9 +50,9 @@ def open_lists(
             faults += check_seg_files(found, root, len(names), turn=turn, labels=labels,
                                       photos=photos)
         elif bad_images == "stop":
-            labels = check_labels(found, root, len(names), turn=turn)
+            labels = check_labels(found, root, len(names), turn=turn, photos=photos)
         if not faults:
-            _tell(file, names, labels, photos if deep else None, log, warn or log, warned)
+            _tell(file, names, labels, photos, deep, log, warn or log, warned)
     if faults:
         raise InputError(dict.fromkeys(faults))  # both lists may name a file
     if deep:
@@ -97,12 +97,18 @@ def check_seg_files(
 
 
 def check_labels(
-    records: SegList, root: str, num_class: int, most: int = 4000, turn: bool = False
+    records: SegList,
+    root: str,
+    num_class: int,
+    most: int = 4000,
+    turn: bool = False,
+    photos: PhotoCounts | None = None,
 ) -> LabelCounts:
     """Decode the label maps, up to `most` evenly spread ones, and look at their images' sizes.
 
     A few seconds at the start instead of a fault after hours; images are not decoded. What is not
     looked at here is checked when it is read, and by `check_seg_files`.
+    photos: counts the images' headers
     Returns what the labels hold. Raises InputError with every fault.
     """
 
@@ -111,12 +117,13 @@ def check_labels(
         path = os.path.join(root, record["fpath_segm"])
         try:
             label = inspect_label(path, num_class, turn)
-            size = image_header(os.path.join(root, record["fpath_img"])).size(turn)
-            check_pair(record, root, size, label.values.shape[::-1], turn)
+            image = os.path.join(root, record["fpath_img"])
+            header = image_header(image)
+            check_pair(record, root, header.size(turn), label.values.shape[::-1], turn)
         except InputError as error:
             return error.faults, None
         counts.add(label, path)
-        return [], (counts.pixels, label.form, path)
+        return [], ((counts.pixels, label.form, path), (header, image))
 
     chosen = np.unique(np.linspace(0, len(records) - 1, min(most, len(records))).astype(int))
     faults, counts = [], LabelCounts()
@@ -124,27 +131,28 @@ def check_labels(
         for found, counted in pool.map(look_at, chosen):
             faults += found
             if counted:
-                counts.add_counts(*counted)
+                counts.add_counts(*counted[0])
+                if photos is not None:
+                    photos.add(*counted[1])
     if faults:
         raise InputError(at_most(faults))
     return counts
 
 
-def _tell(file, names, labels, photos, log, warn, warned):
+def _tell(file, names, labels, photos, deep, log, warn, warned):
     """Log what the files hold and warn of doubts, each kind in the first list that has it.
 
-    photos: None at the start of a run, when classes that do not occur are no news either
+    deep: False at the start of a run, when counts and classes that do not occur are no news
     """
     if not labels.maps:
         return
-    if photos is not None:
+    if deep:
         log(f"{file}: {len(photos)} images with labels")
         for line in [*photos.lines(), *labels.lines(names)]:
             log(line)
     found = labels.warnings(file, names)
-    if photos is not None:
-        found |= {line: line for line in photos.warnings(file, _EXIF_REMEDY)}
-    else:
+    found |= {line: line for line in photos.warnings(file, _EXIF_REMEDY)}
+    if not deep:
         found.pop("absent", None)
     for line in labels.notes(file):
         log(line)

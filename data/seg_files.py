@@ -74,11 +74,13 @@ def inspect_label(path: str | Path, num_class: int, turn: bool = False) -> Label
     lowest = 0 if labels.dtype == np.uint8 else int(labels.min())
     if highest > num_class or lowest < 0:
         wrong = highest if highest > num_class else lowest
-        void = f" ({_VOID}, which elsewhere means 'ignore', is 0 here)" if wrong == _VOID else ""
+        hint = f" ({_VOID}, which elsewhere means 'ignore', is 0 here)" if wrong == _VOID else ""
+        if form == JPEG:
+            hint += "; this is a JPEG file, which changes pixels: make the labels anew as PNG"
         raise InputError(
             f"{path}: label value {wrong} is {'above' if wrong > 0 else 'below'} "
             f"{f'DATASET.num_class {num_class}' if wrong > 0 else '0'}: want 0 for unlabelled and "
-            f"1 to {num_class} for the classes{void}"
+            f"1 to {num_class} for the classes{hint}"
         )
     return Label(labels.astype(np.uint8, copy=False), form)
 

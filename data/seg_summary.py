@@ -85,7 +85,8 @@ class LabelCounts:
         num_class, share = len(names), self.unlabelled_share
         absent = absent_classes(names, self.pixels[1 : num_class + 1])
         lacks_last = self.pixels[num_class] == 0
-        if share > MOSTLY or (lacks_last and share > NOTABLE):
+        others_occur = num_class > 2 and self.pixels[:num_class].all()  # 0 to N - 1, then
+        if share > MOSTLY or (lacks_last and (share > NOTABLE or others_occur)):
             last = (f"{names[-1]} of {num_class} is in none of {self.maps} labels, and "
                     if lacks_last else "")
             found["zero"] = (

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from pycocotools import mask as rle_codec
 
+from common.errors import Failed
 from common.files import write_atomically
 from metrics.coco_ground_truth import GroundTruth
 from metrics.coco_yolact import yolact_precision
@@ -101,7 +102,8 @@ class CocoEvaluator:
                      count where they are above one half
         mask_scores: [n] float, optional: ranks the masks instead of `scores`
         n may be 0, which says that the image was looked at and nothing was found.
-        Raises ValueError for an image that the ground truth lacks and for shapes that disagree.
+        Raises ValueError for an image that the ground truth lacks and for shapes that disagree,
+        Failed for scores that are not finite.
         """
         for image_id, fields in detections.items():
             image_id = int(image_id)
@@ -211,7 +213,9 @@ class CocoEvaluator:
         if set(lengths.values()) != {n}:
             raise ValueError(f"image {image_id}: numbers of detections disagree: {lengths}")
         if not (np.isfinite(scores).all() and np.isfinite(found["mask_scores"]).all()):
-            raise ValueError(f"image {image_id}: scores that are not finite numbers")
+            raise Failed(f"image {image_id}: the network's scores are not finite numbers, so that "
+                         "it cannot be scored: its weights have run away; go on from an earlier "
+                         "checkpoint with a lower learning rate")
         return found
 
     def _detections(self, image_id, iou_type):

@@ -222,6 +222,15 @@ def test_backslashes_and_windows_paths(tmp_path):
     assert "image 3: file_name is the absolute path C:\\photos\\3.png; write it" in found[1]
 
 
+def test_faults_of_different_values_share_a_line(tmp_path):
+    content = document(many())
+    for one in content["annotations"]:
+        one["id"] = f"object {one['id']}"
+    fault, = faults_of(tmp_path, content)
+    assert "annotation 'object 1', annotation 'object 2', annotation 'object 3' and 5 more: each " \
+        "as the first: 'id' is 'object 1', not a whole number; correct it" in fault
+
+
 def test_names_as_in_addresses(tmp_path):
     content = document(many(3))
     info, images = write(tmp_path, content)
@@ -232,6 +241,19 @@ def test_names_as_in_addresses(tmp_path):
     info.write_text(json.dumps(content))
     assert check_coco(info, images, deep=True) == []
     assert image_path(images, "my%201.png").name == "my 1.png"
+
+
+@pytest.mark.parametrize("name, near", [
+    ("photos/1.png", ", there is 1.png;"), ("1.PNG", ", there is 1.png;"),
+    ("1.jpg", ", there is 1.png;"), ("1", ", there is 1.png;"), ("1.png ", ", there is 1.png;"),
+    ("7.png", "info.json); add it")])
+def test_the_file_that_was_meant_is_named(tmp_path, name, near):
+    content = document([annotation(1, 1), annotation(2, 2)])
+    info, images = write(tmp_path, content)
+    content["images"][0]["file_name"] = name
+    info.write_text(json.dumps(content))
+    fault, = check_coco(info, images)
+    assert near in fault
 
 
 def test_a_folder_with_none_of_the_images_is_one_line(tmp_path):

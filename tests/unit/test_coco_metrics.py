@@ -10,7 +10,7 @@ import pytest
 import torch
 from pycocotools import mask as codec
 
-from common.errors import InputError, SaveError
+from common.errors import Failed, InputError, SaveError
 from metrics import CocoEvaluator, format_table
 from metrics import coco as coco_module
 from metrics.coco_yolact import match
@@ -327,7 +327,7 @@ def test_what_does_not_fit_is_refused():
         evaluator.update({1: fields | {"masks": fields["masks"][:, :50]}})
     with pytest.raises(ValueError, match="numbers of detections disagree"):
         evaluator.update({1: fields | {"labels": np.array([1, 2])}})
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(Failed, match=r"not finite .* lower learning rate"):
         evaluator.update({1: fields | {"scores": np.array([np.nan])}})
     with pytest.raises(ValueError, match="iou_types"):
         CocoEvaluator(ground_truth([]), iou_types=("mask",))

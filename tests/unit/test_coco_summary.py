@@ -161,7 +161,12 @@ def test_files_without_any_object(tmp_path):
 
 def test_categories_of_validation_that_training_lacks(tmp_path):
     train = own_set(tmp_path / "a", document([annotation(1, 1)]))
-    valid = own_set(tmp_path / "b", document([annotation(1, 2)], categories=(1, 3)))
+    valid = own_set(tmp_path / "c", document([annotation(1, 2)], categories=(1, 2, 3)))
+    run = Lines()
+    open_coco(section(train, valid), ["train", "valid"], run=run)
+    line, = run.warned
+    assert "categories class 3 are not among the classes trained on; no annotation is" in line
+    valid = own_set(tmp_path / "b", document([annotation(1, 2, 3)], categories=(1, 3)))
     with pytest.raises(InputError, match="categories class 3 are not among"):
         open_coco(section(train, valid), ["train", "valid"])
 

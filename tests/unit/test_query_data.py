@@ -274,7 +274,7 @@ def test_faults_of_the_files(tmp_path):
 def test_the_validation_file_has_the_classes_of_training(tmp_path):
     for part, categories in (("a", (1, 2)), ("b", (2, 3))):
         (tmp_path / part).mkdir()
-        write(tmp_path / part, document([annotation(1, 1, 2)], categories=categories))
+        write(tmp_path / part, document([annotation(1, 1, categories[1])], categories=categories))
     with pytest.raises(InputError, match="categories class 3 are not among"):
         data.open_query_data({"train": dataset_section(tmp_path / "a"),
                               "valid": dataset_section(tmp_path / "b")})

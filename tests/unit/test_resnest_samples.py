@@ -203,7 +203,7 @@ def test_every_fault_of_the_folders(tmp_path):
     assert len(caught.value.faults) == 2
     assert "bee: no images in it" in caught.value.faults[0]
     assert caught.value.faults[1].endswith(
-        "the class beee is not among the classes trained on. Did you mean bee?"
+        "not among the classes trained on; add it to train/ or remove it. Did you mean bee?"
     )
 
 

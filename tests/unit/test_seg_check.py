@@ -17,6 +17,8 @@ from models.segmentation.config import DatasetConfig
 
 LABELS = np.random.RandomState(0).randint(0, 4, (30, 40)).astype(np.uint8)
 LABELS[0, :4] = range(4)
+RARE_ZERO = LABELS + 1  # 0 to 4, and 0 in a single pixel
+RARE_ZERO[0, 0] = 0
 COLOURS = [0, 0, 0, 200, 0, 0, 0, 200, 0, 0, 0, 200]
 
 
@@ -120,8 +122,9 @@ def test_a_turn_that_nobody_wants_is_named(tmp_path):
     with pytest.raises(InputError, match=r"EXIF orientation 6 of 0\.png has turned it; "
                                          r"DATASET\.exif_turn False"):
         opened(config(root, exif_turn=True), tmp_path)
-    _, warnings = opened(config(root), tmp_path, deep=True)
-    assert [line for line in warnings if "3 of 3 pictures carry an EXIF turn" in line]
+    for deep in (False, True):
+        _, warnings = opened(config(root), tmp_path, deep=deep)
+        assert ["3 of 3 pictures carry an EXIF turn" in line for line in warnings] == [True]
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -138,6 +141,7 @@ def test_labels_from_zero_are_one_warning(tmp_path, deep):
 @pytest.mark.parametrize("labels, num_class, words", [
     (np.where(LABELS == 3, 1, 0), 1, "set DATASET.num_class 2"),  # background not counted
     (np.where(LABELS > 0, 1, 0), 1, "with DATASET.num_class 1"),
+    (RARE_ZERO, 5, "label 5 of 5 is in none of 3 labels, and 0, which"),
     (LABELS, 3, None),
     (np.where(LABELS == 0, 1, LABELS), 4, None),  # a class too many, but all is labelled
 ])
@@ -146,6 +150,12 @@ def test_when_labels_are_doubted(tmp_path, labels, num_class, words):
     _, warnings = opened(config(root, num_class=num_class), tmp_path)
     assert len(warnings) == (words is not None)
     assert words is None or words in warnings[0]
+
+
+def test_jpeg_labels_beyond_the_classes_name_the_kind_of_file(tmp_path):
+    Image.fromarray(LABELS * 3).save(tmp_path / "a.jpg", quality=30)
+    with pytest.raises(InputError, match=r"is above DATASET.*this is a JPEG file, .* as PNG"):
+        read_label(tmp_path / "a.jpg", 3)
 
 
 @pytest.mark.parametrize("deep", [False, True])
