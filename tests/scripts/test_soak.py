@@ -63,7 +63,8 @@ def keeps_its_size(early, late):
         [statistics.median(column) for column in zip(*part, strict=True)]
         for part in (early, late))
     assert late_mb - early_mb < GROWTH_MB
-    assert late_files == early_files
+    # a batch on its way from a worker holds a file for a moment; a leak would be one an update
+    assert abs(late_files - early_files) <= 1
     assert late_threads == early_threads
 
 
