@@ -50,7 +50,8 @@ def main():
 
     def spoil(scaler, optimizer):
         grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
-        next(grad for grad in grads if grad is not None).view(-1)[0] = float("inf")
+        first = next(grad for grad in grads if grad is not None)
+        first[(0,) * first.dim()] = float("inf")
 
     def to_nan(module, args):
         nonlocal done
