@@ -571,6 +571,7 @@ def evaluate(job, iteration):
     truth = cfg.val_evaluator.ann_file or loader.dataset.info_path
     evaluator, pictures, left_out = CocoEvaluator(truth, cfg.val_evaluator.metric), {}, []
     category_ids = job.valid_set.category_ids
+    positions = {job.valid_set.image_id(i): i for i in own}
     log = job.log.validation(iteration // job.per_epoch, -(-len(own) // loader.batch_size))
     run.share_buffers(net)  # the mask heads' statistics are each rank's own
     net.eval()
@@ -588,7 +589,7 @@ def evaluate(job, iteration):
             for image_id, each in zip(batch["image_ids"], found, strict=True):
                 each = to_device(each, "cpu")
                 if len(pictures) < PICTURED:
-                    pictures[own[len(pictures)]] = each
+                    pictures[positions[image_id]] = each
                 evaluator.update({image_id: each | {"labels": category_ids[each["labels"]]}})
             log.done()
     for part, unread in run.gather((evaluator.results(), left_out)) or []:

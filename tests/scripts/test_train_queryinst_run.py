@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -154,3 +156,17 @@ def test_work_dir_and_pipeline_steps_from_the_config(query_train, tmp_path):
     assert run.names == ["iter_1.pth"]
     resolved = yaml.safe_load((run.out / "config.yaml").read_text())
     assert resolved["train_dataloader"]["dataset"]["pipeline"][2]["scale"] == [48, 48]
+
+
+def test_an_unreadable_validation_image_is_left_out_of_the_score_and_counted(
+        query_train, scenes, tmp_path):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(scenes.valid_images, pictures)
+    first = json.loads(Path(scenes.valid_info).read_text())["images"][0]["file_name"]
+    (pictures / first).write_bytes(b"no picture")
+    run = query_train("--max-iters 1 --bad-images skip --cfg-options",
+                      f"val_dataloader.dataset.data_prefix.img={pictures}")
+    assert run.status == 0, run.err_text
+    assert f"left out: {pictures / first}" in run.err_text
+    assert "Unreadable images left out of validations: 1" in run.text
+    assert (run.out / "predictions.png").is_file()  # of the images that could be read
