@@ -8,7 +8,7 @@ from data.class_folders import (
 )
 from data.class_pictures import save_class_samples, save_mistakes
 from data.classes import derive_classes, settle_classes
-from data.coco_check import check_coco, first_faults
+from data.coco_check import first_faults
 from data.coco_index import CocoIndex
 from data.coco_open import open_coco, share_indexes
 from data.coco_summary import show_checked
@@ -37,7 +37,6 @@ __all__ = [
     "ResumableLoader",
     "SampleKey",
     "YolactTransform",
-    "check_coco",
     "collate_classes",
     "collate_instances",
     "derive_classes",

@@ -202,7 +202,7 @@ def open_class_folders(
     Raises InputError with every fault of both.
     """
     root, faults, opened, classes = Path(root), [], [], None
-    log, warn = log or _silent, warn or _silent
+    log, warn = log or (lambda line: None), warn or (lambda line: None)
     if not root.is_dir():
         raise InputError(
             f"{root}: no such folder. Put train/ and val/ there, each with a folder of images for "
@@ -252,10 +252,6 @@ def check_images(
         except InputError as error:
             faults += error.faults
     return faults
-
-
-def _silent(line):
-    pass
 
 
 def _left_pictures(folder, others):

@@ -25,21 +25,6 @@ _FAR_OUT_PX, _FAR_OUT_RELATIVE = 5.0, 0.1
 _ONE_BY_ONE = 5  # more annotations with the same kind of fault share a line
 
 
-def check_coco(
-    info_path: str | Path,
-    images_dir: str | Path,
-    *,
-    index: CocoIndex | None = None,
-    label_map: Collection[int] | None = None,
-    has_gt: bool = True,
-    include_empty: bool = False,
-    deep: bool = False,
-) -> list[str]:
-    """Every fault of an annotation file and its image folder; see `examine_coco`."""
-    return examine_coco(info_path, images_dir, index=index, label_map=label_map, has_gt=has_gt,
-                        include_empty=include_empty, deep=deep)[0]
-
-
 def examine_coco(
     info_path: str | Path,
     images_dir: str | Path,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from data.coco_rle import rle_mask
+from common.coco_rle import rle_mask
 
 _RUNS_AT_ONCE = 2_000_000  # run lengths that are looked at together: some 200 MB
 _EXACT_BELOW_PX = 16.0  # polygons that measure less may cover no pixel at all, or some by chance

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from common.coco_rle import rle_mask
 from common.errors import InputError, SaveError
 from data.coco_parse import parse_coco
-from data.coco_rle import rle_mask
 from data.index_cache import cache_path, read_cache, write_cache
 
 log = logging.getLogger(__name__)

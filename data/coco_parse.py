@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from common import coco_records as records
+from common.coco_rle import rle_box
 from common.errors import InputError
-from data import coco_records as records
 from data.coco_geometry import mask_areas
-from data.coco_rle import rle_box
 
 KEYS = ("images", "annotations", "categories")
 _UNSTATED = float("nan")  # an area that the mask has to give

@@ -5,6 +5,8 @@ import json
 import numpy as np
 from PIL import Image
 
+from data.coco_check import examine_coco
+
 
 def annotation(annotation_id, image_id, /, category_id=1, box=(10, 10, 20, 20), **changes):
     """A rectangle; `changes` replace keys, None removes one."""
@@ -52,3 +54,8 @@ def write(folder, content):
         pixels = rng.integers(0, 256, (image["height"], image["width"], 3), dtype=np.uint8)
         Image.fromarray(pixels).save(images / image["file_name"])
     return info, images
+
+
+def check_coco(info, images, **options):
+    """Only the faults of `examine_coco`."""
+    return examine_coco(info, images, **options)[0]

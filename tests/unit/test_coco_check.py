@@ -4,9 +4,9 @@ import json
 import math
 
 import pytest
-from coco_maker import annotation, crowd, document, write
+from coco_maker import annotation, check_coco, crowd, document, write
 
-from data import CocoIndex, check_coco, first_faults
+from data import CocoIndex, first_faults
 from data.coco_check import examine_coco
 from data.image_names import image_path
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from common.coco_rle import counts_from_text, rle_box, rle_mask
 from common.errors import InputError
 from data import CocoIndex
-from data.coco_rle import counts_from_text, rle_box, rle_mask
 
 HW = (60, 80)
 

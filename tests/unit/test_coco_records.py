@@ -5,10 +5,10 @@ import math
 
 import numpy as np
 import pytest
-from coco_maker import annotation, crowd, document, write
+from coco_maker import annotation, check_coco, crowd, document, write
 
 from common.errors import InputError
-from data import CocoIndex, check_coco
+from data import CocoIndex
 from metrics import CocoEvaluator
 
 HW = (60, 80)

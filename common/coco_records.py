@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Mapping
 from typing import Any
 
-from data.coco_rle import counts_from_text
+from common.coco_rle import counts_from_text
 
 MAX_SIDE_PX = 2**31 - 1
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
