@@ -40,6 +40,7 @@ class Rescue:
         self._start = self._iteration = start
         self._last_good = (start, source)
         self._is_changing = False
+        self._is_begun = False  # between `begins` and `done` there is something to take back
         # those that travel in checkpoints; others are constants or made anew
         names = set(net.state_dict()) if net is not None else ()
         self._buffers = [b for name, b in net.named_buffers() if name in names] if names else []
@@ -47,12 +48,13 @@ class Rescue:
 
     def begins(self) -> None:
         """An update begins: what its forward pass may change is kept aside."""
+        self._is_begun = True
         if self._buffers:
             torch._foreach_copy_(self._before, self._buffers)
 
     def undo(self) -> None:
-        """Take back what the forward pass of the present update has changed."""
-        if self._buffers:
+        """Take back what the forward pass of the present update, if there is one, has changed."""
+        if self._buffers and self._is_begun:
             torch._foreach_copy_(self._buffers, self._before)
 
     def changes(self) -> None:
@@ -61,7 +63,7 @@ class Rescue:
 
     def done(self, iteration: int) -> None:
         """`iteration` updates are behind the present state."""
-        self._iteration, self._is_changing = iteration, False
+        self._iteration, self._is_changing, self._is_begun = iteration, False, False
 
     def saved(self, iteration: int, path: Path | str) -> None:
         """The state after `iteration` updates lies in `path`."""

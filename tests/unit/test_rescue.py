@@ -139,3 +139,16 @@ def test_leaving_saves_says_where_and_waits_for_the_others(wanted):
     assert [iteration for iteration, _ in saved] == ([7] if wanted else [])
     assert run.said == (["Stopped by SIGINT. The state after 7 updates is saved in it_7.pth; "
                          "--resume latest goes on from there."] if wanted else [])
+
+
+def test_after_a_whole_update_nothing_is_taken_back():
+    """A damaged picture, a dead worker, a failing validation come between two updates."""
+    net = Net()
+    rescue, saved = rescue_of(net)
+    rescue.begins()
+    net.norm(torch.randn(4, 2, 3, 3))
+    rescue.changes()
+    rescue.done(1)
+    after = net.norm.running_mean.tolist()
+    broken(rescue, InputError("a.jpg: truncated"))
+    assert saved == [(1, after)]
