@@ -92,6 +92,13 @@ def test_a_killed_worker_is_named_with_its_samples(scripts, name):
     done = int(SAVED.search(run.err[0])[1])
     assert 2 <= done < UPDATES  # what was under way is finished
     saved_in(run.err[0], done)
+    rest = scripts[name](*flags, "--resume", "latest", launcher=[sys.executable])
+    whole = scripts[name](*flags, out="whole", launcher=[sys.executable])
+    assert (rest.status, whole.status) == (0, 0), rest.err_text + whole.err_text
+    assert rest.losses == whole.losses
+    ours, theirs = weights(rest), weights(whole)
+    for file, tensors in theirs.items():  # BatchNorm's statistics, too
+        assert all(torch.equal(ours[file][key], value) for key, value in tensors.items()), file
 
 
 @pytest.mark.parametrize("name, clip", [
