@@ -19,5 +19,5 @@ fi
 # exec: a signal to this process then reaches the launcher itself.
 exec "$python" -c 'import sys
 sys.path[0] = sys.argv.pop(1)
-from common.launcher import main
+from runtime.launch.launcher import main
 main()' "$here" "$@"

@@ -26,8 +26,8 @@ from typing import Annotated, Any
 
 import typer
 
-from common import cli
-from common.signals import StopSignals
+from runtime import cli
+from runtime.launch.signals import StopSignals
 
 SCRIPT = "train_queryinst"
 PROJECT = Path(__file__).resolve().parent
@@ -76,29 +76,39 @@ if __name__ == "__main__":
 
 import torch
 
-import data
-from common.adamw import OrderedAdamW
-from common.checkpoint_foreign import load_any_checkpoint
-from common.checkpoint_series import checkpoint_rules, find_single
-from common.config import to_yaml
-from common.distributed import take_launcher
-from common.ema import average_of
-from common.errors import InputError
-from common.export import check_export, export_once
-from common.guard import NonFiniteGuard, SkippedImages, skips_text
-from common.meter import Meter
-from common.mm_log import MMLog, new_stamp
+from common.checkpoint.foreign import load_any_checkpoint
+from common.checkpoint.series import checkpoint_rules, find_single
+from common.checkpoint.state import check_same_run, pack_state, restore_state
+from common.optim.adamw import OrderedAdamW
+from common.optim.ema import average_of
+from common.optim.precision import Precision
+from common.optim.steps import to_floats
 from common.parallel import to_device
-from common.plots import plot_curves
-from common.precision import Precision
-from common.pretrained import find_pretrained_once, read_weights
-from common.rescue import Rescue
-from common.run import start_run
-from common.steps import to_floats
-from common.training_state import check_same_run, pack_state, restore_state
-from data.shapes import with_drawn_scenes
+from data.coco_format import share_indexes
+from data.coco_format.summary import show_checked
+from data.drawn.shapes import with_drawn_scenes
+from data.loading import ordered_batches
+from data.queryinst import (
+    AspectRatioLoader,
+    QueryInstDataset,
+    network_input,
+    open_query_data,
+    save_query_predictions,
+    save_query_samples,
+)
 from metrics import CocoEvaluator, mmdetection_names
 from models import queryinst
+from models.export import check_export, export_once
+from runtime.errors import InputError
+from runtime.launch.ranks import take_launcher
+from runtime.pictures import plot_curves
+from runtime.pretrained import find_pretrained_once, read_weights
+from runtime.run.guard import NonFiniteGuard, SkippedImages, skips_text
+from runtime.run.meter import Meter
+from runtime.run.mmdetection_log import MMLog, new_stamp
+from runtime.run.rescue import Rescue
+from runtime.run.run import start_run
+from settings.loading import to_yaml
 
 
 @dataclass
@@ -106,7 +116,7 @@ class Job:
     """What the functions below share: one session of training or evaluation."""
 
     flags: SimpleNamespace
-    run: Any  # common.run.Run
+    run: Any  # runtime.run.run.Run
     cfg: Any  # the config in force
     names: tuple  # the classes
     indexes: dict  # {"train": ..., "valid": ...}: annotation indexes of the needed parts
@@ -159,12 +169,12 @@ def session(flags, cfg, run):
     (cfg, names), own = run.from_main(lambda: open_data(flags, cfg, folder, run))
     learnt, scored = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
     if flags.check_data:
-        data.show_checked(run, own, (learnt.images_path, scored.images_path), folder)
+        show_checked(run, own, (learnt.images_path, scored.images_path), folder)
         return
     files = SimpleNamespace(train_info=learnt.info_path, valid_info=scored.info_path)
     known = mmdetection_names(cfg.val_evaluator.metric)
     series, best = checkpoint_rules(cfg.default_hooks.checkpoint, folder, known, flags.save_every)
-    job = Job(flags, run, cfg, names, data.share_indexes(run, files, own), folder, series, best,
+    job = Job(flags, run, cfg, names, share_indexes(run, files, own), folder, series, best,
               rescue=Rescue(run), skipped=SkippedImages(run))
     build(job)
     start = load_start(job)
@@ -215,7 +225,7 @@ def open_data(flags, cfg, folder, run):
         del datasets["train"]  # then the classes are the validation file's
     cache = folder / CACHE
     is_kept = flags.writes and cache.is_dir()
-    names, indexes = data.open_query_data(
+    names, indexes = open_query_data(
         datasets, cache_folder=cache if is_kept else None, deep=flags.check_data, run=run)
     return (replace(cfg, model=replace(cfg.model, num_classes=len(names))), names), indexes
 
@@ -229,14 +239,14 @@ def build(job):
     options = {"divisor": cfg.model.data_preprocessor.pad_size_divisor, "seed": flags.seed,
                "bad_images": flags.bad_images}
     if flags.trains:
-        job.train_set = data.QueryInstDataset(
+        job.train_set = QueryInstDataset(
             job.indexes["train"], cfg.train_dataloader.dataset, job.names, train=True, **options)
-        job.loader = data.AspectRatioLoader(
+        job.loader = AspectRatioLoader(
             job.train_set, job.train_set.portrait, cfg.train_dataloader.batch_size,
             seed=flags.seed, workers=flags.workers, rank=run.rank, world_size=run.world_size,
             collate=job.train_set.collate, pin_memory=run.device.type == "cuda")
         job.per_epoch = job.loader.steps_per_epoch(flags.accumulate)
-    job.valid_set = data.QueryInstDataset(
+    job.valid_set = QueryInstDataset(
         job.indexes["valid"], cfg.val_dataloader.dataset, job.names, train=False, **options)
     job.precision = Precision(flags.amp, run.device, run.warn)
     job.net = queryinst.build_queryinst(cfg).to(run.device)
@@ -360,7 +370,7 @@ def train(job, start):
     if not flags.dry_run:
         open_run_folder(job, start)
         if run.is_main:
-            data.save_query_samples(job.train_set, job.folder / "train_samples.png",
+            save_query_samples(job.train_set, job.folder / "train_samples.png",
                                     PICTURED)
     run.log(f"Iterations {start} to {stop_at}, {job.per_epoch} an epoch, of {len(job.train_set)} "
             f"images. Checkpoints will be saved to {job.series.folder.absolute()}.")
@@ -445,7 +455,7 @@ def backward(job, batches):
     job.optimizer.zero_grad(set_to_none=True)
     sums = {}
     for i, batch in enumerate(batches):
-        images = data.network_input(batch, job.run.device, job.cfg.model.data_preprocessor)
+        images = network_input(batch, job.run.device, job.cfg.model.data_preprocessor)
         if job.flags.channels_last:
             images = images.to(memory_format=torch.channels_last)
         samples = to_device(batch["samples"], job.run.device)
@@ -566,7 +576,7 @@ def evaluate(job, iteration):
     run, cfg, net = job.run, job.cfg, job.scored_net
     loader = cfg.val_dataloader
     own = range(run.rank, len(job.valid_set), run.world_size)
-    batches = data.ordered_batches(job.valid_set, own, loader.batch_size,
+    batches = ordered_batches(job.valid_set, own, loader.batch_size,
                                    collate=job.valid_set.collate, workers=loader.num_workers)
     truth = cfg.val_evaluator.ann_file or loader.dataset.info_path
     evaluator, pictures, left_out = CocoEvaluator(truth, cfg.val_evaluator.metric), {}, []
@@ -584,7 +594,7 @@ def evaluate(job, iteration):
             if not batch["image_ids"]:
                 continue
             log.data_ready()
-            images = data.network_input(batch, run.device, cfg.model.data_preprocessor)
+            images = network_input(batch, run.device, cfg.model.data_preprocessor)
             found = net.predict(images, batch["metas"])  # in float32, as the original
             for image_id, each in zip(batch["image_ids"], found, strict=True):
                 each = to_device(each, "cpu")
@@ -597,7 +607,7 @@ def evaluate(job, iteration):
         left_out += unread
     if not run.is_main:
         return None
-    data.save_query_predictions(job.valid_set, pictures, job.folder / "predictions.png",
+    save_query_predictions(job.valid_set, pictures, job.folder / "predictions.png",
                                 SHOWN_SCORE)
     known = [i for i in category_ids.tolist() if i >= 0]
     scored = [i for i in evaluator.ground_truth.sizes if i not in set(left_out)]

@@ -25,8 +25,8 @@ from typing import Annotated, Any
 
 import typer
 
-from common import cli
-from common.signals import StopSignals
+from runtime import cli
+from runtime.launch.signals import StopSignals
 
 SCRIPT = "train_resnest"
 PROJECT = Path(__file__).resolve().parent
@@ -72,31 +72,39 @@ if __name__ == "__main__":
 
 import torch
 
-import data
 from common.checkpoint import save_checkpoint
-from common.config import InputError, to_yaml
-from common.distributed import limit_threads
-from common.ema import average_of
-from common.epoch_folder import EpochFolder
-from common.export import PACKAGES, check_export, export_once
-from common.files import write_json
-from common.guard import NonFiniteGuard, SkippedImages, skips_text
+from common.checkpoint.resnest_files import EpochFolder
+from common.checkpoint.start import find_start, find_trained
+from common.checkpoint.state import check_same_run, pack_state, restore_state
 from common.losses import LabelSmoothing, NLLMultiLabelSmooth, mix
-from common.meter import Meter
-from common.plots import plot_confusion, plot_curves
-from common.precision import Precision
-from common.rescue import Rescue
-from common.run import start_run
+from common.optim.ema import average_of
+from common.optim.precision import Precision
+from common.optim.sgd import SGD
+from common.optim.steps import set_lr, to_floats
 from common.schedulers import per_epoch
-from common.sgd import SGD
-from common.spawn import start_ranks
-from common.start import find_start, find_trained
-from common.steps import set_lr, to_floats
-from common.training_state import check_same_run, pack_state, restore_state
-from data.imagenet import transforms_of
-from data.shapes import with_drawn_scenes
+from data.drawn.shapes import with_drawn_scenes
+from data.imagenet import (
+    ClassificationDataset,
+    collate_classes,
+    open_class_folders,
+    save_class_samples,
+    save_mistakes,
+    transforms_of,
+)
+from data.loading import ResumableLoader, ordered_batches, whole_batches
 from metrics import ClassHistory, ClassScores
 from models import resnest
+from models.export import PACKAGES, check_export, export_once
+from runtime.errors import InputError
+from runtime.files import write_json
+from runtime.launch.ranks import limit_threads
+from runtime.launch.spawn import start_ranks
+from runtime.pictures import plot_confusion, plot_curves
+from runtime.run.guard import NonFiniteGuard, SkippedImages, skips_text
+from runtime.run.meter import Meter
+from runtime.run.rescue import Rescue
+from runtime.run.run import start_run
+from settings.loading import to_yaml
 
 
 @dataclass
@@ -104,7 +112,7 @@ class Job:
     """What the functions below share: one session of training or evaluation."""
 
     flags: SimpleNamespace
-    run: Any  # common.run.Run
+    run: Any  # runtime.run.run.Run
     cfg: Any  # ResNeStConfig
     classes: tuple = ()
     train_set: Any = None
@@ -194,7 +202,7 @@ def read_config(flags):
 def open_data(job):
     """(train, val) ClassFolders, checked; every image too with --check-data."""
     section = with_drawn_scenes(job.cfg.DATA, PROJECT, "classes")
-    return data.open_class_folders(section.ROOT, deep=job.flags.check_data, log=job.run.log,
+    return open_class_folders(section.ROOT, deep=job.flags.check_data, log=job.run.log,
                                    warn=job.run.warn, run_folder=job.folder)
 
 
@@ -207,12 +215,12 @@ def build(job, train_folders, val_folders):
     job.classes = train_folders.classes
     options = {"seed": cfg.SEED, "bad_images": flags.bad_images}
     augmentation, centre_crop = transforms_of(cfg.DATA)
-    job.train_set = data.ClassificationDataset(train_folders, augmentation, train=True, **options)
-    job.val_set = data.ClassificationDataset(val_folders, centre_crop, train=False, **options)
-    job.loader = data.ResumableLoader(
+    job.train_set = ClassificationDataset(train_folders, augmentation, train=True, **options)
+    job.val_set = ClassificationDataset(val_folders, centre_crop, train=False, **options)
+    job.loader = ResumableLoader(
         job.train_set, cfg.TRAINING.BATCH_SIZE * run.world_size, seed=cfg.SEED,
         workers=cfg.TRAINING.WORKERS, rank=run.rank, world_size=run.world_size,
-        collate=data.collate_classes, min_last=MIN_SHARE, pin_memory=run.device.type == "cuda")
+        collate=collate_classes, min_last=MIN_SHARE, pin_memory=run.device.type == "cuda")
     job.per_epoch = job.loader.steps_per_epoch(flags.accumulate)
 
     job.precision = Precision(flags.amp, run.device, run.warn)
@@ -331,7 +339,7 @@ def train(job, start):
     if not flags.dry_run:
         open_run_folder(job, start)
         if run.is_main:
-            data.save_class_samples(job.train_set, job.folder / "train_samples.png", PICTURED)
+            save_class_samples(job.train_set, job.folder / "train_samples.png", PICTURED)
     lr_at = announce(job, start, stop_at)
     guard = NonFiniteGuard(run, flags.nan, job.precision.is_scaled)
     images = cfg.TRAINING.BATCH_SIZE * run.world_size * flags.accumulate
@@ -545,8 +553,8 @@ def evaluate(job, iteration):
     """
     run, net = job.run, job.scored_net
     size, count = job.cfg.TRAINING.TEST_BATCH_SIZE, len(job.val_set)
-    chosen = data.whole_batches(count, size, run.rank, run.world_size)
-    batches = data.ordered_batches(job.val_set, chosen, size, collate=data.collate_classes,
+    chosen = whole_batches(count, size, run.rank, run.world_size)
+    batches = ordered_batches(job.val_set, chosen, size, collate=collate_classes,
                                    workers=job.cfg.TRAINING.WORKERS)
     scores = ClassScores(len(job.classes), PICTURED)
     run.share_buffers(net)
@@ -606,7 +614,7 @@ def draw(job):
         plot_confusion(job.scores.matrix.compute().numpy(), job.classes,
                        job.folder / "confusion.png", title)
     if job.scores:
-        data.save_mistakes(job.scores.mistakes.rows, job.val_set, job.folder / "mistakes.png")
+        save_mistakes(job.scores.mistakes.rows, job.val_set, job.folder / "mistakes.png")
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from typing import Annotated, Any
 
 import typer
 
-from common import cli
-from common.signals import StopSignals
+from runtime import cli
+from runtime.launch.signals import StopSignals
 
 SCRIPT = "train_seg"
 PROJECT = Path(__file__).resolve().parent
@@ -74,15 +74,13 @@ if __name__ == "__main__":
 
 import torch
 
-import data
-from common.config import to_yaml
-from common.ema import average_of
-from common.export import check_export, export_once
-from common.files import write_text
-from common.guard import NonFiniteGuard, SkippedImages, skips_text
-from common.meter import EpochMeans, Meter
-from common.net_checkpoints import BEST, NETS, NetCheckpoints, updates_of
-from common.optimizers import Optimizers
+from common.checkpoint.seg_files import BEST, NETS, NetCheckpoints, updates_of
+from common.checkpoint.state import check_same_run, pack_state, restore_state
+from common.optim.ema import average_of
+from common.optim.optimizers import Optimizers
+from common.optim.precision import Precision
+from common.optim.sgd import SGD
+from common.optim.steps import to_floats
 from common.parallel import (
     UserScatteredDataParallel,
     check_one_process,
@@ -90,18 +88,21 @@ from common.parallel import (
     to_device,
     user_scattered_collate,
 )
-from common.plots import plot_curves
-from common.precision import Precision
-from common.rescue import Rescue
-from common.run import start_run
 from common.schedulers import poly
-from common.sgd import SGD
-from common.steps import to_floats
-from common.training_state import check_same_run, pack_state, restore_state
-from data import seg_pictures, segmentation
-from data.shapes import with_drawn_scenes
+from data import segmentation
+from data.drawn.shapes import with_drawn_scenes
+from data.loading import ResumableLoader, ordered_batches
+from data.segmentation import pictures as seg_pictures
 from metrics import SegmentationMeter
 from models import segmentation as models
+from models.export import check_export, export_once
+from runtime.files import write_text
+from runtime.pictures import plot_curves
+from runtime.run.guard import NonFiniteGuard, SkippedImages, skips_text
+from runtime.run.meter import EpochMeans, Meter
+from runtime.run.rescue import Rescue
+from runtime.run.run import start_run
+from settings.loading import to_yaml
 
 
 @dataclass
@@ -109,7 +110,7 @@ class Job:
     """What the functions below share: one session of training, evaluation or prediction."""
 
     flags: SimpleNamespace
-    run: Any  # common.run.Run
+    run: Any  # runtime.run.run.Run
     cfg: Any  # SegConfig
     gpus: list  # that this process drives, if any
     lists: dict  # {"train": SegList, "val": SegList}: those that are needed
@@ -244,7 +245,7 @@ def build(job):
         job.lists["train"], cfg.DATASET, batch_size=settings.batch_size_per_gpu,
         batches_per_epoch=settings.epoch_iters * flags.accumulate * job.num_devices,
         seed=settings.seed, bad_images=flags.bad_images)
-    job.loader = data.ResumableLoader(
+    job.loader = ResumableLoader(
         job.batches, job.num_devices, seed=settings.seed, workers=settings.workers,
         rank=run.rank, world_size=run.world_size, collate=user_scattered_collate, shuffle=False,
         pin_memory=run.device.type == "cuda")
@@ -581,7 +582,7 @@ def scored_items(job, records, iteration):
     run, module = job.run, job.scored
     run.share_buffers(module)  # each rank's BatchNorm statistics are of its own batches
     own = range(run.rank, len(records), run.world_size)
-    items = data.ordered_batches(
+    items = ordered_batches(
         segmentation.EvalItems(records, job.cfg.DATASET, job.flags.bad_images), own, 1,
         collate=user_scattered_collate, workers=min(EVAL_WORKERS, job.cfg.TRAIN.workers))
     with closing(items), models.scoring(module), run.progress(len(own)) as progress:

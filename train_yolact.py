@@ -25,8 +25,8 @@ from typing import Annotated, Any
 
 import typer
 
-from common import cli
-from common.signals import StopSignals
+from runtime import cli
+from runtime.launch.signals import StopSignals
 
 SCRIPT = "train_yolact"
 PROJECT = Path(__file__).resolve().parent
@@ -101,29 +101,32 @@ if __name__ == "__main__":
 
 import torch
 
-import data
 from common.checkpoint import save_pair
-from common.checkpoint_folder import CheckpointFolder
-from common.config import to_yaml
-from common.ema import average_of
-from common.export import check_export, export_once
-from common.guard import NonFiniteGuard, SkippedImages, skips_text
+from common.checkpoint.start import find_start, find_trained, iteration_of
+from common.checkpoint.state import check_same_run, pack_state, restore_state
+from common.checkpoint.yolact_files import CheckpointFolder
 from common.losses import MultiBoxLoss, NetLoss
-from common.meter import Meter
+from common.optim.ema import average_of
+from common.optim.precision import Precision
+from common.optim.sgd import SGD
+from common.optim.steps import set_lr, to_floats
 from common.parallel import CustomDataParallel, check_one_process, parse_batch_alloc, to_device
-from common.plots import plot_curves
-from common.precision import Precision
-from common.pretrained import find_pretrained_once, read_weights
-from common.rescue import Rescue
-from common.run import start_run
-from common.session_log import SessionLog, console_line
-from common.sgd import SGD
-from common.start import find_start, find_trained, iteration_of
-from common.steps import set_lr, to_floats
-from common.training_state import check_same_run, pack_state, restore_state
-from data.shapes import with_drawn_scenes
+from data.coco_format import open_coco, share_indexes
+from data.coco_format.summary import show_checked
+from data.drawn.shapes import with_drawn_scenes
+from data.loading import ResumableLoader, ordered_batches
+from data.yolact import InstanceDataset, collate_instances, save_predictions, save_samples
 from metrics import CocoEvaluator, format_table
 from models import yolact
+from models.export import check_export, export_once
+from runtime.pictures import plot_curves
+from runtime.pretrained import find_pretrained_once, read_weights
+from runtime.run.guard import NonFiniteGuard, SkippedImages, skips_text
+from runtime.run.meter import Meter
+from runtime.run.rescue import Rescue
+from runtime.run.run import start_run
+from runtime.run.yolact_log import SessionLog, console_line
+from settings.loading import to_yaml
 
 
 @dataclass
@@ -131,7 +134,7 @@ class Job:
     """What the functions below share: one session of training or evaluation."""
 
     flags: SimpleNamespace
-    run: Any  # common.run.Run
+    run: Any  # runtime.run.run.Run
     cfg: Any  # the config in force; replaced when a delayed setting is due
     indexes: dict  # {"train": ..., "valid": ...}: annotation indexes of the parts that are needed
     train_set: Any = None
@@ -187,10 +190,10 @@ def session(flags, run):
     cfg, own_indexes = run.from_main(lambda: read_settings(flags, run))
     if flags.check_data:
         images = cfg.dataset.train_images, cfg.dataset.valid_images
-        data.show_checked(run, own_indexes, images, Path(flags.log_folder) / cfg.name,
+        show_checked(run, own_indexes, images, Path(flags.log_folder) / cfg.name,
                           lambda boxes: yolact.objects_without_prior(cfg, boxes))
         return
-    job = Job(flags, run, cfg, data.share_indexes(run, cfg.dataset, own_indexes),
+    job = Job(flags, run, cfg, share_indexes(run, cfg.dataset, own_indexes),
               rescue=Rescue(run), skipped=SkippedImages(run))
     build(job)
     start = load_start(job)
@@ -223,7 +226,7 @@ def read_settings(flags, run):
     if flags.eval_only or flags.check_data or (flags.trains and flags.validation_epoch > 0):
         parts.append("valid")
     cache = Path(flags.log_folder) / cfg.name / CACHE
-    dataset, indexes = data.open_coco(dataset, parts, own_data=own_data, deep=flags.check_data,
+    dataset, indexes = open_coco(dataset, parts, own_data=own_data, deep=flags.check_data,
                                       run=run, cache_folder=cache if flags.writes else None)
     cfg = replace(cfg, dataset=dataset, num_classes=len(dataset.class_names) + 1)
     if not flags.no_autoscale:
@@ -248,14 +251,14 @@ def build(job):
     options = {"seed": flags.seed, "bad_images": flags.bad_images,
                "include_empty": cfg.dataset.include_empty, "trained": job.indexes.get("train")}
     if flags.trains:
-        job.train_set = data.InstanceDataset(
+        job.train_set = InstanceDataset(
             job.indexes["train"], cfg.dataset.train_images, cfg, train=True, **options)
-        job.loader = data.ResumableLoader(
+        job.loader = ResumableLoader(
             job.train_set, flags.batch_size, seed=flags.seed, workers=flags.num_workers,
-            rank=run.rank, world_size=run.world_size, collate=data.collate_instances,
+            rank=run.rank, world_size=run.world_size, collate=collate_instances,
             shares=shares if run.world_size > 1 else None, pin_memory=run.device.type == "cuda")
     if "valid" in job.indexes:
-        job.valid_set = data.InstanceDataset(
+        job.valid_set = InstanceDataset(
             job.indexes["valid"], cfg.dataset.valid_images, cfg, train=False, **options)
 
     job.precision = Precision(flags.amp, run.device, run.warn)
@@ -361,7 +364,7 @@ def train(job, start):
     else:
         open_run_folder(job, start)
         if run.is_main:
-            data.save_samples(job.train_set, job.cfg, job.folder / "train_samples.png", PICTURED)
+            save_samples(job.train_set, job.cfg, job.folder / "train_samples.png", PICTURED)
     per_epoch = job.loader.steps_per_epoch(flags.accumulate)
     run.log(f"Begin training! Iterations {start} to {stop_at}, {per_epoch} an epoch, "
             f"{flags.batch_size * flags.accumulate} of {len(job.train_set)} images each.")
@@ -564,8 +567,8 @@ def evaluate(job, iteration):
     """
     flags, run, cfg, net = job.flags, job.run, job.cfg, job.scored_net
     chosen = job.valid_set.scattered(flags.validation_size)
-    batches = data.ordered_batches(job.valid_set, chosen[run.rank::run.world_size], EVAL_BATCH,
-                                   collate=data.collate_instances, workers=flags.num_workers)
+    batches = ordered_batches(job.valid_set, chosen[run.rank::run.world_size], EVAL_BATCH,
+                                   collate=collate_instances, workers=flags.num_workers)
     evaluator, pictures = CocoEvaluator(cfg.dataset.valid_info), []
     run.share_buffers(net)  # each rank's BatchNorm statistics are of its own batches
     net.eval()
@@ -595,7 +598,7 @@ def evaluate(job, iteration):
         evaluator.merge(part)
     if not run.is_main:
         return None
-    data.save_predictions(pictures, cfg, job.folder / "predictions.png")
+    save_predictions(pictures, cfg, job.folder / "predictions.png")
     if flags.eval_only and flags.output_coco_json:
         evaluator.write_detections(flags.bbox_det_file, flags.mask_det_file)
         run.log(f"Detections are in {flags.bbox_det_file} and {flags.mask_det_file}.")

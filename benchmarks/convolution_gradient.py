@@ -3,7 +3,7 @@
     python benchmarks/convolution_gradient.py [--model resnest50] [--batch 8] [--side 224]
 
 All convolutions of stride 1 in channels-last, medians in G operations/s beside a 2048 x 2048
-product. `chosen` is what models.convolution.Conv2d takes on this machine.
+product. `chosen` is what models.cpu_convolution.Conv2d takes on this machine.
 """
 
 import argparse
@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from common.allocator import keep_freed_memory
-from models.convolution import Conv2d, weight_gradient
+from models.cpu_convolution import Conv2d, weight_gradient
 from models.resnest import build_resnest
+from runtime.allocator import keep_freed_memory
 
 PRODUCT_SIDE = 2048
 WAYS = "oneDNN", "products"

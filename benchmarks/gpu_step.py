@@ -23,8 +23,8 @@ from queryinst_step import make_batch
 from torch import nn
 
 from common.losses import LabelSmoothing, MultiBoxLoss, NetLoss
+from common.optim.precision import DTYPES, Precision
 from common.parallel import to_device
-from common.precision import DTYPES, Precision
 from models import queryinst, resnest, segmentation, yolact
 
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}

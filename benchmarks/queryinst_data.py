@@ -15,9 +15,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-import data
-from data.loader import use_one_core
-from data.shapes import write_coco
+from data.drawn.shapes import write_coco
+from data.loading import SampleKey
+from data.loading.loader import use_one_core
+from data.queryinst import QueryInstDataset, open_query_data
 from models.queryinst import load_queryinst_config
 
 CONFIGS = ("queryinst_r50_fpn_1x_coco", "queryinst_r50_fpn_ms-480-800-3x_coco",
@@ -28,11 +29,11 @@ def rate(name, info, images, seconds):
     options = [f"train_dataloader.dataset.{key}={value}" for key, value in
                (("data_root", ""), ("ann_file", info), ("data_prefix.img", images))]
     cfg = load_queryinst_config(name, options=options).train_dataloader.dataset
-    names, indexes = data.open_query_data({"train": cfg})
-    dataset = data.QueryInstDataset(indexes["train"], cfg, names, train=True, divisor=32)
+    names, indexes = open_query_data({"train": cfg})
+    dataset = QueryInstDataset(indexes["train"], cfg, names, train=True, divisor=32)
     count, objects, begin = 0, 0, time.process_time()
     while time.process_time() - begin < seconds:
-        keys = [data.SampleKey(count // len(dataset), i, i % len(dataset))
+        keys = [SampleKey(count // len(dataset), i, i % len(dataset))
                 for i in (count, count + 1)]
         batch = dataset.collate([dataset[key] for key in keys])
         objects += sum(len(sample["labels"]) for sample in batch["samples"])

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from PIL import Image
 
-from data.class_folders import ClassFolders, ClassificationDataset
 from data.imagenet import train_transform
-from data.loader import SampleKey, use_one_core
+from data.imagenet.folders import ClassFolders, ClassificationDataset
+from data.loading.loader import SampleKey, use_one_core
 
 BATCH = 32
 

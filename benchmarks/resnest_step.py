@@ -23,9 +23,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.allocator import keep_freed_memory
-from common.sgd import SGD
+from common.optim.sgd import SGD
 from models.resnest import build_resnest
+from runtime.allocator import keep_freed_memory
 
 PRODUCT_SIDE, PRODUCTS = 2048, 6
 

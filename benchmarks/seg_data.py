@@ -16,9 +16,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from data.loader import SampleKey, use_one_core  # noqa: E402
+from data.loading.loader import SampleKey, use_one_core  # noqa: E402
 from data.segmentation import TrainBatches, read_seg_list  # noqa: E402
-from models.segmentation.config import DatasetConfig  # noqa: E402
+from settings.segmentation import DatasetConfig  # noqa: E402
 
 ROUNDS = 5
 IMAGES = 300  # per round, for either side

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.sgd import SGD
+from common.optim.sgd import SGD
 from models.segmentation import (
     SegmentationModule,
     build_decoder,

@@ -24,17 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from PIL import Image
 
-from data import (
-    CocoIndex,
-    InstanceDataset,
-    SampleKey,
-    check_coco,
-    collate_instances,
-    instances,
-    yolact_pixels,
-    yolact_transform,
-)
-from data.loader import use_one_core
+from data.coco_format import CocoIndex
+from data.coco_format.check import examine_coco
+from data.loading import SampleKey
+from data.loading.loader import use_one_core
+from data.yolact import InstanceDataset, collate_instances, instances, pixels, transform
 
 BATCH = 8
 TARGET_DECODINGS = 5.5  # 10 ms where PIL takes 1.8
@@ -132,10 +126,10 @@ def watch_stages():
         setattr(owner, name, timed)
 
     watch(instances, "read_image", "read and decode")
-    watch(yolact_transform.YolactTransform, "draw", "draws, boxes")
+    watch(transform.YolactTransform, "draw", "draws, boxes")
     watch(instances, "draw_mask", "masks")
-    watch(yolact_transform, "render", "crop and resize")
-    watch(yolact_pixels, "_distorted", "photometric and normalise", part_of="crop and resize")
+    watch(transform, "render", "crop and resize")
+    watch(pixels, "_distorted", "photometric and normalise", part_of="crop and resize")
     return stages
 
 
@@ -151,7 +145,7 @@ def time_index(num_images=118_000, num_objects=860_000):
         print(f"from the cache           {seconds(CocoIndex.from_file, info, folder):6.1f} s")
         index = CocoIndex.from_file(info, folder)
         faults = []
-        spent = seconds(lambda: faults.extend(check_coco(info, images, index=index)))
+        spent = seconds(lambda: faults.extend(examine_coco(info, images, index=index)[0]))
         print(f"check                    {spent:6.1f} s, {len(faults)} faults")
 
 

@@ -1,0 +1,1 @@
+"""What the design card names: losses, schedules, parallel wrappers, optim, checkpoints."""

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.config import InputError
-from common.distributed import read_launch
+from runtime.errors import InputError
+from runtime.launch.ranks import read_launch
 
 Device = torch.device | str | int
 

@@ -7,7 +7,7 @@ update. Past the end of a schedule that decays to zero the rate stays 0.
 import math
 from collections.abc import Callable, Sequence
 
-from common.config import InputError, did_you_mean
+from runtime.errors import InputError, did_you_mean
 
 LrAt = Callable[[int], float]
 

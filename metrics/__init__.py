@@ -1,18 +1,15 @@
 """Scores: arrays in, numbers out."""
 
-from metrics.class_history import ClassHistory
-from metrics.classification import ClassScores, ConfidentMistakes, ConfusionMatrix, TopK
-from metrics.coco import CocoEvaluator, format_table, mmdetection_names
-from metrics.segmentation import SegmentationMeter
+from runtime.lazy import lazy_names
 
-__all__ = [
-    "ClassHistory",
-    "ClassScores",
-    "CocoEvaluator",
-    "ConfidentMistakes",
-    "ConfusionMatrix",
-    "SegmentationMeter",
-    "TopK",
-    "format_table",
-    "mmdetection_names",
-]
+__getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "ClassHistory": "metrics.class_history",
+    "ClassScores": "metrics.classification",
+    "CocoEvaluator": "metrics.coco",
+    "ConfidentMistakes": "metrics.classification",
+    "ConfusionMatrix": "metrics.classification",
+    "SegmentationMeter": "metrics.segmentation",
+    "TopK": "metrics.classification",
+    "format_table": "metrics.coco",
+    "mmdetection_names": "metrics.coco",
+})

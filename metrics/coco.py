@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from pycocotools import mask as rle_codec
 
-from common.errors import Failed
-from common.files import write_atomically
 from metrics.coco_ground_truth import GroundTruth
 from metrics.coco_yolact import yolact_precision
+from runtime.errors import Failed
+from runtime.files import write_atomically
 
 THRESHOLD_NAMES = tuple(str(percent) for percent in range(50, 100, 5))
 TABLE_ROWS = {"bbox": "box", "segm": "mask"}  # the original's words for the two IoU types

@@ -1,6 +1,6 @@
 """The objects of a COCO file, in the form in which both ways of counting read them.
 
-Records are read by common.coco_records, as those that are trained on are.
+Records are read by data.coco_format.records, as those that are trained on are.
 """
 
 import json
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pycocotools import mask as rle_codec
 
-from common import coco_records as records
-from common.errors import InputError
+from data.coco_format import records
+from runtime.errors import InputError
 
 
 class GroundTruth:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from data.coco_check import examine_coco
+from data.coco_format.check import examine_coco
 
 
 def annotation(annotation_id, image_id, /, category_id=1, box=(10, 10, 20, 20), **changes):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from common.peers import is_gone
-from data.scenes import CLASSES
-from data.shapes import coco_paths, write_ade, write_class_folders, write_coco
+from data.drawn.scenes import CLASSES
+from data.drawn.shapes import coco_paths, write_ade, write_class_folders, write_coco
+from runtime.launch.peers import is_gone
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"

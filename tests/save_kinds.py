@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from common.checkpoint import load_newest, load_pair, save_checkpoint, save_pair
-from common.checkpoint_folder import CheckpointFolder
-from common.checkpoint_series import BestCheckpoints, CheckpointSeries, load_newest_single
-from common.epoch_folder import EpochFolder
-from common.net_checkpoints import BEST, NETS, NetCheckpoints
+from common.checkpoint.resnest_files import EpochFolder
+from common.checkpoint.seg_files import BEST, NETS, NetCheckpoints
+from common.checkpoint.series import BestCheckpoints, CheckpointSeries, load_newest_single
+from common.checkpoint.yolact_files import CheckpointFolder
 
 PER_EPOCH = 3
 

@@ -6,10 +6,10 @@ from dataclasses import fields, is_dataclass
 
 import typer
 
-from models.queryinst.config import QueryInstConfig
-from models.resnest.config import ResNeStConfig
-from models.segmentation.config import SegConfig
-from models.yolact.config import YolactConfig
+from settings.queryinst import QueryInstConfig
+from settings.resnest import ResNeStConfig
+from settings.segmentation import SegConfig
+from settings.yolact import YolactConfig
 
 SCHEMAS = {
     "train_yolact": YolactConfig,

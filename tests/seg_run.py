@@ -10,8 +10,8 @@ import yaml
 from script_run import ScriptRun, load
 
 import train_seg
-from common import cli
-from data.shapes import write_ade
+from data.drawn.shapes import write_ade
+from runtime import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {

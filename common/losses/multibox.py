@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from common.boxes import encode
+from common.losses.boxes import encode
 from common.losses.multibox_masks import mask_iou_loss, mask_loss, object_maps, shrink_masks
 from common.losses.multibox_match import find_positives, mask_subset, match, split_crowds
 from common.losses.sparse import SparseTargetBCE, TakeRows, at_least_float32

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from common.boxes import MIN_SIDE, crop_window, inside_window
+from common.losses.boxes import MIN_SIDE, crop_window, inside_window
 from common.losses.sparse import lazy_zeros
 
 # Cost of an object's pixel outside its crop window: log(0) was clamped to -100, without gradient.

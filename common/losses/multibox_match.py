@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from common.boxes import box_area, center_to_corner, pairwise_intersection, pairwise_iou
+from common.losses.boxes import box_area, center_to_corner, pairwise_intersection, pairwise_iou
 
 NEUTRAL = -1  # class of priors that are neither positive nor background
 

@@ -1,10 +1,10 @@
-from common.load_report import LoadReport
+from models.load_report import LoadReport
 from models.queryinst.boxes import decode_boxes, roi_levels
-from models.queryinst.config import QueryInstConfig
 from models.queryinst.network import QueryInst, build_queryinst
 from models.queryinst.optim import auto_scale, lr_factor, param_groups
-from models.queryinst.recipes import load_queryinst_config
 from models.queryinst.weights import backbone_file, load_backbone, load_weights
+from settings.queryinst import QueryInstConfig
+from settings.queryinst_recipes import load_queryinst_config
 
 __all__ = [
     "LoadReport",

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.config import InputError
-from common.load_report import LoadReport, compare_weights
-from common.pretrained import read_weights
-from models.queryinst.config import BackboneConfig
+from models.load_report import LoadReport, compare_weights
+from runtime.errors import InputError
+from runtime.pretrained import read_weights
+from settings.queryinst import BackboneConfig
 
 # torchvision's first weights, which MMDetection's `torchvision://` means.
 _TORCHVISION = "torchvision://"

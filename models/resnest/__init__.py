@@ -1,6 +1,5 @@
 """ResNeSt networks, their weights and configs."""
 
-from models.resnest.config import ResNeStConfig, build_network, load_resnest_config
 from models.resnest.weights import (
     PRETRAINED_FILES,
     WeightsReport,
@@ -10,6 +9,7 @@ from models.resnest.weights import (
     pretrained_file,
 )
 from models.resnest.zoo import MODEL_NAMES, build_resnest, param_groups
+from settings.resnest import ResNeStConfig, build_network, load_resnest_config
 
 __all__ = [
     "MODEL_NAMES",

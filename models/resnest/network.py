@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from models.convolution import Conv2d
+from models.cpu_convolution import Conv2d
 from models.resnest.split_attention import SplAtConv2d
 
 EXPANSION = 4

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.convolution import Conv2d
+from models.cpu_convolution import Conv2d
 
 MIN_INNER_CHANNELS = 32
 CACHE_BYTES = 1 << 20  # a server core's own cache, L2, holds 1 or 2 MB

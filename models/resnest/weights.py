@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.errors import InputError
-from common.pretrained import find_pretrained, read_weights
 from models.resnest.zoo import MODEL_NAMES
+from runtime.errors import InputError
+from runtime.pretrained import find_pretrained, read_weights
 
 _RELEASE = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/"
 _PUBLISHED = {  # name -> first digits of the file's SHA-256
@@ -26,7 +26,7 @@ _PUBLISHED = {  # name -> first digits of the file's SHA-256
     "resnest50_fast_4s2x40d": "41d14ed0",
     "resnest50_fast_1s4x24d": "d4a4f76f",
 }
-# File name -> (address, first digits of its SHA-256): what common.pretrained.find_pretrained takes.
+# File name -> (address, first digits of its SHA-256): for runtime.pretrained.
 PRETRAINED_FILES = {
     f"{name}-{digits}.pth": (f"{_RELEASE}{name}-{digits}.pth", digits)
     for name, digits in _PUBLISHED.items()
@@ -87,7 +87,7 @@ def load_weights(
 ) -> WeightsReport:
     """Load a file into a network of `models.resnest` and say what came of it.
 
-    path: weights in any wrapper, as `common.pretrained.read_weights` takes them
+    path: weights in any wrapper, as `runtime.pretrained.read_weights` takes them
     name: the network's, to notice a file that is named after another one of the same shapes
     checkpoint: the file's content, if it is loaded already: its `state_dict`, or itself
     log:  told which of a file's weights were taken

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from common.errors import InputError, did_you_mean
 from models.resnest.network import Architecture, ResNeSt
+from runtime.errors import InputError, did_you_mean
 
 
 def _resnest(layers, stem_width=64, **changes):

@@ -1,11 +1,5 @@
 """Semantic segmentation networks of CSAIL's trainer, under its names and state-dict keys."""
 
-from models.segmentation.config import (
-    SegConfig,
-    check_batch,
-    load_seg_config,
-    pairs_to_overrides,
-)
 from models.segmentation.network import (
     SegmentationModule,
     TrainingStep,
@@ -28,6 +22,12 @@ from models.segmentation.weights import (
     original_weights,
     start_weights,
     to_original_state_dict,
+)
+from settings.segmentation import (
+    SegConfig,
+    check_batch,
+    load_seg_config,
+    pairs_to_overrides,
 )
 
 __all__ = [

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.config import InputError, did_you_mean
 from models.segmentation.decoders import C1, PPM, UPerNet
 from models.segmentation.hrnet import HRNetV2
 from models.segmentation.mobilenet import MobileNetV2Dilated
@@ -21,6 +20,7 @@ from models.segmentation.resnet import (
     resnext101,
 )
 from models.segmentation.weights import load_weights_file
+from runtime.errors import InputError, did_you_mean
 
 _ENCODERS = {
     "mobilenetv2dilated": MobileNetV2Dilated,

@@ -3,7 +3,7 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.config import InputError
+from runtime.errors import InputError
 
 
 def corrected_momentum(momentum: float, step: int) -> float:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.config import InputError
-from common.load_report import LoadReport, compare_weights
-from common.net_checkpoints import NETS, checkpoint_of
-from common.pretrained import find_pretrained, read_weights
+from common.checkpoint.seg_files import NETS, checkpoint_of
+from models.load_report import LoadReport, compare_weights
 from models.segmentation.hrnet import HRNetV2
 from models.segmentation.mobilenet import MobileNetV2Dilated
 from models.segmentation.resnet import ResNetEncoder
+from runtime.errors import InputError
+from runtime.pretrained import find_pretrained, read_weights
 
 _EXTRAS = ("_tmp_running_mean", "_tmp_running_var", "_running_iter")
 _MAY_LACK = (*_EXTRAS, "num_batches_tracked")
@@ -40,7 +40,7 @@ _FILE_NAMES = {
     "mobilenetv2": "mobilenet_v2.pth.tar",
     "hrnetv2": "hrnetv2_w48-imagenet.pth",
 }
-# File name -> (address, first digits of its SHA-256): what common.pretrained.find_pretrained takes.
+# File name -> (address, first digits of its SHA-256): for runtime.pretrained.
 # The original publishes no hashes.
 IMAGENET_FILES = {name: (_ADDRESS + name, "") for name in _FILE_NAMES.values()}
 

@@ -1,9 +1,9 @@
 from models.yolact.detect import detect
 from models.yolact.masks import postprocess
 from models.yolact.network import Yolact, build_yolact, objects_without_prior
-from models.yolact.recipes import load_dataset_config, load_yolact_config
 from models.yolact.schedule import scaled_to_batch, schedule, with_batch_norm_rule
 from models.yolact.weights import load_weights
+from settings.yolact_recipes import load_dataset_config, load_yolact_config
 
 __all__ = [
     "LoadReport",

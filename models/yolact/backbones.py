@@ -79,7 +79,7 @@ def shortcut(in_channels, out_channels, stride, norm):
 class ResNet(nn.Module):
     """ResNet with the stride on the 3x3 convs; strides 4, 8, 16, 32.
 
-    Source: arXiv:1512.03385; args: `models.yolact.config.BackboneArgs`.
+    Source: arXiv:1512.03385; args: `settings.yolact.BackboneArgs`.
     """
 
     def __init__(self, args, num_stages):

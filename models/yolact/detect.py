@@ -6,7 +6,7 @@ Source: YOLACT, arXiv:1904.02689, section 4 (Fast NMS); project spec, section 10
 
 import torch
 
-from common.boxes import decode, pairwise_iou
+from common.losses.boxes import decode, pairwise_iou
 
 
 @torch.no_grad()

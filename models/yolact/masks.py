@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from common.boxes import crop_masks as crop_to_boxes
+from common.losses.boxes import crop_masks as crop_to_boxes
 
 # Floats of one enlargement step: 64 MB. All masks of a large photo at once would be gigabytes.
 CHUNK_ELEMENTS = 16 * 1024 * 1024

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.config import InputError
 from models.yolact.backbones import build_backbone
-from models.yolact.config_checks import priors_per_cell
 from models.yolact.detect import detect
 from models.yolact.priors import make_priors, unmatched
-from models.yolact.recipes import check_class_count, load_yolact_config
 from models.yolact.weights import init_weights, load_backbone
+from runtime.errors import InputError
+from settings.yolact_checks import priors_per_cell
+from settings.yolact_recipes import check_class_count, load_yolact_config
 
 ACTIVATIONS = {
     "tanh": torch.tanh,

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from common.boxes import center_to_corner, pairwise_iou
+from common.losses.boxes import center_to_corner, pairwise_iou
 
 
 def make_priors(cfg, level_sizes, device=None):

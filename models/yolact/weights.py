@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.checkpoint_foreign import load_any_checkpoint
-from common.config import InputError
-from common.load_report import compare_weights
-from common.pretrained import weights_in
+from common.checkpoint.foreign import load_any_checkpoint
+from models.load_report import compare_weights
 from models.yolact.deform_conv import DeformConv
+from runtime.errors import InputError
+from runtime.pretrained import weights_in
 
 
 def load_weights(net, state_dict, partial=False, source="weights"):

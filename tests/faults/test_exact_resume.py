@@ -19,8 +19,8 @@ from preloaded import ROOT, Preloaded
 from query_runs import TINY as QUERY
 from seg_run import TINY as SEG
 
-from data.scenes import CLASSES
-from data.shapes import write_ade, write_class_folders, write_coco
+from data.drawn.scenes import CLASSES
+from data.drawn.shapes import write_ade, write_class_folders, write_coco
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 

@@ -14,8 +14,8 @@ import subprocess
 import pytest
 from save_kinds import KINDS
 
-from common import files
-from common.errors import SaveError
+from runtime import files
+from runtime.errors import SaveError
 
 pytestmark = pytest.mark.fault
 NUMBERS = 30_000  # in each tensor: a save takes 0.3 to 0.6 MB

@@ -18,14 +18,16 @@ from hypothesis import strategies as st
 from isolated import run_isolated
 from mutations import example_settings, mutated_documents, mutated_text
 
-import data
-from common.errors import InputError
 from data import segmentation
-from data.loader import SampleKey
-from models.queryinst.config import QueryInstConfig
-from models.queryinst.config_data import DataPrefix
-from models.segmentation.config import DatasetConfig as SegDataset
+from data.coco_format import open_coco
+from data.loading.loader import SampleKey
+from data.queryinst import QueryInstDataset, open_query_data
+from data.yolact import InstanceDataset, collate_instances
 from models.yolact import load_yolact_config
+from runtime.errors import InputError
+from settings.queryinst import QueryInstConfig
+from settings.queryinst_data import DataPrefix
+from settings.segmentation import DatasetConfig as SegDataset
 
 SLOWEST_S = 20
 MOST_MB = 1000
@@ -81,19 +83,19 @@ def coco_sections(folder):
 
 
 def read_yolact(cfg):
-    dataset, indexes = data.open_coco(cfg.dataset, ["train", "valid"], own_data=True, deep=True)
+    dataset, indexes = open_coco(cfg.dataset, ["train", "valid"], own_data=True, deep=True)
     cfg = replace(cfg, dataset=dataset, num_classes=len(dataset.class_names) + 1)
-    train = data.InstanceDataset(indexes["train"], dataset.train_images, cfg, train=True, seed=0)
-    valid = data.InstanceDataset(indexes["valid"], dataset.valid_images, cfg, train=False, seed=0)
+    train = InstanceDataset(indexes["train"], dataset.train_images, cfg, train=True, seed=0)
+    valid = InstanceDataset(indexes["valid"], dataset.valid_images, cfg, train=False, seed=0)
     samples = [train[SampleKey(0, 0, 0)], *(valid[i] for i in range(min(3, len(valid))))]
-    assert data.collate_instances(samples)
+    assert collate_instances(samples)
 
 
 def read_queryinst(sections):
-    names, indexes = data.open_query_data(sections, deep=True)
+    names, indexes = open_query_data(sections, deep=True)
     for part, section in sections.items():
         train = part == "train"
-        dataset = data.QueryInstDataset(indexes[part], section, names, train=train, divisor=32)
+        dataset = QueryInstDataset(indexes[part], section, names, train=train, divisor=32)
         keys = [SampleKey(0, i, i) if train else i for i in range(min(3, len(dataset)))]
         assert dataset.collate([dataset[key] for key in keys])
 

@@ -22,15 +22,15 @@ from isolated import run_isolated
 from mutations import ODD, example_settings, mutated_documents, mutated_text
 from script_flags import SCHEMAS, dotted_keys, flag_names
 
-from common.config import load_config, save_config, to_dict, to_yaml
-from common.errors import InputError
-from common.other_tools import TABLE
-from common.usage import parse
 from models import queryinst, resnest, yolact
 from models.queryinst import load_queryinst_config
-from models.resnest.config import load_resnest_config
-from models.segmentation.config import load_seg_config
 from models.yolact import load_yolact_config
+from runtime.errors import InputError
+from runtime.other_tools import TABLE
+from runtime.usage import parse
+from settings.loading import load_config, save_config, to_dict, to_yaml
+from settings.resnest import load_resnest_config
+from settings.segmentation import load_seg_config
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADERS = {

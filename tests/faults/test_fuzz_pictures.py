@@ -26,15 +26,17 @@ from isolated import run_isolated
 from mutations import example_settings, mutated_bytes
 from PIL import Image
 
-import data
-from common.errors import InputError
 from data import segmentation
-from data.imagenet import val_transform
-from data.loader import SampleKey
-from models.queryinst.config import QueryInstConfig
-from models.queryinst.config_data import DataPrefix
-from models.segmentation.config import DatasetConfig as SegDataset
+from data.coco_format import open_coco
+from data.imagenet import ClassificationDataset, open_class_folders, val_transform
+from data.loading.loader import SampleKey
+from data.queryinst import QueryInstDataset, open_query_data
+from data.yolact import InstanceDataset
 from models.yolact import load_yolact_config
+from runtime.errors import InputError
+from settings.queryinst import QueryInstConfig
+from settings.queryinst_data import DataPrefix
+from settings.segmentation import DatasetConfig as SegDataset
 
 SLOWEST_S = 30
 MOST_MB = 2500  # the largest picture that is let in takes 540 MB, and is there twice for a moment
@@ -168,9 +170,9 @@ class Sets:
         info, images = str(self.folder / "info.json"), str(self.folder / "images")
         own = replace(cfg.dataset, train_info=info, train_images=images, class_names=(),
                       label_map=None)
-        own, indexes = data.open_coco(own, ["train"], own_data=True, deep=True)
+        own, indexes = open_coco(own, ["train"], own_data=True, deep=True)
         cfg = replace(cfg, dataset=own, num_classes=2)
-        dataset = data.InstanceDataset(indexes["train"], images, cfg, train=True, seed=0)
+        dataset = InstanceDataset(indexes["train"], images, cfg, train=True, seed=0)
         return dataset[SampleKey(0, 0, 0)]["image"]
 
     def queryinst(self):
@@ -180,8 +182,8 @@ class Sets:
                  for step in section.pipeline]
         section = replace(section, filter_cfg=replace(section.filter_cfg, min_size=0),
                           pipeline=tuple(steps))
-        names, indexes = data.open_query_data({"train": section}, deep=True)
-        dataset = data.QueryInstDataset(indexes["train"], section, names, train=True, divisor=32)
+        names, indexes = open_query_data({"train": section}, deep=True)
+        dataset = QueryInstDataset(indexes["train"], section, names, train=True, divisor=32)
         return dataset[SampleKey(0, 0, 0)]["image"]
 
     def seg_photo(self):
@@ -206,8 +208,8 @@ class Sets:
         return segmentation.eval_item(lists["val"][0], cfg)["img_data"][0]
 
     def resnest(self):
-        folders, _ = data.open_class_folders(self.folder, deep=True)
-        dataset = data.ClassificationDataset(folders, val_transform(32), train=False, seed=0)
+        folders, _ = open_class_folders(self.folder, deep=True)
+        dataset = ClassificationDataset(folders, val_transform(32), train=False, seed=0)
         return dataset[0]["image"]
 
     @property

@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from common.checkpoint import load_checkpoint, save_checkpoint
-from common.checkpoint_scan import add_checksum
-from common.config import InputError
+from common.checkpoint.scan import add_checksum
+from runtime.errors import InputError
 
 pytestmark = pytest.mark.fault
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,9 +30,9 @@ CHILD = """
 import json, os, resource, sys, time, warnings
 warnings.simplefilter("error")
 from common.checkpoint import load_checkpoint
-from common.checkpoint_pickle import BadFile
-from common.checkpoint_progress import read_iteration
-from common.config import InputError
+from common.checkpoint.pickles import BadFile
+from common.checkpoint.progress import read_iteration
+from settings.loading import InputError
 vm_bytes = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = vm_bytes + 2_000_000_000
 for path in sys.argv[1:]:

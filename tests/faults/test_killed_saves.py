@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from save_kinds import KINDS
 
-from common import files
-from common.files import remove_leftovers
+from runtime import files
+from runtime.files import remove_leftovers
 
 pytestmark = pytest.mark.fault
 FOREVER = 10**6

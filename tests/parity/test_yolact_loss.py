@@ -5,8 +5,8 @@ import pytest
 import torch
 from goldens import calm, image_batch, load_golden
 
-from common.boxes import encode
 from common.losses import MultiBoxLoss
+from common.losses.boxes import encode
 from common.losses.multibox import hard_negatives
 from common.losses.multibox_match import NEUTRAL, match, split_crowds
 from models.yolact import build_yolact, load_yolact_config

@@ -7,7 +7,7 @@ import pytest
 import torch
 from goldens import check_summary, load_golden
 
-from data import YolactTransform
+from data.yolact import YolactTransform
 from models.yolact import load_yolact_config
 
 GOLDEN = load_golden("yolact_transform")

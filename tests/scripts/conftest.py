@@ -10,8 +10,8 @@ from query_runs import query_train  # noqa: F401 - a fixture
 from script_run import ScriptRun, limits, load
 from seg_run import seg_scenes, segment  # noqa: F401 - fixtures
 
-from data.scenes import CLASSES
-from data.shapes import write_class_folders, write_coco
+from data.drawn.scenes import CLASSES
+from data.drawn.shapes import write_class_folders, write_coco
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {

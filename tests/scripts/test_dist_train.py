@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from common.peers import is_gone
+from runtime.launch.peers import is_gone
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = """
 import sys, time
 sys.path.insert(0, {root!r})
-from common import cli
-from common.signals import Stopped, StopSignals
+from runtime import cli
+from runtime.launch.signals import Stopped, StopSignals
 stop = StopSignals()
-from common.errors import Failed, InputError
-from common.run import start_run
+from runtime.errors import Failed, InputError
+from runtime.run.run import start_run
 
 def main():
     run = start_run("train_toy", "cpu", 0, stop)
@@ -111,7 +111,7 @@ def test_a_port_that_is_taken_in_the_last_moment(launch, tmp_path):
     code = f"""
 import sys, socket
 sys.path.insert(0, {str(ROOT)!r})
-from common import launcher
+from runtime.launch import launcher
 other = socket.socket()
 other.bind(("127.0.0.1", 0))
 other.listen(1)

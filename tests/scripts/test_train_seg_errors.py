@@ -9,8 +9,8 @@ from PIL import Image
 from seg_run import TINY
 
 import train_seg
-from common import cli
-from common.config import InputError
+from runtime import cli
+from runtime.errors import InputError
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import train_seg
-from data.ade20k import ADE20K_COLORS
+from data.segmentation.ade20k import ADE20K_COLORS
 from models.segmentation import build_decoder, build_encoder, load_seg_config
 
 ROOT = Path(__file__).resolve().parents[2]

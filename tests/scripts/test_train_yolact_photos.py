@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pycocotools import mask as coco_mask
 
-from common.precision import cpu_has_bf16
+from common.optim.precision import cpu_has_bf16
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGE_PX = 32 * 32

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from data.scenes import CLASSES
+from data.drawn.scenes import CLASSES
 from models.yolact import build_yolact
 
 FILES = {"cache", "config.yaml", "curves.png", "env.json", "log.txt", "metrics.jsonl",

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from common.run_lock import RunLocks
+from runtime.run.lock import RunLocks
 
 pytestmark = pytest.mark.fault
 LOCKS = {"train": ("logs/tiny/.lock", "weights/.tiny.lock"), "segment": (".lock",),

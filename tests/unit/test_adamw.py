@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.adamw import OrderedAdamW
+from common.optim.adamw import OrderedAdamW
 
 
 def build(seed=0):

@@ -12,7 +12,7 @@ PAGES = 16384  # of 4 kB in one of the blocks of 64 MB
 PAGE_FAULTS = """
 import resource
 import torch
-from common.allocator import keep_freed_memory
+from runtime.allocator import keep_freed_memory
 
 print(keep_freed_memory(LIMIT))
 for _ in range(30):

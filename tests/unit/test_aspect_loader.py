@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from common.errors import InputError
-from data import AspectRatioLoader
+from data.queryinst import AspectRatioLoader
+from runtime.errors import InputError
 
 
 class Keys(Dataset):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from common.boxes import (
+from common.losses.boxes import (
     center_to_corner,
     crop_masks,
     crop_window,

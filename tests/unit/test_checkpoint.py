@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import checkpoint, files
+from common import checkpoint
 from common.checkpoint import (
     SaveError,
     checkpoint_path,
@@ -30,7 +30,8 @@ from common.checkpoint import (
     state_path,
     verify,
 )
-from common.config import InputError
+from runtime import files
+from runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -203,7 +204,7 @@ def test_disk_full_while_writing_keeps_the_old_file(tmp_path, limit):
 
 KILLED = """
 import os, signal, sys, torch
-from common import files
+from runtime import files
 from common.checkpoint import save_pair
 calls = []
 def replace(source, target):

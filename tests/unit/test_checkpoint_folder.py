@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from common.checkpoint import load_pair
-from common.checkpoint_folder import CheckpointFolder
-from common.errors import SaveError
+from common.checkpoint.yolact_files import CheckpointFolder
+from runtime.errors import SaveError
 
 
 def save(folder, iteration, interrupt=False):
@@ -55,7 +55,7 @@ def test_a_failed_save_removes_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise SaveError("No space left on device")
 
-    monkeypatch.setattr("common.checkpoint_folder.save_pair", full)
+    monkeypatch.setattr("common.checkpoint.yolact_files.save_pair", full)
     with pytest.raises(SaveError):
         save(mine, 20)
     assert names(tmp_path) == ["net_1_10.pth", "net_1_15_interrupt.pth"]

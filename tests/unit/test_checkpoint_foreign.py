@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from common.checkpoint import load_checkpoint
-from common.checkpoint_foreign import load_any_checkpoint
-from common.errors import InputError
+from common.checkpoint.foreign import load_any_checkpoint
+from runtime.errors import InputError
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from common.checkpoint import find_interrupt, find_latest, load_newest, save_checkpoint, save_pair
-from common.checkpoint_names import newest_first
-from common.checkpoint_pickle import BadFile
-from common.checkpoint_progress import read_iteration
-from common.checkpoint_series import BestCheckpoints, load_newest_single
-from common.net_checkpoints import NetCheckpoints
+from common.checkpoint.names import newest_first
+from common.checkpoint.pickles import BadFile
+from common.checkpoint.progress import read_iteration
+from common.checkpoint.seg_files import NetCheckpoints
+from common.checkpoint.series import BestCheckpoints, load_newest_single
 
 
 def ours(iteration):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import InputError
-from data.class_folders import ClassFolders, open_class_folders
+from data.imagenet.folders import ClassFolders, open_class_folders
+from runtime.errors import InputError
 
 
 def picture(path, seed=0, **options):

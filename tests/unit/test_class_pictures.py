@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.plots import plot_confusion
-from data.class_folders import ClassFolders, ClassificationDataset
-from data.class_pictures import save_class_samples, save_mistakes, shown_pixels
 from data.imagenet import train_transform, val_transform
+from data.imagenet.folders import ClassFolders, ClassificationDataset
+from data.imagenet.pictures import save_class_samples, save_mistakes, shown_pixels
+from runtime.pictures import plot_confusion
 
 RED, BLUE = (200, 10, 20), (10, 20, 200)
 

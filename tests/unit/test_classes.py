@@ -1,7 +1,6 @@
 import pytest
 
-from common.config import InputError
-from data.classes import (
+from data.coco_format.classes import (
     ambiguous_names,
     compare_names,
     derive_classes,
@@ -9,6 +8,7 @@ from data.classes import (
     match_names,
     settle_classes,
 )
+from runtime.errors import InputError
 
 NAMES = ("cat", "dog", "cow")
 FILES = ("train.json", "val.json")

@@ -11,10 +11,10 @@ from typing import Annotated
 import pytest
 import typer
 
-from common import cli
 from common.checkpoint import SaveError
-from common.config import InputError
-from common.signals import Stopped
+from runtime import cli
+from runtime.errors import InputError
+from runtime.launch.signals import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -165,7 +165,7 @@ def test_the_rank_is_named_under_a_launcher(run, monkeypatch):
 HELP_SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-from common import cli
+from runtime import cli
 def flags(device: cli.Device = None, amp: cli.Amp = "off", seed: cli.Seed = 0):
     pass
 try:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from coco_maker import annotation, crowd, document, write
 
-from data.coco_check import examine_coco
+from data.coco_format.check import examine_coco
 
 HW = (120, 160)
 RECTANGLES = [(12, 20, 30, 24), (70, 30, 26, 40), (20, 60, 34, 22), (100, 76, 44, 30),

@@ -6,9 +6,9 @@ import math
 import pytest
 from coco_maker import annotation, check_coco, crowd, document, write
 
-from data import CocoIndex, first_faults
-from data.coco_check import examine_coco
-from data.image_names import image_path
+from data.coco_format import CocoIndex, first_faults
+from data.coco_format.check import examine_coco
+from data.loading.image_names import image_path
 
 HW = (60, 80)
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from common.coco_rle import counts_from_text, rle_box, rle_mask
-from common.errors import InputError
-from data import CocoIndex
+from data.coco_format import CocoIndex
+from data.coco_format.rle import counts_from_text, rle_box, rle_mask
+from runtime.errors import InputError
 
 HW = (60, 80)
 
@@ -180,7 +180,7 @@ def test_fingerprint_is_of_what_is_trained_on(tmp_path):
 
 def test_cache_of_an_older_form_is_not_taken(tmp_path, monkeypatch):
     info, _ = write(tmp_path, document([annotation(1, 1)]))
-    monkeypatch.setattr("data.index_cache.FORMAT", 2)  # before areas were kept
+    monkeypatch.setattr("data.coco_format.index_cache.FORMAT", 2)  # before areas were kept
     CocoIndex.from_file(info, tmp_path / "cache")
     old, = (tmp_path / "cache").iterdir()
     monkeypatch.undo()

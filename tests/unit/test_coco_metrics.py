@@ -10,10 +10,10 @@ import pytest
 import torch
 from pycocotools import mask as codec
 
-from common.errors import Failed, InputError, SaveError
 from metrics import CocoEvaluator, format_table
 from metrics import coco as coco_module
 from metrics.coco_yolact import match
+from runtime.errors import Failed, InputError, SaveError
 
 SIZE = 100  # pixels, the side of every image here
 

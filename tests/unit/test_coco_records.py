@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from coco_maker import annotation, check_coco, crowd, document, write
 
-from common.errors import InputError
-from data import CocoIndex
+from data.coco_format import CocoIndex
 from metrics import CocoEvaluator
+from runtime.errors import InputError
 
 HW = (60, 80)
 

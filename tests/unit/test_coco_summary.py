@@ -8,11 +8,11 @@ import pytest
 import torch
 from coco_maker import annotation, crowd, document, write
 
-from common.boxes import center_to_corner, pairwise_iou
-from common.errors import InputError
-from data import CocoIndex, open_coco, show_checked
-from data.coco_summary import class_table, prior_line, summary
+from common.losses.boxes import center_to_corner, pairwise_iou
+from data.coco_format import CocoIndex, open_coco
+from data.coco_format.summary import class_table, prior_line, show_checked, summary
 from models.yolact import build_yolact, load_yolact_config, objects_without_prior
+from runtime.errors import InputError
 
 HW = (60, 80)
 

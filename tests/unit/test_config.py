@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import InputError, did_you_mean, load_config, save_config, to_dict
+from runtime.errors import InputError, did_you_mean
+from settings.loading import load_config, save_config, to_dict
 
 
 @dataclass(frozen=True)

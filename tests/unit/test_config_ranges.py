@@ -2,11 +2,11 @@
 
 import pytest
 
-from common.errors import InputError
 from models.queryinst import load_queryinst_config
-from models.resnest.config import load_resnest_config
-from models.segmentation.config import load_seg_config
 from models.yolact import load_yolact_config
+from runtime.errors import InputError
+from settings.resnest import load_resnest_config
+from settings.segmentation import load_seg_config
 
 LOADERS = {
     "yolact": lambda options: load_yolact_config("yolact_base", options=options),

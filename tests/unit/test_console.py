@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import contextlib, os, sys, warnings
-from common.console import open_standard_streams
+from runtime.console import open_standard_streams
 open_standard_streams()
 open_standard_streams()  # a second call changes nothing
 with open(sys.argv[1], "wb") as file:
@@ -48,7 +48,7 @@ def run_bash(command, folder):
 
 
 def test_what_can_be_written_is_written(tmp_path):
-    code = ("from common.console import open_standard_streams as o; o(); import sys;"
+    code = ("from runtime.console import open_standard_streams as o; o(); import sys;"
             "print('ä'); print('two', file=sys.stderr); sys.stdout.write('end')")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
     assert done.stdout.decode() == "ä\nend"
@@ -56,7 +56,7 @@ def test_what_can_be_written_is_written(tmp_path):
 
 
 def test_streams_of_others_stay(capsys, monkeypatch):
-    from common.console import open_standard_streams
+    from runtime.console import open_standard_streams
 
     before = sys.stdout, sys.stderr
     open_standard_streams()

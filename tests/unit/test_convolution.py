@@ -1,11 +1,11 @@
-"""models.convolution: torch's gradients, whichever way they are computed."""
+"""models.cpu_convolution: torch's gradients, whichever way they are computed."""
 
 import pytest
 import torch
 from torch import nn
 
-from models import convolution
-from models.convolution import Conv2d
+from models import cpu_convolution as convolution
+from models.cpu_convolution import Conv2d
 
 
 @pytest.fixture(params=[True, False], ids=["avx2", "avx512"])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from common.errors import InputError
-from data.decode import check_image, read_image
+from data.loading.decode import check_image, read_image
+from runtime.errors import InputError
 
 HEIGHT, WIDTH = 40, 60
 # A horizontal and a vertical ramp: every flip and turn shows.

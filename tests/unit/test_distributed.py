@@ -3,9 +3,9 @@ import socket
 import pytest
 import torch
 
-from common import distributed
-from common.config import InputError
-from common.distributed import Launch, first_host, join_group, pick_device, read_launch
+from runtime.errors import InputError
+from runtime.launch import ranks as distributed
+from runtime.launch.ranks import Launch, first_host, join_group, pick_device, read_launch
 
 CPU = torch.device("cpu")
 TORCHRUN = {

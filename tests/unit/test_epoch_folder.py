@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from common.epoch_folder import EpochFolder
-from common.errors import SaveError
+from common.checkpoint.resnest_files import EpochFolder
+from runtime.errors import SaveError
 
 PER_EPOCH = 5
 
@@ -51,7 +51,7 @@ def test_nothing_is_removed_before_the_new_one_is_whole(folder, tmp_path, monkey
     def full(*_):
         raise SaveError("full")
 
-    monkeypatch.setattr("common.epoch_folder.save_checkpoint", full)
+    monkeypatch.setattr("common.checkpoint.resnest_files.save_checkpoint", full)
     with pytest.raises(SaveError):
         save(folder(), 10)
     assert names(tmp_path) == ["checkpoint_iter_7.pth"]

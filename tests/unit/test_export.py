@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-import common.export
-from common.errors import InputError, SaveError
-from common.export import PACKAGES, check_export, export
+import models.export
+from models.export import PACKAGES, check_export, export
+from runtime.errors import InputError, SaveError
 
 
 class Net(nn.Module):
@@ -132,7 +132,7 @@ def test_weights_that_reach_no_output_are_compared_too(net, images, tmp_path, mo
     def damaged(path):
         return net.state_dict() | {"unused.weight": torch.zeros(2, 2)}
 
-    monkeypatch.setattr(common.export, "load_checkpoint", damaged)
+    monkeypatch.setattr(models.export, "load_checkpoint", damaged)
     with pytest.raises(InputError, match="does not hold the weights"):
         export(net, images, tmp_path / "net.pth", method="forward_heads")
 

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from common.errors import Failed
-from common.guard import MAX_SKIPPED, NonFiniteGuard, SkippedImages, skips_text
+from runtime.errors import Failed
+from runtime.run.guard import MAX_SKIPPED, NonFiniteGuard, SkippedImages, skips_text
 
 
 class Run:

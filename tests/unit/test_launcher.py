@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from common import launcher, peers
-from common.errors import InputError
-from common.launcher import is_free, outcome, pick_port, read_job
+from runtime.errors import InputError
+from runtime.launch import launcher, peers
+from runtime.launch.launcher import is_free, outcome, pick_port, read_job
 
 ROOT = Path(__file__).resolve().parents[2]
 

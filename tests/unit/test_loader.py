@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from common.errors import Failed, InputError
-from data.loader import (
+from data.loading.loader import (
     ResumableLoader,
     SampleFault,
     SampleKey,
@@ -17,6 +16,7 @@ from data.loader import (
     sample_rng,
     whole_batches,
 )
+from runtime.errors import Failed, InputError
 
 SEED = 5
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from common.meeting import agree
+from runtime.launch.meeting import agree
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,7 +76,7 @@ JOIN = f"""
 import os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 import torch
-from common.distributed import join_group, read_launch
+from runtime.launch.ranks import join_group, read_launch
 time.sleep(float(sys.argv[1]))
 join_group(read_launch(os.environ), torch.device("cpu"), 30)
 torch.distributed.all_reduce(torch.ones(1))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from common.meter import Meter, peak_memory_mb
+from runtime.run.meter import Meter, peak_memory_mb
 
 CPU = torch.device("cpu")
 
@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 def clock(monkeypatch):
     """A clock that the test moves by hand."""
     now = [100.0]
-    monkeypatch.setattr("common.meter.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("runtime.run.meter.time.perf_counter", lambda: now[0])
 
     def advance(seconds):
         now[0] += seconds

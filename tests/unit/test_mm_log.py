@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common.mm_log import MMLog, train_line
+from runtime.run.mmdetection_log import MMLog, train_line
 
 
 def test_the_line_of_the_original():

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.boxes import center_to_corner, crop_masks, encode, pairwise_iou
 from common.losses import MultiBoxLoss
+from common.losses.boxes import center_to_corner, crop_masks, encode, pairwise_iou
 from common.losses.multibox import background_cost
 from common.losses.multibox_masks import (
     Block,

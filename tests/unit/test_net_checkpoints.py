@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-from common.errors import InputError
-from common.net_checkpoints import BEST, NetCheckpoints, checkpoint_of, updates_of
+from common.checkpoint.seg_files import BEST, NetCheckpoints, checkpoint_of, updates_of
+from runtime.errors import InputError
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.config import InputError
-from data.odgt import read_odgt
-from data.seg_list import SegList, read_seg_list
+from data.segmentation.lists import SegList, read_seg_list
+from data.segmentation.odgt import read_odgt
+from runtime.errors import InputError
 
 RECORD = {"fpath_img": "images/a.png", "fpath_segm": "annotations/a.png",
           "width": 12, "height": 8}

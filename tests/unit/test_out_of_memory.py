@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.out_of_memory import memory_text
+from runtime.out_of_memory import memory_text
 
 
 def error_of(make):

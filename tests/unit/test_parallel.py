@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from common.config import InputError
 from common.parallel import (
     CustomDataParallel,
     UserScatteredDataParallel,
@@ -18,6 +17,7 @@ from common.parallel import (
     scatter_batch,
     user_scattered_collate,
 )
+from runtime.errors import InputError
 
 
 def batch(size=5):

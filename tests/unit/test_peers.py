@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch.distributed as dist
 
-from common import peers
-from common.peers import FAILED, GAVE_UP, LEFT, Heartbeats, Place, Watch, held
+from runtime.launch import peers
+from runtime.launch.peers import FAILED, GAVE_UP, LEFT, Heartbeats, Place, Watch, held
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 2**22 + 1  # above Linux's largest process id
@@ -135,7 +135,7 @@ def test_a_store_that_is_gone_ends_only_ranks_that_it_should_outlive(group):
 PROGRAM = f"""
 import os, sys, threading, time
 sys.path.insert(0, {str(ROOT)!r})
-from common import peers
+from runtime.launch import peers
 peers.GRACE_S, peers.POLL_S, peers.LAST_CALL_S = 0.3, 0.05, 0.5
 class Store(dict):  # torch takes seconds to import
     set = dict.__setitem__

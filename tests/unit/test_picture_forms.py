@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from common.errors import InputError
-from data.decode import check_image, read_header, read_image, read_rgb
+from data.loading.decode import check_image, read_header, read_image, read_rgb
+from runtime.errors import InputError
 
 H, W = 24, 36
 _RNG = np.random.RandomState(0)

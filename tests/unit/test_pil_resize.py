@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.pil_resize import _blends, resize_planes
+from data.segmentation.pil_resize import _blends, resize_planes
 
 
 def check(pixels, width, height):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import SaveError
-from common.plots import (
+from runtime.errors import SaveError
+from runtime.pictures import (
     CAPTION_PX,
     CLEAR_SIDE_PX,
     GAP_PX,
@@ -247,7 +247,7 @@ def test_pairs_lie_beside_each_other(tmp_path):
 
 def test_import_brings_no_drawing_library():
     heavy = "{'matplotlib', 'PIL', 'torch'}"
-    code = f"import sys, common.plots; print({heavy} & set(sys.modules) or 'none')"
+    code = f"import sys, runtime.pictures; print({heavy} & set(sys.modules) or 'none')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "none"
 

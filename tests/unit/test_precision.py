@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from common.config import InputError
-from common.precision import Precision
+from common.optim.precision import Precision
+from runtime.errors import InputError
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def test_the_scaler_changes_nothing_unless_fp16_needs_it():
 def test_imitated_bfloat16_is_said_to_be_slow(monkeypatch):
     lines = []
     for has_it in (True, False):
-        monkeypatch.setattr("common.precision.cpu_has_bf16", lambda has_it=has_it: has_it)
+        monkeypatch.setattr("common.optim.precision.cpu_has_bf16", lambda has_it=has_it: has_it)
         Precision("bf16", CPU, lines.append)
         Precision("off", CPU, lines.append)
     assert len(lines) == 1

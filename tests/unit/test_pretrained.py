@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from common.config import InputError
-from common.pretrained import KNOWN_FILES, find_pretrained
+from runtime.errors import InputError
+from runtime.pretrained import KNOWN_FILES, find_pretrained
 
 CONTENT = bytes(range(256)) * 12_000  # three blocks
 DIGITS = hashlib.sha256(CONTENT).hexdigest()[:8]

@@ -8,12 +8,20 @@ import torch
 from coco_maker import annotation, crowd, document, write
 from goldens import load_golden
 
-import data
-from common.errors import InputError
-from data.query_open import class_names
-from data.query_transform import Cropped, Geometry, Mirrored, Resized, draw_geometry
+from data.loading import SampleKey
+from data.queryinst import (
+    QueryInstDataset,
+    network_input,
+    open_query_data,
+    rescale_size,
+    save_query_predictions,
+    save_query_samples,
+)
+from data.queryinst.opening import class_names
+from data.queryinst.transform import Cropped, Geometry, Mirrored, Resized, draw_geometry
 from models.queryinst import load_queryinst_config
-from models.queryinst.config_data import DataPrefix, DatasetConfig, StepConfig
+from runtime.errors import InputError
+from settings.queryinst_data import DataPrefix, DatasetConfig, StepConfig
 
 RESCALE = load_golden("queryinst_units")["rescale"]
 CROP = "queryinst_r50_fpn_300-proposals_crop-ms-480-800-3x_coco"
@@ -21,7 +29,7 @@ CROP = "queryinst_r50_fpn_300-proposals_crop-ms-480-800-3x_coco"
 
 @pytest.mark.parametrize("case", RESCALE, ids=str)
 def test_rescale_size(case):
-    assert data.rescale_size(tuple(case["wh"]), tuple(case["scale"])) == tuple(case["out_wh"])
+    assert rescale_size(tuple(case["wh"]), tuple(case["scale"])) == tuple(case["out_wh"])
 
 
 def dataset_section(folder, *steps, **changes):
@@ -34,13 +42,13 @@ def dataset_section(folder, *steps, **changes):
 def make(folder, content, *steps, train=True, **changes):
     write(folder, content)
     section = dataset_section(folder, *steps, **changes)
-    names, indexes = data.open_query_data({"train": section})
-    return data.QueryInstDataset(indexes["train"], section, names, train=train, divisor=32)
+    names, indexes = open_query_data({"train": section})
+    return QueryInstDataset(indexes["train"], section, names, train=train, divisor=32)
 
 
 def sample_of(dataset, image_id=1, epoch=0):
     position = [dataset.image_id(i) for i in range(len(dataset))].index(image_id)
-    return dataset[data.SampleKey(epoch, position, position)]
+    return dataset[SampleKey(epoch, position, position)]
 
 
 # --- geometry
@@ -187,7 +195,7 @@ def test_images_left_out_are_counted(tmp_path):
     content["images"][4]["width"] = 31
     write(tmp_path, content)
     section, run = dataset_section(tmp_path), Lines()
-    data.open_query_data({"train": section, "valid": section}, run=run)
+    open_query_data({"train": section, "valid": section}, run=run)
     key = "train_dataloader.dataset.filter_cfg"
     assert run.logged == [
         f"{section.info_path}: 4 of 5 images have no objects and are left out "
@@ -205,8 +213,8 @@ def test_files_are_joined_by_name(tmp_path):
         write(tmp_path / part, content)
         sections[part] = dataset_section(tmp_path / part)
     run = Lines()
-    names, indexes = data.open_query_data(sections, run=run)
-    valid = data.QueryInstDataset(indexes["valid"], sections["valid"], names, train=False,
+    names, indexes = open_query_data(sections, run=run)
+    valid = QueryInstDataset(indexes["valid"], sections["valid"], names, train=False,
                                   divisor=32)
     assert names == ("cat", "dog", "cow")
     assert valid.category_ids.tolist() == [2, 1, -1]
@@ -226,10 +234,10 @@ def test_which_images_are_trained_on(tmp_path):
     assert len(sample_of(dataset, 4)["boxes"]) == 0
     section = dataset_section(tmp_path)
     every = replace(section, filter_cfg=replace(section.filter_cfg, filter_empty_gt=False))
-    names, indexes = data.open_query_data({"train": every})
-    kept = data.QueryInstDataset(indexes["train"], every, names, train=True, divisor=32)
+    names, indexes = open_query_data({"train": every})
+    kept = QueryInstDataset(indexes["train"], every, names, train=True, divisor=32)
     assert [kept.image_id(i) for i in range(len(kept))] == [1, 2, 3, 4]
-    valid = data.QueryInstDataset(indexes["train"], section, names, train=False, divisor=32)
+    valid = QueryInstDataset(indexes["train"], section, names, train=False, divisor=32)
     assert [valid.image_id(i) for i in range(len(valid))] == [1, 2, 3, 4, 5]
     assert valid.portrait.tolist() == [False] * 4 + [True]
 
@@ -253,8 +261,8 @@ def test_some_of_the_classes(tmp_path):
     section = dataset_section(tmp_path)
     some = replace(section, metainfo=replace(section.metainfo, classes=("class 2",)))
     write(tmp_path, content)
-    names, indexes = data.open_query_data({"train": some})
-    dataset = data.QueryInstDataset(indexes["train"], some, names, train=True, divisor=32)
+    names, indexes = open_query_data({"train": some})
+    dataset = QueryInstDataset(indexes["train"], some, names, train=True, divisor=32)
     assert names == ("class 2",)
     assert [dataset.image_id(i) for i in range(len(dataset))] == [2]
     with pytest.raises(InputError, match=r"no category named class 4.*Did you mean"):
@@ -265,7 +273,7 @@ def test_faults_of_the_files(tmp_path):
     write(tmp_path, document([annotation(1, 1, box=(70, 10, 30, 10))]))
     missing = replace(dataset_section(tmp_path), ann_file="nothing.json")
     with pytest.raises(InputError) as caught:
-        data.open_query_data({"train": dataset_section(tmp_path), "valid": missing})
+        open_query_data({"train": dataset_section(tmp_path), "valid": missing})
     assert len(caught.value.faults) == 2
     assert "reaches out of its image" in caught.value.faults[0]
     assert "set val_dataloader.dataset.data_root" in caught.value.faults[1]
@@ -276,7 +284,7 @@ def test_the_validation_file_has_the_classes_of_training(tmp_path):
         (tmp_path / part).mkdir()
         write(tmp_path / part, document([annotation(1, 1, categories[1])], categories=categories))
     with pytest.raises(InputError, match="categories class 3 are not among"):
-        data.open_query_data({"train": dataset_section(tmp_path / "a"),
+        open_query_data({"train": dataset_section(tmp_path / "a"),
                               "valid": dataset_section(tmp_path / "b")})
 
 
@@ -286,9 +294,9 @@ def test_a_bad_image(tmp_path):
     with pytest.raises(InputError, match=r"1\.png"):
         sample_of(dataset)
     section = dataset_section(tmp_path)
-    names, indexes = data.open_query_data({"train": section})
+    names, indexes = open_query_data({"train": section})
     for train in (True, False):
-        skipping = data.QueryInstDataset(indexes["train"], section, names, train=train, divisor=32,
+        skipping = QueryInstDataset(indexes["train"], section, names, train=train, divisor=32,
                                          bad_images="skip")
         sample = sample_of(skipping) if train else skipping[0]
         assert "1.png" in sample["skipped"][0]
@@ -312,7 +320,7 @@ def test_batches_are_padded_with_zero_after_normalising(tmp_path):
     assert batch["images"].shape == (2, 3, 128, 160)
     assert [truth["masks"].shape for truth in batch["samples"]] == [(1, 128, 160)] * 2
     assert [truth["img_shape"] for truth in batch["samples"]] == [(120, 160), (100, 130)]
-    images = data.network_input(batch, torch.device("cpu"), cfg)
+    images = network_input(batch, torch.device("cpu"), cfg)
     assert (images[0, :, 120:] == 0).all()
     assert (images[1, :, 100:] == 0).all()
     assert (images[1, :, :, 130:] == 0).all()
@@ -335,13 +343,13 @@ def test_a_sample_depends_on_its_key_alone(tmp_path):
 
 def test_pictures(tmp_path):
     dataset = make(tmp_path, document([annotation(1, 1), annotation(2, 2, 2)], hw=(500, 700)))
-    data.save_query_samples(dataset, tmp_path / "samples.png")
+    save_query_samples(dataset, tmp_path / "samples.png")
     truth = dataset.original(0)
     found = {0: {"boxes": truth["boxes"], "masks": truth["masks"], "labels": truth["labels"],
                  "scores": torch.tensor([0.9])}, 1: {
         "boxes": torch.zeros(0, 4), "masks": torch.zeros(0, 500, 700, dtype=torch.bool),
         "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}}
-    data.save_query_predictions(dataset, found, tmp_path / "predictions.png")
+    save_query_predictions(dataset, found, tmp_path / "predictions.png")
     from PIL import Image
 
     assert Image.open(tmp_path / "samples.png").width > 500

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from common.config import InputError, load_config, save_config
 from models.queryinst import QueryInstConfig, load_queryinst_config
+from runtime.errors import InputError
+from settings.loading import load_config, save_config
 
 ONE_X = "queryinst_r50_fpn_1x_coco"
 CROP = "queryinst_r50_fpn_300-proposals_crop-ms-480-800-3x_coco"

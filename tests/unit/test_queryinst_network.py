@@ -10,12 +10,12 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from common.errors import Failed
 from common.losses import hungarian_match, mask_targets
 from common.losses.set_matching import assign_all
 from models.queryinst import build_queryinst, load_queryinst_config, roi_levels
 from models.queryinst.paste import paste_masks
 from models.queryinst.roi_align import PyramidRows
+from runtime.errors import Failed
 
 TINY = ["model.neck.out_channels=16", "model.roi_head.num_stages=2",
         "model.roi_head.bbox_head.num_heads=2", "model.backbone.base_channels=8",

@@ -5,7 +5,6 @@ import torch
 from goldens import load_golden
 
 from common.checkpoint import save_checkpoint
-from common.config import InputError
 from models.queryinst import (
     backbone_file,
     build_queryinst,
@@ -15,6 +14,7 @@ from models.queryinst import (
     lr_factor,
     param_groups,
 )
+from runtime.errors import InputError
 
 TINY = ["model.neck.out_channels=16", "model.roi_head.num_stages=2",
         "model.roi_head.bbox_head.num_heads=2", "model.backbone.base_channels=8",

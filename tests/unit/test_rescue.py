@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from common.errors import InputError, SaveError, ending_of
-from common.rescue import Rescue
-from common.signals import Stopped
+from runtime.errors import InputError, SaveError, ending_of
+from runtime.launch.signals import Stopped
+from runtime.run.rescue import Rescue
 
 
 class Run:

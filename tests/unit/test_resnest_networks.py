@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from common.checkpoint import save_checkpoint
-from common.config import InputError, save_config, to_dict
 from models.resnest import (
     MODEL_NAMES,
     PRETRAINED_FILES,
@@ -22,6 +21,8 @@ from models.resnest import (
     split_attention,
 )
 from models.resnest.split_attention import SplAtConv2d, weighted_sum
+from runtime.errors import InputError
+from settings.loading import save_config, to_dict
 
 
 @pytest.fixture

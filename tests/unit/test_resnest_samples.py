@@ -8,16 +8,6 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from common.errors import InputError
-from data.class_folders import (
-    ClassFolders,
-    ClassificationDataset,
-    check_images,
-    collate_classes,
-    open_class_folders,
-)
-from data.crops import center_crop_box, random_crop_box
-from data.decode import read_rgb
 from data.imagenet import (
     Normalize,
     RandomErasing,
@@ -26,9 +16,19 @@ from data.imagenet import (
     train_transform,
     val_transform,
 )
-from data.jitter import BRIGHTNESS, CONTRAST, SATURATION, jittered_planes
-from data.loader import ResumableLoader, SampleKey
-from data.rand_augment import RAND_AUGMENT_OPS
+from data.imagenet.crops import center_crop_box, random_crop_box
+from data.imagenet.folders import (
+    ClassFolders,
+    ClassificationDataset,
+    check_images,
+    collate_classes,
+    open_class_folders,
+)
+from data.imagenet.jitter import BRIGHTNESS, CONTRAST, SATURATION, jittered_planes
+from data.imagenet.rand_augment import RAND_AUGMENT_OPS
+from data.loading.decode import read_rgb
+from data.loading.loader import ResumableLoader, SampleKey
+from runtime.errors import InputError
 
 
 def noise(seed, width=60, height=44):

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from common.errors import SaveError
-from common.run import start_run
-from common.run_files import cut_metrics, json_line
+from runtime.errors import SaveError
+from runtime.run.files import cut_metrics, json_line
+from runtime.run.run import start_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -231,7 +231,7 @@ def test_gradients_of_indexing_repeat_their_bits(make_run):
 
 def test_a_reader_that_leaves_does_not_end_the_run(tmp_path):
     code = f"""
-from common.run import start_run
+from runtime.run.run import start_run
 run = start_run("train_test", "cpu")
 run.open_folder({str(tmp_path)!r}, "")
 for i in range(2000):
@@ -254,13 +254,13 @@ run.close()
 
 RANK_CODE = """
 import atexit, json, os, signal, sys, time
-from common.signals import StopSignals
+from runtime.launch.signals import StopSignals
 stop = StopSignals("stopping")
 import torch
 from torch import nn
-from common import cli
-from common.errors import SaveError
-from common.run import start_run
+from runtime import cli
+from runtime.errors import SaveError
+from runtime.run.run import start_run
 
 class Teardown:  # its end in the interpreter's teardown would be seen
     def __del__(self):

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from common import run_lock
-from common.errors import InputError, SaveError
-from common.run import start_run
-from common.run_lock import RunLocks, is_held
+from runtime.errors import InputError, SaveError
+from runtime.run import lock as run_lock
+from runtime.run.lock import RunLocks, is_held
+from runtime.run.run import start_run
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from common.run_lock import RunLocks
+from runtime.run.lock import RunLocks
 locks = RunLocks(print)
 locks.take(Path(sys.argv[1]))
 child = os.fork() if "fork" in sys.argv else 1

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from data import scenes as scenes_module
-from data.scenes import CLASSES, SUBPIXELS, mask_to_polygons, render_scene
+from data.drawn import scenes as scenes_module
+from data.drawn.scenes import CLASSES, SUBPIXELS, mask_to_polygons, render_scene
 
 SIZES = ((160, 160), (120, 160), (97, 64))
 

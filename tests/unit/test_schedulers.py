@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from common.config import InputError
 from common.schedulers import autoscale, per_epoch, poly, warmup_multistep
+from runtime.errors import InputError
 
 
 def test_ramp_starts_at_its_init_and_reaches_the_base_at_its_end():

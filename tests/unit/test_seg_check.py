@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from common.config import InputError
-from data.loader import SampleKey
-from data.photo_summary import class_table, copies
-from data.seg_files import inspect_label, read_label
-from data.seg_pictures import find_images
+from data.loading.loader import SampleKey
+from data.loading.photo_summary import class_table, copies
 from data.segmentation import TrainBatches, eval_item, open_lists, read_seg_list
-from models.segmentation.config import DatasetConfig
+from data.segmentation.files import inspect_label, read_label
+from data.segmentation.pictures import find_images
+from runtime.errors import InputError
+from settings.segmentation import DatasetConfig
 
 LABELS = np.random.RandomState(0).randint(0, 4, (30, 40)).astype(np.uint8)
 LABELS[0, :4] = range(4)

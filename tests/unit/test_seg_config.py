@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from common.config import InputError, save_config
 from models.segmentation import load_seg_config, pairs_to_overrides
-from models.segmentation.config import CONFIG_FOLDER, SegConfig
+from runtime.errors import InputError
+from settings.loading import save_config
+from settings.segmentation import CONFIG_FOLDER, SegConfig
 
 # encoder, decoder, fc_dim, padding, rate, batch, epochs, checkpoint (specs/seg.md, section 2)
 SHIPPED = {

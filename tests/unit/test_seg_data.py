@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.config import InputError
-from data.loader import ResumableLoader, SampleKey
+from data.loading.loader import ResumableLoader, SampleKey
 from data.segmentation import (
     EvalItems,
     SegList,
@@ -24,7 +23,8 @@ from data.segmentation import (
     resized_size,
     train_batch,
 )
-from models.segmentation.config import DatasetConfig
+from runtime.errors import InputError
+from settings.segmentation import DatasetConfig
 
 SIZES = ((40, 30), (30, 40), (32, 32), (40, 30), (24, 48), (64, 32))
 

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from common.checkpoint import save_checkpoint
-from common.config import InputError
 from models.segmentation import (
     IMAGENET_FILES,
     NormMomentum,
@@ -19,6 +18,7 @@ from models.segmentation import (
     load_original_state_dict,
     to_original_state_dict,
 )
+from runtime.errors import InputError
 
 
 @pytest.fixture(scope="module")

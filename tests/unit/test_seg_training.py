@@ -8,13 +8,13 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from common.errors import InputError
-from common.meter import EpochMeans
-from common.optimizers import Optimizers
+from common.optim.optimizers import Optimizers
 from common.parallel import pick_gpus
 from models import segmentation as models
-from models.segmentation.config import TrainConfig
 from models.segmentation.sync_norm import CpuSyncBatchNorm
+from runtime.errors import InputError
+from runtime.run.meter import EpochMeans
+from settings.segmentation import TrainConfig
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from common.config import InputError
-from common.session_log import SessionLog
+from runtime.errors import InputError
+from runtime.run.yolact_log import SessionLog
 
 
 def lines(path):

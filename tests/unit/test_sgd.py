@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.sgd import SGD
+from common.optim.sgd import SGD
 
 
 def make():

@@ -12,10 +12,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from common.errors import SaveError
-from data import shapes
-from data.scenes import CLASSES, render_scene
-from data.shapes import (
+from data.drawn import shapes
+from data.drawn.scenes import CLASSES, render_scene
+from data.drawn.shapes import (
     ade_class_names,
     ensure_shapes,
     mask_to_rle,
@@ -23,6 +22,7 @@ from data.shapes import (
     write_class_folders,
     write_coco,
 )
+from runtime.errors import SaveError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -220,7 +220,7 @@ def test_the_loser_of_a_race_keeps_the_winners_files(tmp_path, small_samples, mo
 
 def test_processes_at_once(tmp_path):
     code = (
-        "from data import shapes; shapes.CLASS_TRAIN = shapes.CLASS_VAL = 3;"
+        "from data.drawn import shapes; shapes.CLASS_TRAIN = shapes.CLASS_VAL = 3;"
         "import sys; shapes.ensure_shapes(sys.argv[1], 'classes')"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

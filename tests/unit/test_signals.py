@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 WAITER = """
 import sys, time
-from common.signals import ECHO_S, StopSignals
+from runtime.launch.signals import ECHO_S, StopSignals
 stop = StopSignals("stopping")
 print("ready", flush=True)
 while stop.requested is None:
@@ -80,7 +80,7 @@ def test_second_signal_ends_at_once_even_while_the_main_thread_hangs():
 
 
 def test_exit_statuses():
-    from common.signals import Stopped
+    from runtime.launch.signals import Stopped
 
     assert [Stopped(n).status for n in ("SIGINT", "SIGTERM", "SIGUSR1")] == [130, 75, 75]
 
@@ -88,7 +88,7 @@ def test_exit_statuses():
 def test_a_child_dies_with_a_killed_parent():
     code = """
 import os, signal, time
-from common.signals import die_with_parent
+from runtime.launch.signals import die_with_parent
 parent = os.getpid()
 child = os.fork()
 if child == 0:
@@ -110,7 +110,7 @@ os.waitpid(child, 0)
 
 
 def test_the_module_does_not_import_torch():
-    code = "import sys, common.signals, common.schedulers; sys.exit('torch' in sys.modules)"
+    code = "import sys, runtime.launch.signals, common.schedulers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import InputError
-from common.spawn import start_ranks
+from runtime.errors import InputError
+from runtime.launch.spawn import start_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = f"""
 import os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from common.signals import StopSignals
-from common.spawn import start_ranks
+from runtime.launch.signals import StopSignals
+from runtime.launch.spawn import start_ranks
 
 stop = StopSignals("stopping")
 status = start_ranks(stop, per_node=2)
@@ -28,7 +28,7 @@ os.write(1, f"rank {{rank}} {{os.getpid()}}\\n".encode())  # one piece, not mixe
 """
 MEET = """
 import torch
-from common.run import start_run
+from runtime.run.run import start_run
 run = start_run("train_test", "cpu", stop=stop)
 net = torch.nn.BatchNorm1d(2)
 net.running_mean.fill_(rank)
@@ -122,8 +122,8 @@ def test_torchrun_and_world_size_do_not_go_together(monkeypatch):
 
 
 def test_ranks_die_with_who_started_them(start):
-    process = start(HANG.join(["import common.distributed as d\n"
-                               "from common.signals import die_with_parent\n"
+    process = start(HANG.join(["import runtime.launch.ranks as d\n"
+                               "from runtime.launch.signals import die_with_parent\n"
                                "import signal\n"
                                "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
                                "die_with_parent(signal.SIGTERM, int(os.environ['TRAINER_PARENT']))"

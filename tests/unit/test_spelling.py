@@ -9,8 +9,9 @@ import string
 import pytest
 from script_flags import SCHEMAS, flag_groups, flag_names, sections
 
-from common.config import InputError, load_config
-from common.spelling import count_slips, nearest
+from runtime.errors import InputError
+from runtime.spelling import count_slips, nearest
+from settings.loading import load_config
 
 EACH = [40, pytest.param(1, marks=pytest.mark.slow)]
 WANTED = 0.95  # of the misspellings find their name

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.streams import Stream
+from runtime.streams import Stream
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,8 +19,8 @@ def test_no_two_uses_give_the_same_numbers():
 
 def test_every_seed_sequence_of_the_project_begins_with_a_stream_of_its_own():
     used = []
-    for path in (*ROOT.glob("*.py"), *ROOT.glob("common/**/*.py"), *ROOT.glob("data/*.py"),
-                 *ROOT.glob("models/**/*.py")):
+    rooms = ("common", "data", "models", "runtime")
+    for path in (*ROOT.glob("*.py"), *(p for room in rooms for p in ROOT.glob(f"{room}/**/*.py"))):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "SeedSequence":
                 used.append(ast.unparse(node.args[0].elts[0]))

@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
-from common.ema import average_of
-from common.errors import InputError
-from common.training_state import check_same_run, pack_state, restore_state
+from common.checkpoint.state import check_same_run, pack_state, restore_state
+from common.optim.ema import average_of
+from runtime.errors import InputError
 
 
 def trained(steps, seed=0):

@@ -4,10 +4,11 @@ from dataclasses import fields, replace
 
 import pytest
 
-from common.config import InputError, save_config, to_dict
 from models.yolact import load_dataset_config, load_yolact_config
-from models.yolact.config import YolactConfig
-from models.yolact.config_checks import UNSUPPORTED, priors_per_cell
+from runtime.errors import InputError
+from settings.loading import save_config, to_dict
+from settings.yolact import YolactConfig
+from settings.yolact_checks import UNSUPPORTED, priors_per_cell
 
 # name -> keys that differ from the parent (spec, section 3); None: the parent is the root.
 RECIPES = {

@@ -11,19 +11,14 @@ import torch
 from coco_maker import annotation, crowd, document, write
 from pycocotools import mask as coco_mask
 
-from common.errors import InputError
-from data import (
-    CocoIndex,
-    InstanceDataset,
-    SampleKey,
-    YolactTransform,
-    collate_instances,
-    sample_rng,
-)
-from data.instances import rasterise
-from data.yolact_draws import Geometry, Photometric, draw_geometry, whole_image
-from data.yolact_pixels import MEANS, STDS, Normalisation, render, resize_bitmap
+from data.coco_format import CocoIndex
+from data.loading import SampleKey, sample_rng
+from data.yolact import InstanceDataset, YolactTransform, collate_instances
+from data.yolact.draws import Geometry, Photometric, draw_geometry, whole_image
+from data.yolact.instances import rasterise
+from data.yolact.pixels import MEANS, STDS, Normalisation, render, resize_bitmap
 from metrics import CocoEvaluator
+from runtime.errors import InputError
 
 HW = (60, 80)
 # Values are up to about 5; a step of HSV to BGR costs about 4e-4 of 255, 7e-6 of a deviation.

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from common.config import InputError
 from models.yolact import build_yolact, load_yolact_config
 from models.yolact.backbones import BasicBlock, Bottleneck, build_backbone
 from models.yolact.deform_conv import DeformConv
 from models.yolact.network import Fpn, make_net
 from models.yolact.priors import make_priors
+from runtime.errors import InputError
 
 SIZE = 128  # of yolact_shapes
 

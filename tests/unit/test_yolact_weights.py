@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from common.checkpoint import save_checkpoint
-from common.config import InputError
 from models.yolact import build_yolact, load_weights, load_yolact_config
+from runtime.errors import InputError
 
 HEAD = "prediction_layers.0.conf_layer.weight"
 

@@ -1,0 +1,72 @@
+"""What a checkpoint holds besides weights, and the rules for continuing from it."""
+
+import platform
+
+import numpy as np
+import torch
+
+from runtime.errors import InputError
+
+DATA = "data"  # key of an identity
+
+
+def pack_state(
+    *, iteration, per_epoch, optimizer, scaler, ema, world_size, identity, config, extra
+):
+    """The training state after `iteration` updates, of plain values and tensors only.
+
+    per_epoch:  updates in an epoch
+    ema:        the AveragedModel or None
+    identity:   {name: value} that a continuation must share, or its batches would differ
+    config:     text of the resolved config
+    extra:      {name: value} of the script's own, for example its best score
+    """
+    epoch, position = divmod(iteration, per_epoch)
+    gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "iteration": iteration, "epoch": epoch, "position": position,
+        "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
+        "ema": None if ema is None else ema.state_dict(),
+        # Every step is seeded by itself, so resuming does not need these; they are the record.
+        "rng": {"torch": torch.get_rng_state(), "cuda": gpu},
+        "world_size": world_size, "identity": identity, "config": config,
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__),
+                     "numpy": np.__version__},
+        **extra,
+    }
+
+
+def restore_state(state, optimizer, scaler, ema):
+    """Put optimizer, loss scaler and moving average back; in place.
+
+    Without an average in the state, `ema` (None: not wanted) goes on from the present weights.
+    Raises InputError when the optimizer's parameters are not those of the state.
+    """
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+    except (ValueError, KeyError) as error:
+        raise InputError(f"the checkpoint's optimizer state does not fit: {error}. "
+                         "Start from its weights alone with --pretrained.") from error
+    if state["scaler"]:
+        scaler.load_state_dict(state["scaler"])
+    if ema is not None and state["ema"] is not None:
+        ema.load_state_dict(state["ema"])
+
+
+def check_same_run(saved, now, force, warn):
+    """Refuse to continue with another sample order than the checkpoint's, unless `force`.
+
+    saved, now: `identity` of the checkpoint and of this run. Raises InputError naming every
+    difference; with `force` each is a warning. Under `DATA` stands a fingerprint of the training
+    data: where only that differs, people have corrected their annotations, which is said.
+    """
+    differing = [f"{key} was {saved.get(key)}, is now {value}"
+                 for key, value in now.items() if key != DATA and saved.get(key) != value]
+    if DATA in saved and DATA in now and saved[DATA] != now[DATA] and not differing:
+        warn("the training data have changed since the checkpoint was written (file names, sizes "
+             "or annotations); the run goes on with what is there now")
+    if differing and not force:
+        raise InputError(f"--resume: the checkpoint is of another run: {'; '.join(differing)}. "
+                         "Use the same settings, or --force-resume to go on all the same.")
+    for line in differing:
+        warn(f"resumed by force: {line}")

@@ -1,0 +1,1 @@
+"""What updates weights: optimizers, mixed precision, moving averages."""

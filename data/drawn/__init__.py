@@ -1,0 +1,1 @@
+"""Scenes of coloured shapes, drawn into data/shapes for the embedded samples."""

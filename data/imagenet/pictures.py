@@ -1,0 +1,56 @@
+"""Pictures of classified images, as the network sees them, with class names over them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from data.imagenet.folders import ClassificationDataset
+from data.imagenet.transforms import MEAN, STD
+from data.loading.loader import SampleKey
+from runtime.pictures import save_grid
+
+TILE_PX = 224  # smaller images are enlarged to it, so that a title has room
+MAX_TITLE = 30  # characters
+
+
+def shown_pixels(image: torch.Tensor) -> np.ndarray:
+    """[3, n, n] float, normalised, back to RGB uint8, at least TILE_PX wide."""
+    mean, std = (torch.tensor(each)[:, None, None] for each in (MEAN, STD))
+    pixels = (image * std + mean).mul(255).round().clamp(0, 255)
+    pixels = np.ascontiguousarray(pixels.byte().permute(1, 2, 0).numpy())
+    height, width = pixels.shape[:2]
+    if width >= TILE_PX:
+        return pixels
+    size_wh = (TILE_PX, round(height * TILE_PX / width))
+    return cv2.resize(pixels, size_wh, interpolation=cv2.INTER_NEAREST)
+
+
+def save_class_samples(dataset: ClassificationDataset, path: Path, count: int = 16) -> None:
+    """A grid of augmented training samples from all over the set. Raises SaveError."""
+    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+    samples = [dataset[SampleKey(0, i, int(index))] for i, index in enumerate(chosen)]
+    classes = dataset.folders.classes
+    save_grid([shown_pixels(sample["image"]) for sample in samples], path,
+              [_short(classes[sample["label"]], MAX_TITLE) for sample in samples])
+
+
+def save_mistakes(
+    rows: Sequence[tuple[float, int, int, int]], dataset: ClassificationDataset, path: Path
+) -> None:
+    """A grid of wrongly classified validation images: "class, taken for class, probability".
+
+    rows: (probability, image index, label, predicted class), as `ConfidentMistakes.rows`
+    Raises SaveError.
+    """
+    classes = dataset.folders.classes
+    room = MAX_TITLE // 2 - 4
+    titles = [f"{_short(classes[label], room)}, not {_short(classes[predicted], room)} {prob:.2f}"
+              for prob, _, label, predicted in rows]
+    save_grid([shown_pixels(dataset[index]["image"]) for _, index, _, _ in rows], path, titles)
+
+
+def _short(name, limit):
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"

@@ -1,0 +1,117 @@
+"""Batches of images of one orientation, as MMDetection draws them, from any update on.
+
+Like `ResumableLoader` the order depends on (seed, epoch) only and a resumed run skips by index;
+unlike it each process batches its own share of an epoch's order, and the last batch may be short.
+Source: specs/queryinst.md section 9, Loader.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from data.loading.loader import SampleKey, fetched
+from runtime.errors import InputError
+
+
+class AspectRatioLoader:
+    """Shuffled batches of a map-style data set that is indexed with `SampleKey`.
+
+    portrait:   for each sample, whether its image is higher than wide
+    batch_size: images of a batch of this process
+    collate:    list of samples -> batch
+    pin_memory: copy batches to page-locked memory (only with a GPU)
+
+    Where the samples do not divide over the processes, the first ones of an epoch's order are seen
+    twice. Raises InputError when there is no sample.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        portrait: Sequence[bool],
+        batch_size: int,
+        *,
+        seed: int,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        collate: Callable[[list], Any],
+        pin_memory: bool = False,
+    ):
+        if not len(dataset):
+            raise InputError("the data set has no image to train on")
+        self._dataset, self._portrait, self._batch_size = dataset, portrait, batch_size
+        self._seed, self._workers, self._collate = seed, workers, collate
+        self._rank, self._world_size, self._pin_memory = rank, world_size, pin_memory
+
+    def steps_per_epoch(self, accumulate: int = 1) -> int:
+        """Updates in an epoch when each takes `accumulate` batches, the last one what is left."""
+        return -(-self._batches_per_epoch() // accumulate)
+
+    def steps(
+        self, start: int, stop: int, accumulate: int = 1
+    ) -> Iterator[tuple[int, int, list[Any]]]:
+        """(step, epoch, its 1 to `accumulate` batches) for the updates `start` to `stop` - 1.
+
+        `step` counts updates from 0 over the whole run. An InputError raised for a sample arrives
+        here as it was raised, also from a worker. Closing the iterator ends the workers.
+        """
+        if start >= stop:
+            return
+        per_epoch = self.steps_per_epoch(accumulate)
+        key_lists = _KeyLists(self, start, stop, accumulate)
+        batches = fetched(self._dataset, self._collate, key_lists, self._workers, self._pin_memory)
+        with contextlib.closing(batches):
+            for step in range(start, stop):
+                epoch, step_in_epoch = divmod(step, per_epoch)
+                count = len(self._batches_of(step_in_epoch, accumulate))
+                yield step, epoch, [next(batches) for _ in range(count)]
+
+    def epoch_keys(self, epoch: int) -> list[list[SampleKey]]:
+        """This process's batches of an epoch, in order."""
+        generator = torch.Generator().manual_seed(self._seed + epoch)
+        order = torch.randperm(len(self._dataset), generator=generator).tolist()
+        total = -(-len(order) // self._world_size) * self._world_size
+        order = (order * (total // len(order) + 1))[:total]
+        batches, buckets = [], ([], [])
+        for position in range(self._rank, total, self._world_size):
+            index = order[position]
+            bucket = buckets[not self._portrait[index]]
+            bucket.append(SampleKey(epoch, position, index))
+            if len(bucket) == self._batch_size:
+                batches.append(bucket[:])
+                bucket.clear()
+        rest = buckets[0] + buckets[1]
+        return batches + [rest[i : i + self._batch_size]
+                          for i in range(0, len(rest), self._batch_size)]
+
+    def _batches_per_epoch(self):
+        share = -(-len(self._dataset) // self._world_size)
+        return -(-share // self._batch_size)
+
+    def _batches_of(self, step_in_epoch, accumulate):
+        """Numbers, in their epoch, of the batches that an update takes."""
+        first = step_in_epoch * accumulate
+        return range(first, min(first + accumulate, self._batches_per_epoch()))
+
+
+class _KeyLists:
+    """The sampler: what to fetch, batch by batch, from one update to another."""
+
+    def __init__(self, owner, start, stop, accumulate):
+        self._owner, self._start, self._stop, self._accumulate = owner, start, stop, accumulate
+
+    def __iter__(self):
+        per_epoch = self._owner.steps_per_epoch(self._accumulate)
+        keys_epoch, keys = None, None
+        for step in range(self._start, self._stop):
+            epoch, step_in_epoch = divmod(step, per_epoch)
+            if epoch != keys_epoch:
+                keys_epoch, keys = epoch, self._owner.epoch_keys(epoch)
+            yield from (keys[i] for i in self._owner._batches_of(step_in_epoch, self._accumulate))
+
+    def __len__(self):
+        return max(0, self._stop - self._start) * self._accumulate

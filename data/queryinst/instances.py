@@ -1,0 +1,229 @@
+"""QueryInst's samples from a COCO index: from the file on disk to padded batches.
+
+Source: specs/queryinst.md section 9.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from data.coco_format.index import CocoIndex
+from data.loading.bad_images import eval_sample, fault_lines, unusable_ids, usable, usable_sample
+from data.loading.loader import SampleKey, sample_rng
+from data.queryinst.opening import category_labels, left_out
+from data.queryinst.transform import Geometry, draw_geometry
+from data.yolact.instances import rasterise, read_indexed
+from runtime.errors import InputError
+
+MIN_SIDE_PX = 1  # narrower or lower boxes are no objects
+
+
+class QueryInstDataset(Dataset):
+    """Images with their instances, as a config's dataset section makes them.
+
+    index:      the annotation file's index
+    cfg:        a dataset section: images_path, transforms, filter_cfg
+    names:      the class names, in order
+    train:      index with `SampleKey` and filter images; else index with int and take them all
+    divisor:    batches are padded to multiples of it, px
+    seed:       of the run; a training sample depends on it and its key only
+    bad_images: "stop" raises InputError for an unreadable image; "skip" takes another one in
+                training and leaves it out in evaluation, and names the file in `skipped`
+
+    A sample is a dict: image uint8 [3, h, w] RGB; img_shape and ori_shape (h, w); scale_factor
+    (w, h); image_id; skipped, a list of fault lines; in training also boxes float32 [n, 4] xyxy
+    pixels, labels int64 [n], masks bool [n, h, w]; n may be 0.
+    `portrait`: bool [number of samples], whether the image is higher than wide.
+    Raises InputError when no image is left.
+    """
+
+    def __init__(
+        self,
+        index: CocoIndex,
+        cfg: Any,
+        names: Sequence[str],
+        *,
+        train: bool,
+        divisor: int,
+        seed: int = 0,
+        bad_images: str = "stop",
+    ):
+        if index.faults:
+            raise InputError(index.faults)
+        self._index, self._cfg, self._train = index, cfg, train
+        self._divisor, self._seed, self._skip_bad = divisor, seed, bad_images == "skip"
+        self.names = tuple(names)
+        self.labels_of = category_labels(index, names)
+        self._labels = np.array([self.labels_of.get(category, -1)
+                                 for category in index.ann_categories.tolist()], np.int64)
+        self._rows = self._filtered() if train else np.arange(len(index.image_ids))
+        if not len(self._rows):
+            raise InputError(f"{index.path}: no image is left to use; filter_cfg drops those "
+                             "without annotations of a known category and the smallest ones")
+        height, width = index.image_hw[self._rows].T
+        self.portrait = width < height
+
+    def _filtered(self):
+        """Image rows that are trained on, in the file's order."""
+        empty, small = left_out(self._index, self.labels_of, self._cfg.filter_cfg)
+        return np.flatnonzero(~empty & ~small)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
+        return self._train_sample(key) if self._train else self._eval_sample(key)
+
+    def image_id(self, position: int) -> int:
+        """The COCO id of the image at `position`."""
+        return int(self._index.image_ids[self._rows[position]])
+
+    def describe(self, key: SampleKey | int) -> str:
+        """How a message names a sample."""
+        row = self._rows[key.index if self._train else key]
+        return f"image {self._index.image_ids[row]} ({self._index.file_name(row)})"
+
+    @property
+    def category_ids(self) -> torch.Tensor:
+        """int64 [classes]: the category id of each class, as the annotation file has it."""
+        ids = {label: category for category, label in self.labels_of.items()}
+        return torch.tensor([ids.get(label, -1) for label in range(len(self.names))])
+
+    def original(self, position: int) -> dict[str, Any]:
+        """The image at `position` as it is, with its objects: a sample without any transform."""
+        row = int(self._rows[position])
+        return self._sample(row, self._read(row), [], None, truth=True)
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch: images uint8 [B, 3, H, W], padded right and below; lists of B dicts.
+
+        samples: boxes, labels, masks bool [n, H, W] and img_shape of each image (training)
+        metas:   img_shape, ori_shape, scale_factor of each
+        image_ids: a list; skipped: the fault lines of all samples
+        An evaluation's batch lacks the samples that could not be read, whose image ids are in
+        `left_out`; B may be 0.
+        """
+        faults, left_out, samples = fault_lines(samples), unusable_ids(samples), usable(samples)
+        height, width = (-(-max((sample["img_shape"][axis] for sample in samples), default=0)
+                           // self._divisor) * self._divisor for axis in (0, 1))
+        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+        truths = []
+        for out, sample in zip(images, samples, strict=True):
+            h, w = sample["img_shape"]
+            out[:, :h, :w] = sample["image"]
+            if "masks" in sample:
+                masks = torch.zeros(len(sample["masks"]), height, width, dtype=torch.bool)
+                masks[:, :h, :w] = sample["masks"]
+                truths.append({"boxes": sample["boxes"], "labels": sample["labels"],
+                               "masks": masks, "img_shape": sample["img_shape"]})
+        metas = ("img_shape", "ori_shape", "scale_factor")
+        return {
+            "images": images,
+            "samples": truths,
+            "metas": [{key: sample[key] for key in metas} for sample in samples],
+            "image_ids": [sample["image_id"] for sample in samples],
+            "skipped": faults,
+            "left_out": left_out,
+        }
+
+    def _train_sample(self, key):
+        rng = sample_rng(self._seed, key)
+
+        def sample_at(position):
+            row = int(self._rows[position])
+            return self._sample(row, self._read(row), self._cfg.transforms, rng, truth=True)
+
+        return usable_sample(sample_at, key.index, lambda: rng.randint(len(self._rows)),
+                             skip=self._skip_bad, source=self._index.path)
+
+    def _eval_sample(self, position):
+        row = int(self._rows[position])
+        return eval_sample(
+            lambda: self._sample(row, self._read(row), self._cfg.transforms, None),
+            skip=self._skip_bad, image_id=self.image_id(position))
+
+    def _read(self, row):
+        return read_indexed(self._index, Path(self._cfg.images_path), row)
+
+    def _sample(self, row, image, transforms, rng, truth=False):
+        height, width = image.shape[:2]
+        geometry = draw_geometry(transforms, (width, height), rng)
+        planes = np.empty((3, *geometry.size[::-1]), np.uint8)
+        cv2.split(geometry.image(image), [planes[2], planes[1], planes[0]])  # BGR to RGB
+        sample = {
+            "image": torch.from_numpy(planes),
+            "img_shape": geometry.size[::-1],
+            "ori_shape": (height, width),
+            "scale_factor": geometry.factors,
+            "image_id": int(self._index.image_ids[row]),
+        }
+        return sample | self._objects(row, (width, height), geometry) if truth else sample
+
+    def _objects(self, row, size, geometry):
+        index = self._index
+        own = index.annotations_of(row)
+        annotations = np.arange(own.start, own.stop)
+        annotations = annotations[self._usable(annotations, size)]
+        corners = index.boxes[annotations].astype(np.float64)
+        corners[:, 2:] += corners[:, :2]
+        boxes, kept = geometry.boxes(corners)
+        annotations = annotations[kept]
+        masks = np.zeros((len(annotations), *geometry.size[::-1]), np.uint8)
+        for annotation, out in zip(annotations.tolist(), masks, strict=True):
+            draw_mask(index, annotation, geometry, out)
+        return {
+            "boxes": torch.from_numpy(boxes.astype(np.float32)),
+            "labels": torch.from_numpy(self._labels[annotations]),
+            "masks": torch.from_numpy(masks.view(bool)),
+        }
+
+    def _usable(self, annotations, size):
+        """bool [n]: the annotations of an image that are objects to learn (spec, section 9)."""
+        index = self._index
+        boxes = index.boxes[annotations].astype(np.float64).reshape(-1, 4)
+        sides = boxes[:, 2:]
+        first = np.maximum(boxes[:, :2], 0)
+        last = np.minimum(boxes[:, :2] + sides, size)
+        return (
+            (self._labels[annotations] >= 0)
+            & ~index.ann_crowd[annotations]
+            & ~index.ann_ignored[annotations]
+            # differs: the original goes by the file's word and leaves out an object of area 0,
+            # whatever its mask; here a mask that has pixels counts
+            & (index.ann_areas[annotations] > 0)
+            & (sides >= MIN_SIDE_PX).all(1)
+            & (last > first).all(1)
+        )
+
+
+def draw_mask(index: CocoIndex, annotation: int, geometry: Geometry, out: np.ndarray) -> None:
+    """The mask of an annotation row under the geometry, into `out`, uint8 [h, w] of zeros.
+
+    Polygons are moved and rasterised once, at the final size (the original makes a bitmap of the
+    source's size for each and resizes that); run lengths become a bitmap that goes the way of the
+    image.
+    """
+    if index.is_rle(annotation):
+        out[:] = geometry.bitmap(index.rle_mask(annotation))
+    else:
+        rasterise([geometry.points(polygon) for polygon in index.polygons(annotation)], out)
+
+
+def network_input(batch: dict[str, Any], device: torch.device, cfg: Any) -> torch.Tensor:
+    """The images of a batch as the network takes them, float32 [B, 3, H, W], on `device`.
+
+    cfg: a config's data_preprocessor: mean and std of R, G, B. Padding is 0 after normalising.
+    """
+    images = batch["images"].to(device, non_blocking=True).float()
+    mean, std = (torch.tensor(rgb, device=device).view(3, 1, 1) for rgb in (cfg.mean, cfg.std))
+    images = (images - mean) / std
+    for image, meta in zip(images, batch["metas"], strict=True):
+        height, width = meta["img_shape"]
+        image[:, height:] = 0
+        image[:, :, width:] = 0
+    return images

@@ -1,0 +1,139 @@
+"""Pictures of label maps: beside their images as the original writes them, and grids of them."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.loading.loader import SampleKey
+from data.segmentation.ade20k import class_colors, class_names, color_encode
+from data.segmentation.batches import TrainBatches
+from data.segmentation.lists import IMAGE_SUFFIXES
+from runtime.errors import InputError
+from runtime.files import write_atomically
+from runtime.pictures import save_grid
+
+__all__ = [
+    "as_classes",
+    "class_names",
+    "class_shares",
+    "find_images",
+    "picture_name",
+    "save_beside",
+    "save_prediction_grid",
+    "save_training_grid",
+]
+
+_MEAN, _STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
+_SMALLEST_SHARE = 0.1  # percent of an image, below which a class is not listed
+_TILE_PX = 320  # longest side of a grid's tile
+
+
+def picture_name(path: str) -> str:
+    """The original's name for the picture of an image: `.jpg` becomes `.png`, no other does."""
+    return os.path.basename(path).replace(".jpg", ".png")
+
+
+def save_beside(
+    path: str, folder: str | Path, num_class: int, image: np.ndarray, *labels: np.ndarray
+) -> None:
+    """Write `image` [h, w, 3] and label maps [h, w] beside each other, as the original does.
+
+    path: of the image; the picture gets its name and format, in `folder`
+    Labels are in the original's colours, -1 black. Raises SaveError.
+    """
+    colors = class_colors(num_class)
+    pixels = np.concatenate([image, *(color_encode(each, colors) for each in labels)], axis=1)
+    name = picture_name(path)
+    kind = Image.registered_extensions().get(Path(name).suffix.lower(), "PNG")
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, kind)
+    write_atomically(Path(folder, name), lambda file: file.write(encoded.getvalue()))
+
+
+def class_shares(prediction: np.ndarray, names: Sequence[str]) -> list[str]:
+    """The original's lines `  name: xx.xx%`, by falling share, of the classes above 0.1 %."""
+    counts = np.bincount(prediction.ravel(), minlength=len(names))
+    shares = counts / prediction.size * 100
+    order = np.argsort(-shares, kind="stable")
+    return [f"  {names[i]}: {shares[i]:.2f}%" for i in order if shares[i] > _SMALLEST_SHARE]
+
+
+def find_images(path: str, result: str) -> list[str]:
+    """The image itself, or all images in a folder and below it, in the order of their paths.
+
+    result: the folder for their pictures, none of which may replace one of the images
+    Raises InputError then, and when there is no image.
+    """
+    if not os.path.exists(path):
+        raise InputError(f"--predict {path}: no such image or folder")
+    found = [path]
+    if os.path.isdir(path):
+        found = sorted(
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(path)
+            for name in names
+            # differs: the original finds only .jpg (specs/seg.md, section 10.14)
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+        )
+    if not found:
+        raise InputError(f"--predict {path}: no image in this folder or below it")
+    own = {os.path.realpath(each) for each in found}
+    for each in found:
+        target = os.path.join(result, picture_name(each))
+        if os.path.realpath(target) in own:
+            raise InputError(
+                f"TEST.result {result}: the picture of {each} would replace the image {target}: "
+                "name another folder, for example TEST.result predictions"
+            )
+    return found
+
+
+def save_training_grid(batches: TrainBatches, dataset_cfg, path: Path, count: int = 4) -> None:
+    """Rows of image | label: the first training batches, as the network sees them."""
+    rows = []
+    for i in range(count):
+        batch = batches[SampleKey(0, i, i)]
+        for image, label in zip(batch["img_data"], batch["seg_label"], strict=True):
+            pixels = image.numpy().transpose(1, 2, 0) * _STD + _MEAN
+            pixels = np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
+            rate = dataset_cfg.segm_downsampling_rate
+            enlarged = label.numpy().repeat(rate, 0).repeat(rate, 1)
+            colours = color_encode(enlarged, class_colors(dataset_cfg.num_class))
+            rows.append([_tile(pixels), _tile(colours)])
+    save_grid(_paired(rows), path, ["image", "label"] * 2)
+
+
+def save_prediction_grid(
+    pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], num_class: int, path: Path
+) -> None:
+    """Rows of image | label | prediction, from (image, label, prediction) triples."""
+    colors = class_colors(num_class)
+    rows = [
+        [_tile(image), *(_tile(color_encode(each, colors)) for each in (label, prediction))]
+        for image, label, prediction in pictures
+    ]
+    save_grid(_paired(rows), path, ["image", "label", "prediction"] * min(2, max(1, len(rows))))
+
+
+def as_classes(scores: torch.Tensor) -> np.ndarray:
+    """[h, w] int64 class map of scores [1, num_class, h, w]."""
+    return scores.argmax(dim=1)[0].cpu().numpy()
+
+
+def _tile(pixels):
+    longest = max(pixels.shape[:2])
+    if longest <= _TILE_PX:
+        return pixels
+    size = [max(1, round(side * _TILE_PX / longest)) for side in pixels.shape[1::-1]]
+    # nearest: colours of classes must not mix
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))
+
+
+def _paired(rows):
+    """Two rows beside each other make one, so that a grid is about square."""
+    return [[tile for row in rows[i : i + 2] for tile in row] for i in range(0, len(rows), 2)]

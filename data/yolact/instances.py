@@ -1,0 +1,211 @@
+"""YOLACT's samples from a COCO index: from the file on disk to collated tensors."""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch.utils.data import Dataset
+
+from data.coco_format.classes import join_classes
+from data.coco_format.index import CocoIndex
+from data.loading.bad_images import eval_sample, fault_lines, unusable_ids, usable, usable_sample
+from data.loading.decode import read_image
+from data.loading.image_names import image_path
+from data.loading.loader import SampleKey, sample_rng
+from data.yolact.draws import Geometry
+from data.yolact.pixels import resize_bitmap
+from data.yolact.transform import YolactTransform
+from runtime.errors import InputError
+
+
+class InstanceDataset(Dataset):
+    """Images with their instances, transformed as YOLACT does.
+
+    index, images_dir: the annotation file's index and the folder with its images
+    cfg:           the network's config: what YolactTransform takes of it, and dataset.label_map,
+                   dataset.class_names, dataset.has_gt
+    train:         augment, and index with `SampleKey`; else resize only, and index with int
+    seed:          of the run; a training sample depends on it and its key only
+    bad_images:    "stop" raises InputError for an unreadable image; "skip" takes another one in
+                   training and leaves it out in evaluation, and names the file in `skipped`
+    trained:       the index of the training file, whose category ids dataset.label_map has; None:
+                   this one. Categories are joined with it by their names
+    include_empty: images without objects are negatives; without it they are never visited, and a
+                   sample that augmentation leaves without objects is replaced
+
+    A sample is a dict: image float32 [3, S, S]; target float32 [n, 5] (relative xyxy, 0-based
+    class, -1 for crowds, which come last); masks uint8 [n, S, S] of 0 and 1; num_crowds;
+    image_id; size (h, w) of the image; skipped, a list of fault lines.
+    `category_ids`: int64 [classes], the id of each class in this annotation file; classes that it
+    lacks have negative numbers, which are no category's.
+    Raises InputError when the index is faulty, a category has no class, or nothing is to be used.
+    """
+
+    def __init__(
+        self,
+        index: CocoIndex,
+        images_dir: str | Path,
+        cfg: Any,
+        *,
+        train: bool,
+        seed: int,
+        bad_images: str = "stop",
+        include_empty: bool = False,
+        trained: CocoIndex | None = None,
+    ):
+        if index.faults:
+            raise InputError(index.faults)
+        self._index = index
+        self._images_dir = Path(images_dir)
+        self._train, self._seed = train, seed
+        self._skip_bad, self._include_empty = bad_images == "skip", include_empty
+        self._transform = YolactTransform(cfg, train)
+        self._size = cfg.max_size
+        label_map = _label_map(index, cfg.dataset, trained)
+        self._labels = _labels(index, label_map)
+        # where several ids share a class, its objects are reported under the lowest
+        ids = {label: category for category, label in sorted(label_map.items(), reverse=True)}
+        self.category_ids = torch.tensor(
+            [ids.get(label, -label) for label in range(1, len(cfg.dataset.class_names) + 1)])
+        self._rows = index.items(cfg.dataset.has_gt, include_empty)
+        if not len(self._rows):
+            raise InputError(f"{index.path}: it has no images to use")
+        if train and not include_empty and not len(index.ann_ids):
+            raise InputError(f"{index.path}: it has no annotations to train on")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
+        return self._train_sample(key) if self._train else self._eval_sample(key)
+
+    def image_id(self, position: int) -> int:
+        """The COCO id of the image at `position`."""
+        return int(self._index.image_ids[self._rows[position]])
+
+    def describe(self, key: SampleKey | int) -> str:
+        """How a message names a sample."""
+        row = self._rows[key.index if self._train else key]
+        return f"image {self._index.image_ids[row]} ({self._index.file_name(row)})"
+
+    def scattered(self, limit: int) -> list[int]:
+        """At most `limit` positions, always the same: a cross-section for a validation."""
+        order = sorted(range(len(self)), key=lambda i: zlib.crc32(b"%d" % self.image_id(i)))
+        return order[:limit]
+
+    def _train_sample(self, key):
+        rng = sample_rng(self._seed, key)
+
+        def sample_at(position):
+            row = int(self._rows[position])
+            sample = self._sample(row, self._read(row), rng)
+            return sample if len(sample["target"]) or self._include_empty else None
+
+        return usable_sample(sample_at, key.index, lambda: rng.randint(len(self._rows)),
+                             skip=self._skip_bad, source=self._index.path)
+
+    def _eval_sample(self, position):
+        row = int(self._rows[position])
+        return eval_sample(lambda: self._sample(row, self._read(row), None),
+                           skip=self._skip_bad, image_id=self.image_id(position))
+
+    def _read(self, row):
+        return read_indexed(self._index, self._images_dir, row)
+
+    def _sample(self, row, image, rng):
+        annotations = self._index.annotations_of(row)
+        labels = self._labels[annotations.start:annotations.stop]
+        boxes = self._index.boxes[annotations.start:annotations.stop].astype(np.float64)
+        boxes[:, 2:] += boxes[:, :2]
+        geometry, photometric, kept, boxes = self._transform.draw(
+            rng, image.shape[:2], boxes, labels)
+        kept = np.flatnonzero(kept)
+        masks = np.zeros((len(kept), self._size, self._size), np.uint8)
+        for i, out in zip(kept.tolist(), masks, strict=True):
+            draw_mask(self._index, annotations[i], geometry, out)
+        target = np.empty((len(kept), 5), np.float32)
+        target[:, :4], target[:, 4] = boxes, labels[kept]
+        return {
+            "image": torch.from_numpy(self._transform.render(image, geometry, photometric)),
+            "target": torch.from_numpy(target),
+            "masks": torch.from_numpy(masks),
+            "num_crowds": int((labels[kept] < 0).sum()),
+            "image_id": int(self._index.image_ids[row]),
+            "size": image.shape[:2],
+        }
+
+
+def read_indexed(index: CocoIndex, images_dir: Path, row: int) -> np.ndarray:
+    """The image of an index's row, uint8 [h, w, 3] BGR. Raises InputError as `read_image`."""
+    path = image_path(images_dir, index.file_name(row))
+    return read_image(path, tuple(index.image_hw[row].tolist()))
+
+
+def collate_instances(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch: images [B, 3, S, S]; lists targets, masks, num_crowds, image_ids, sizes; skipped.
+
+    skipped: the fault lines of all samples, one list. An evaluation's batch lacks the samples that
+             could not be read, whose image ids are in `left_out`; B may be 0, then images are [0]
+    """
+    faults, left_out, samples = fault_lines(samples), unusable_ids(samples), usable(samples)
+    images = [sample["image"] for sample in samples]
+    return {
+        "images": torch.stack(images) if images else torch.empty(0),
+        "targets": [sample["target"] for sample in samples],
+        "masks": [sample["masks"] for sample in samples],
+        "num_crowds": [sample["num_crowds"] for sample in samples],
+        "image_ids": [sample["image_id"] for sample in samples],
+        "sizes": [sample["size"] for sample in samples],
+        "skipped": faults,
+        "left_out": left_out,
+    }
+
+
+def draw_mask(index: CocoIndex, annotation: int, geometry: Geometry, out: np.ndarray) -> None:
+    """The mask of an annotation row under the geometry, into `out`, uint8 [S, S] of zeros.
+
+    Polygons are moved and rasterised once, at the final size; run lengths become a bitmap at the
+    source's size and are resized like the image.
+    """
+    if index.is_rle(annotation):
+        resize_bitmap(index.rle_mask(annotation), geometry, out)
+    else:
+        rasterise([geometry.points(polygon) for polygon in index.polygons(annotation)], out)
+
+
+def rasterise(polygons: list[np.ndarray], out: np.ndarray) -> None:
+    """Set to 1 the pixels of `out`, uint8 [h, w], that lie in any of the polygons, [k, 2] each.
+
+    Done by pycocotools, as the ground truth of an evaluation is, but only in the window that the
+    polygons span: most objects are small.
+    """
+    corners = np.concatenate(polygons)
+    left, top = np.maximum(np.floor(corners.min(0)), 0).astype(int).tolist()
+    right, bottom = np.minimum(np.ceil(corners.max(0)), out.shape[::-1]).astype(int).tolist()
+    if left >= right or top >= bottom:
+        return
+    moved = [(polygon - (left, top)).ravel() for polygon in polygons]
+    runs = coco_mask.merge(coco_mask.frPyObjects(moved, bottom - top, right - left))
+    out[top:bottom, left:right] = coco_mask.decode(runs)
+
+
+def _label_map(index, dataset, trained):
+    """{category id of this file: 1-based class}."""
+    label_map = dataset.label_map or {i + 1: i + 1 for i in range(len(dataset.class_names))}
+    if trained is None or trained is index or not index.categories:
+        return label_map
+    return join_classes(label_map, trained.categories, index.categories)
+
+
+def _labels(index, label_map):
+    """0-based class of every annotation, int32, -1 for crowds."""
+    used, inverse = np.unique(index.ann_categories, return_inverse=True)
+    unmapped = [str(category) for category in used.tolist() if category not in label_map]
+    if unmapped:
+        raise InputError(f"{index.path}: category ids {', '.join(unmapped)} are not in the label "
+                         "map; correct dataset.label_map or leave it out")
+    classes = np.array([label_map[category] - 1 for category in used.tolist()], dtype=np.int32)
+    return np.where(index.ann_crowd, np.int32(-1), classes[inverse])

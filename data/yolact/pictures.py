@@ -1,0 +1,62 @@
+"""Pictures of instance samples, as the network sees them, with boxes, masks and names drawn in."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.loading.loader import SampleKey
+from data.yolact.instances import InstanceDataset
+from data.yolact.pixels import Normalisation
+from runtime.pictures import draw_instances, save_grid, save_pairs
+
+
+def shown_image(image: Any, transform: Any) -> np.ndarray:
+    """[3, S, S] float, normalised as a backbone's `transform` says, back to uint8 [S, S, 3] RGB."""
+    norm = Normalisation.of(transform)
+    bgr = np.asarray(image)[list(norm.planes)].transpose(1, 2, 0)
+    pixels = (bgr - np.float32(norm.shift)) / np.float32(norm.scale)
+    return np.ascontiguousarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)[..., ::-1])
+
+
+def instance_tile(
+    cfg: Any, image: Any, boxes: Any, masks: Any, labels: Any, scores: Any = None
+) -> np.ndarray:
+    """The image with its instances, uint8 RGB.
+
+    cfg:    the network's config: max_size, backbone.transform, dataset.class_names
+    image:  [3, S, S] float, normalised
+    boxes:  [n, 4] xyxy, fractions of the image; masks: [n, S, S]
+    labels: [n] 0-based classes, -1 for crowds; scores: [n], shown behind the names
+    """
+    names = ("crowd", *cfg.dataset.class_names)
+    captions = [names[int(label) + 1] for label in labels]
+    if scores is not None:
+        captions = [f"{name} {score:.2f}" for name, score in zip(captions, scores, strict=True)]
+    boxes_px = np.asarray(boxes, np.float64).reshape(-1, 4) * cfg.max_size
+    return draw_instances(shown_image(image, cfg.backbone.transform), boxes_px,
+                          np.asarray(masks), captions)
+
+
+def save_samples(dataset: InstanceDataset, cfg: Any, path: Path, count: int = 9) -> None:
+    """A grid of the first augmented training samples. Raises SaveError."""
+    keys = [SampleKey(0, i, i) for i in range(min(count, len(dataset)))]
+    samples = [dataset[key] for key in keys]
+    save_grid([instance_tile(cfg, sample["image"], sample["target"][:, :4], sample["masks"],
+                             sample["target"][:, 4]) for sample in samples], path)
+
+
+def save_predictions(pictures: list[tuple], cfg: Any, path: Path) -> None:
+    """Pairs of ground truth and prediction. Raises SaveError.
+
+    pictures: (image [3, S, S], target [n, 5], masks [n, S, S], found), where `found` has box
+              [k, 4] in pixels of the S x S image, mask [k, S, S], class [k] and score [k]
+    """
+    pairs = []
+    for image, target, masks, found in pictures:
+        boxes, found_masks, labels, scores = (
+            found[key].cpu() for key in ("box", "mask", "class", "score"))
+        truth = instance_tile(cfg, image, target[:, :4], masks, target[:, 4])
+        guess = instance_tile(cfg, image, boxes / cfg.max_size, found_masks, labels, scores)
+        pairs.append((truth, guess))
+    save_pairs(pairs, path)

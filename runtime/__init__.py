@@ -1,0 +1,1 @@
+"""One process and its run: command line, errors, files, signals, ranks, logs."""

@@ -1,0 +1,336 @@
+"""The command line that all scripts share: common options, and the way from errors to exit status.
+
+Light on purpose: `--help` and a misspelt flag are answered before torch is imported.
+"""
+
+import contextlib
+import math
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from runtime.console import open_standard_streams
+from runtime.errors import Failed, InputError, SaveError, did_you_mean, ending_of
+from runtime.launch.exits import leave
+from runtime.launch.peers import leave_note, peer_fault, say_failed, say_goodbye
+from runtime.launch.signals import Stopped
+from runtime.out_of_memory import memory_text
+from runtime.usage import AMP_CHOICES, AMP_SYNONYMS, NUMBER, parse
+
+ADDITIONS = "Additions"  # the help panel of what the original scripts do not have
+# what torch.distributed says when a peer does not answer any more
+_CONNECTION = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken pipe")
+
+TRUE_TEXTS = ("yes", "true", "t", "1")
+
+
+def bool_text(text: str) -> bool:
+    """True for yes, true, t and 1 in any case, False for anything else."""
+    return text.lower() in TRUE_TEXTS
+
+
+def bool_option(*names: str, help: str):
+    """An option whose value is a truth in words, `--cuda=False`; the script receives a bool.
+
+    The parameter is annotated `str` and its default is text, because Typer makes a switch without
+    value of every bool.
+    """
+    return typer.Option(*names, metavar="BOOL", callback=bool_text, help=help)
+
+
+def _addition(*names: str, **settings):
+    return typer.Option(*names, rich_help_panel=ADDITIONS, **settings)
+
+
+def one_of(*choices: str, synonyms: Mapping[str, str] | None = None
+           ) -> Callable[[str | None], str | None]:
+    """An option callback that accepts only these texts (or nothing).
+
+    synonyms: {other text: the choice that a message proposes for it}
+    """
+
+    def check(value: str | None) -> str | None:
+        if value is None or value in choices:
+            return value
+        wanted = ", ".join(choices)
+        meant = (synonyms or {}).get(value.casefold())
+        hint = f" Did you mean {meant}?" if meant else did_you_mean(value, choices)
+        raise typer.BadParameter(f"{value!r} is not one of {wanted}.{hint}")
+
+    return check
+
+
+def between(low: float, high: float) -> Callable[[float | None], float | None]:
+    """An option callback that accepts numbers with low < number < high (or nothing)."""
+
+    def check(value: float | None) -> float | None:
+        if value is None or low < value < high:  # false for nan
+            return value
+        limit = f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+        raise typer.BadParameter(f"{value} is not {limit}")
+
+    return check
+
+
+def _check_device(value: str | None) -> str | None:
+    if value is None or re.fullmatch(r"cpu|cuda(:\d+)?", value):
+        return value
+    raise typer.BadParameter(f"{value!r} is not cpu, cuda or cuda:N")
+
+
+def _check_seed(value: int | None) -> int | None:
+    if value is None or 0 <= value < 2**32:  # what numpy's generators take
+        return value
+    raise typer.BadParameter(f"{value} is not between 0 and {2**32 - 1}")
+
+
+Device = Annotated[
+    str | None,
+    _addition(
+        "--device",
+        metavar="cpu|cuda|cuda:N",
+        callback=_check_device,
+        help="Where to compute; cuda when there is one, else cpu.",
+    ),
+]
+Amp = Annotated[
+    str | None,
+    _addition(
+        "--amp",
+        metavar="[off|bf16|fp16]",
+        callback=one_of(*AMP_CHOICES, synonyms=AMP_SYNONYMS),
+        help="Mixed precision; fp16 without a value.",
+    ),
+]
+Compile = Annotated[bool, _addition("--compile", help="Run the network through torch.compile.")]
+ChannelsLast = Annotated[
+    bool,
+    _addition("--channels-last/--no-channels-last", help="Memory layout of images and features."),
+]
+Accumulate = Annotated[
+    int | None, _addition("--accumulate", min=1, help="Batches whose gradients make one update.")
+]
+ClipGrad = Annotated[
+    float | None,
+    _addition("--clip-grad", callback=between(0, math.inf), help="Largest gradient norm."),
+]
+Ema = Annotated[
+    float | None,
+    _addition(
+        "--ema",
+        metavar="DECAY",
+        callback=between(0, 1),
+        help="Keep a moving average of the weights with this decay.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    _addition("--seed", callback=_check_seed, help="All randomness comes from this number."),
+]
+Workers = Annotated[
+    int | None, _addition("--workers", min=0, help="Processes that prepare samples; 0: this one.")
+]
+MaxIters = Annotated[
+    int | None,
+    _addition("--max-iters", min=1, help="End after this many updates in all; schedules stay."),
+]
+LogEvery = Annotated[int | None, _addition("--log-every", min=1, help="Updates between log lines.")]
+SaveEvery = Annotated[
+    int | None, _addition("--save-every", min=1, help="Updates between checkpoints.")
+]
+ForceResume = Annotated[
+    bool,
+    _addition("--force-resume", help="Resume although the config or data differ from the file's."),
+]
+EvalOnly = Annotated[
+    bool,
+    _addition("--eval-only", help="Evaluate what --resume names, else the best, else the newest."),
+]
+Export = Annotated[
+    Path | None, _addition("--export", metavar="PATH", help="Write the trained network there.")
+]
+DryRun = Annotated[bool, _addition("--dry-run", help="Check everything, train 2 updates, stop.")]
+CheckData = Annotated[
+    bool, _addition("--check-data", help="Check annotations and images, report all faults, stop.")
+]
+BadImages = Annotated[
+    str,
+    _addition(
+        "--bad-images",
+        metavar="stop|skip",
+        callback=one_of("stop", "skip"),
+        help="What an unreadable image does.",
+    ),
+]
+Nan = Annotated[
+    str,
+    _addition(
+        "--nan",
+        metavar="stop|skip",
+        callback=one_of("stop", "skip"),
+        help="What a loss that is not finite does.",
+    ),
+]
+CfgOptions = Annotated[
+    list[str] | None,
+    _addition("--cfg-options", metavar="KEY=VALUE", help="Override a config key; repeatable."),
+]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY VALUE]...",
+        callback=lambda words: [word.removeprefix(NUMBER) for word in words or []],
+        help="Config keys and their values, after or between the flags.",
+    ),
+]
+Tensorboard = Annotated[bool, _addition("--tensorboard", help="Write TensorBoard events too.")]
+Pretrained = Annotated[
+    str | None, _addition("--pretrained", metavar="FILE", help="Weights to start from.")
+]
+Timeout = Annotated[
+    float,
+    _addition("--dist-timeout", metavar="SECONDS", callback=between(0, 1e6),
+              help="How long a process waits for another one that does not answer."),
+]
+Debug = Annotated[bool, _addition("--debug", help="Show the traceback of input errors too.")]
+
+
+def paired(words: Sequence[str] | None) -> list[str]:
+    """KEY=VALUE texts of the trailing words KEY VALUE KEY VALUE ... (`Pairs`).
+
+    Raises InputError when one is left over.
+    """
+    words = list(words or [])
+    if len(words) % 2:
+        joined = next((word for word in words if "=" in word), None)
+        remedy = f"write {joined.replace('=', ' ', 1)}" if joined else "one is left over"
+        raise InputError(f"{' '.join(words)}: config keys and values come in pairs, KEY VALUE; "
+                         f"{remedy}")
+    return [f"{key}={value}" for key, value in zip(words[::2], words[1::2], strict=True)]
+
+
+def read_flags(
+    flags: Callable[..., Any], script_name: str, argv: Sequence[str] | None = None
+) -> Any:
+    """What `flags` returns for the command line; its signature says which options there are.
+
+    Long flags are accepted with `-` and `_`; a bare `--resume` means `--resume latest`, a bare
+    `--amp` fp16; several KEY=VALUE may follow one `--cfg-options`. After --help, or a wrong
+    command line, the process ends; so call it before the imports that take long.
+    """
+    open_standard_streams()
+    # OpenCV's warnings about a picture stand beside our one line about it, and say less.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    with _exit_status(script_name):
+        return parse(flags, script_name, list(sys.argv[1:] if argv is None else argv))
+
+
+def run(
+    main: Callable[..., None],
+    script_name: str,
+    *arguments: Any,
+    memory_keys: str = "the batch size",
+) -> NoReturn:
+    """Call `main(*arguments)` and leave with the project's exit status.
+
+    memory_keys: the flag or key to lower where memory runs out
+    0 done, 2 bad input, 3 could not write, 75 or 130 stopped by a signal, 1 anything else.
+    """
+    with _exit_status(script_name, memory_keys):
+        main(*arguments)
+    leave(0)
+
+
+@contextlib.contextmanager
+def _exit_status(script_name: str, memory_keys: str = "") -> Iterator[None]:
+    """Ends the process for whatever is raised inside, with what the user should read of it."""
+    status = 1
+    try:
+        yield
+        say_goodbye()
+        return
+    except typer.Exit as stop:  # --help
+        status = stop.exit_code
+    except KeyboardInterrupt:  # before the stop signals were taken over
+        status = 130
+    except InputError as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        _let_rank_zero_speak()
+        status = 2
+        _say(script_name, _with_ending(error.faults, error), status)
+    except SaveError as error:
+        status = 3
+        _say(script_name, _with_ending([str(error)], error), status)
+    except Failed as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        _say(script_name, _with_ending([str(error)], error), status)
+    except Stopped as stop:
+        status = stop.status
+        say_goodbye()
+        leave_note(status, [])
+    except Exception as error:
+        _unexpected(script_name, error, status, memory_keys)
+    leave(status)
+
+
+def _unexpected(script_name: str, error: Exception, status: int, memory_keys: str) -> None:
+    """The traceback, and a last line that tells the cause and where the work is."""
+    line = memory_text(error, memory_keys)
+    if line is not None:  # the traceback would say where memory ran out, not what took it
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        _say(script_name, _with_ending([line], error), status)
+        return
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    # a connection that breaks because a peer has ended is no fault of this process
+    is_secondary = isinstance(error, RuntimeError) and bool(_CONNECTION.search(line))
+    fault = peer_fault(wait=is_secondary)
+    if fault is not None:
+        line, is_secondary = fault.text, fault.is_told
+    else:
+        traceback.print_exc()
+    _say(script_name, _with_ending([line], error), status, is_secondary)
+
+
+def _with_ending(lines: list[str], error: Exception) -> list[str]:
+    """The lines, the last one with where the work is (`runtime.errors.add_ending`)."""
+    ending = ending_of(error)
+    if not ending:
+        return lines
+    *before, last = lines
+    last = last if last.endswith((".", "!", "?")) else f"{last}."
+    return [*before, f"{last} {ending}"]
+
+
+def _let_rank_zero_speak() -> None:
+    """Wait on the other ranks: a fault of the common input is met by all, and rank 0 says it.
+
+    The launcher ends the others as soon as rank 0 has failed; who is still alive after two seconds
+    has a fault of its own.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(2)
+
+
+def _say(script_name: str, lines: list[str], status: int, secondary: bool = False) -> None:
+    """Print one line each on stderr, with the rank under a launcher; `dist_train.sh` does it later.
+
+    secondary: this rank ends only because another one did
+    """
+    say_failed(lines[-1], secondary)
+    rank = os.environ.get("RANK")
+    prefix = f"{script_name}: " if rank is None else f"{script_name}: rank {rank}: "
+    if leave_note(status, [prefix + line for line in lines], secondary):
+        return
+    print("\n".join(prefix + line for line in lines), file=sys.stderr, flush=True)

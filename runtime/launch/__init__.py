@@ -1,0 +1,1 @@
+"""Several processes that train together, and how each of them ends."""

@@ -1,0 +1,404 @@
+"""Pictures of a run: curves from its metrics file, instances drawn on images, grids of tiles.
+
+Images are [h, w, 3] uint8 RGB arrays throughout. Matplotlib and Pillow are imported where they are
+needed, since training itself needs neither; pyplot and its global state are not used.
+"""
+
+import colorsys
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from runtime.files import write_atomically
+
+NAMED_CLASSES = 40  # a larger confusion matrix has no room for its classes' names
+NUMBERED_CLASSES = 15  # ... and for numbers in its cells
+MAX_CURVE_POINTS = 1500  # longer runs are averaged in groups: more than the picture's pixels
+CLEAR_SIDE_PX = 320  # images are enlarged until the shorter side has this, for readable captions
+FONT_PX = 13
+CAPTION_PX = FONT_PX + 5  # height of a caption's plate
+GAP_PX = 6
+
+
+# Curves
+
+
+def read_metrics(path: str | Path) -> tuple[list[dict], list[dict]]:
+    """Train events and eval events of a metrics.jsonl, in file order.
+
+    Other events and lines that are no JSON object (a killed run's last one) are left out.
+    """
+    train, evals = [], []
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if not isinstance(event, dict) or not isinstance(event.get("iteration"), int):
+                continue
+            if event.get("event") == "train":
+                train.append(event)
+            elif event.get("event") == "eval":
+                evals.append(event)
+    return train, evals
+
+
+def plot_curves(
+    metrics_jsonl: str | Path,
+    out_png: str | Path,
+    metric_names: Sequence[str] | None = None,
+    title: str = "",
+    term_of: Callable[[str], str] | None = None,
+) -> None:
+    """Draw loss terms, learning rate and evaluation metrics over the iterations.
+
+    metric_names: which of the eval events' metrics to draw (None: all)
+    term_of:      losses for which it gives the same name are added up to one curve
+    Values that are null, NaN or infinite are gaps in a curve; a file without events gives empty
+    axes that say so. Raises SaveError when the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    train, evals = read_metrics(metrics_jsonl)
+    figure = Figure(figsize=(15, 4.4), layout="constrained")
+    loss_axes, lr_axes, metric_axes = figure.subplots(1, 3, width_ratios=(3, 2, 3))
+    if title:
+        figure.suptitle(title)
+    _draw_losses(loss_axes, train, term_of or str)
+    steps = [event["iteration"] for event in train]
+    rates = [event.get("lr") for event in train]
+    _draw_curve(lr_axes, steps, rates, "lr", "black", smooth=False)
+    _draw_metrics(metric_axes, evals, metric_names)
+    for axes, name, missing in (
+        (loss_axes, "loss", "no training step yet"),
+        (lr_axes, "learning rate", "no training step yet"),
+        (metric_axes, "evaluation", "no evaluation yet"),
+    ):
+        axes.set(title=name, xlabel="iteration")
+        axes.grid(alpha=0.25)
+        if not axes.lines:
+            axes.text(0.5, 0.5, missing, ha="center", transform=axes.transAxes, color="gray")
+        elif axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize="small")
+    write_atomically(Path(out_png), lambda file: figure.savefig(file, format="png", dpi=100))
+
+
+def _draw_losses(axes, train, term_of):
+    steps = [event["iteration"] for event in train]
+    terms = [_summed(event["losses"], term_of) if isinstance(event.get("losses"), dict) else {}
+             for event in train]
+    names = sorted({name for each in terms for name in each})
+    for i, name in enumerate(names):
+        _draw_curve(axes, steps, [each.get(name) for each in terms], name, f"C{i % 10}")
+    totals = [event.get("loss") for event in train]
+    if len(names) != 1:
+        _draw_curve(axes, steps, totals, "total", "black")
+    # Terms differ by orders of magnitude; zeros do not show on this scale.
+    if any(value > 0 for value in _numbers(totals)):
+        axes.set_yscale("log", nonpositive="mask")
+
+
+def _summed(losses, term_of):
+    sums = {}
+    for name, value in zip(losses, _numbers(losses.values()).tolist(), strict=True):
+        sums[term_of(name)] = sums.get(term_of(name), 0.0) + value
+    return sums
+
+
+def _draw_metrics(axes, evals, metric_names):
+    values = [event["metrics"] if isinstance(event.get("metrics"), dict) else {} for event in evals]
+    if metric_names is None:
+        metric_names = sorted({name for each in values for name in each})
+    steps = [event["iteration"] for event in evals]
+    for i, name in enumerate(metric_names):
+        y = _numbers([each.get(name) for each in values])
+        if np.isfinite(y).any():
+            axes.plot(steps, y, marker="o", markersize=3, label=name, color=f"C{i % 10}")
+
+
+def _draw_curve(axes, steps, values, label, colour, smooth=True):
+    """The values, or their running mean over the faint values; nothing when none is finite."""
+    y = _numbers(values)
+    if not np.isfinite(y).any():
+        return
+    x, y = _thinned(np.asarray(steps, float), y)
+    window = len(y) // 50
+    # A single point is no line: mark it.
+    marker = "o" if np.isfinite(y).sum() == 1 else None
+    if smooth and window > 1:
+        axes.plot(x, y, color=colour, alpha=0.2, linewidth=0.8)
+        y = _running_mean(y, window)
+    axes.plot(x, y, color=colour, linewidth=1.4, label=label, marker=marker)
+
+
+def _numbers(values):
+    """Float array; everything that is no finite number becomes NaN."""
+    is_number = (isinstance(v, (int, float)) and math.isfinite(v) for v in values)
+    pairs = zip(values, is_number, strict=True)
+    return np.array([float(v) if good else math.nan for v, good in pairs], float)
+
+
+def _thinned(x, y):
+    group = -(-len(y) // MAX_CURVE_POINTS)
+    if group <= 1:
+        return x, y
+    starts = np.arange(0, len(y), group)
+    finite = np.isfinite(y)
+    count = np.add.reduceat(finite.astype(float), starts)
+    total = np.add.reduceat(np.where(finite, y, 0.0), starts)
+    mean = np.divide(total, count, out=np.full(len(starts), math.nan), where=count > 0)
+    return x[starts], mean
+
+
+def _running_mean(y, window):
+    """Mean over the finite values among `window` neighbours on either side; gaps stay gaps."""
+    finite = np.isfinite(y)
+    kernel = np.ones(2 * window + 1)
+    padded_total = np.convolve(np.where(finite, y, 0.0), kernel)[window:-window]
+    padded_count = np.convolve(finite.astype(float), kernel)[window:-window]
+    return np.where(finite, padded_total / np.maximum(padded_count, 1), math.nan)
+
+
+def plot_confusion(
+    shares: np.ndarray, classes: Sequence[str], out_png: str | Path, title: str = ""
+) -> None:
+    """Draw a confusion matrix, small ones with names and percentages.
+
+    shares: [K, K], share of the images of class row that were taken for class column
+    Raises SaveError when the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    shares, k = np.asarray(shares, float), len(classes)
+    side = float(np.clip(0.55 * k + 2.5, 5, 14))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(picture, label="% of the class's images", shrink=0.8)
+    axes.set(title=title, xlabel="taken for", ylabel="class")
+    if k <= NAMED_CLASSES:
+        axes.set_xticks(range(k), classes, rotation=90 if k > 4 else 0)
+        axes.set_yticks(range(k), classes)
+    if k <= NUMBERED_CLASSES:
+        for (row, column), share in np.ndenumerate(shares):
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center",
+                      color="white" if share > 0.5 else "black", fontsize="small")
+    write_atomically(Path(out_png), lambda file: figure.savefig(file, format="png", dpi=100))
+
+
+# Instances
+
+
+def instance_colours(n: int) -> list[tuple[int, int, int]]:
+    """`n` RGB colours, neighbours in the list far apart in hue."""
+    golden = 0.61803398875  # steps of the golden ratio never come near an earlier hue soon
+    tones = ((0.85, 1.0), (0.5, 0.95), (0.95, 0.65))  # saturation, value
+    colours = []
+    for i in range(n):
+        saturation, value = tones[i % len(tones)]
+        rgb = colorsys.hsv_to_rgb((0.02 + i * golden) % 1.0, saturation, value)
+        colours.append(tuple(round(255 * channel) for channel in rgb))
+    return colours
+
+
+def draw_instances(
+    image: np.ndarray,
+    boxes_xyxy: np.ndarray,
+    masks: np.ndarray,
+    captions: Sequence[str] = (),
+    colours: Sequence[tuple[int, int, int]] | None = None,
+) -> np.ndarray:
+    """A copy of the image with translucent masks, their outlines, boxes and captions.
+
+    image:       [h, w, 3] uint8 RGB
+    boxes_xyxy:  [n, 4] pixels of `image`
+    masks:       [n, h, w] bool or uint8, non-zero inside
+    captions:    n texts, or none at all
+    colours:     n RGB triples (None: one of its own for each)
+    Returns uint8 RGB, [h * k, w * k, 3] with the smallest whole k that makes the shorter side at
+    least CLEAR_SIDE_PX. n = 0 is fine. Raises ValueError when the counts or sizes differ.
+    """
+    height, width = image.shape[:2]
+    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
+    masks = np.asarray(masks).reshape(-1, height, width) != 0
+    colours = instance_colours(len(boxes)) if colours is None else colours
+    captions = captions or [""] * len(boxes)
+    counts = {len(boxes), len(masks), len(captions), len(colours)}
+    if len(counts) != 1:
+        raise ValueError(
+            f"{len(boxes)} boxes, {len(masks)} masks, {len(captions)} captions, "
+            f"{len(colours)} colours: wanted equal counts"
+        )
+    scale = max(1, -(-CLEAR_SIDE_PX // max(1, min(height, width))))
+    size_wh = (width * scale, height * scale)
+    canvas = cv2.resize(np.ascontiguousarray(image), size_wh, interpolation=cv2.INTER_LINEAR)
+    large_masks = [_enlarged(mask, size_wh) for mask in masks]
+    for mask, colour in zip(large_masks, colours, strict=True):
+        canvas[mask > 0] = (0.55 * canvas[mask > 0] + 0.45 * np.array(colour)).astype(np.uint8)
+    # Lines after all fillings and captions last: what is small must stay on top.
+    for mask, box, colour in zip(large_masks, boxes, colours, strict=True):
+        contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(canvas, contours, -1, colour, 2, cv2.LINE_AA)
+        if np.isfinite(box).all():
+            inside = np.clip(box * scale, -2, max(size_wh) + 2)  # OpenCV's integers are 32-bit
+            left, top, right, bottom = (round(v) for v in inside)
+            cv2.rectangle(canvas, (left, top), (right, bottom), colour, 1, cv2.LINE_AA)
+    anchors = [box[:2] * scale for box in boxes]
+    return _with_captions(canvas, captions, anchors, colours)
+
+
+def _enlarged(mask, size_wh):
+    """0/255 mask of another size, with smooth borders instead of stairs."""
+    soft = cv2.resize(mask.astype(np.uint8) * 255, size_wh, interpolation=cv2.INTER_LINEAR)
+    return np.where(soft > 127, np.uint8(255), np.uint8(0))
+
+
+@lru_cache(maxsize=4)
+def _font(size_px):
+    import matplotlib
+    from PIL import ImageFont
+
+    # Matplotlib brings a font that knows most alphabets, which OpenCV's and old Pillow's do not.
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size_px)
+
+
+def _with_captions(canvas, captions, anchors, colours):
+    """Each text on a plate of its colour above its (x, y), but always inside the picture."""
+    from PIL import Image, ImageDraw
+
+    font = _font(FONT_PX)
+    picture = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(picture)
+    taken = []
+    for text, anchor, colour in zip(captions, anchors, colours, strict=True):
+        if not text or not np.isfinite(anchor).all():
+            continue
+        width = math.ceil(pen.textlength(text, font=font)) + 6
+        x = int(np.clip(anchor[0], 0, max(0, picture.width - width)))
+        y = int(np.clip(anchor[1] - CAPTION_PX, 0, max(0, picture.height - CAPTION_PX)))
+        # Down line by line while another caption is in the way, as long as there is room.
+        while y + 2 * CAPTION_PX <= picture.height and any(
+            abs(y - other_y) < CAPTION_PX and x < other_x + other_w and other_x < x + width
+            for other_x, other_y, other_w in taken
+        ):
+            y += CAPTION_PX
+        taken.append((x, y, width))
+        # Pillow's rectangles include their last row and column.
+        pen.rectangle((x, y, x + width - 1, y + CAPTION_PX - 1), fill=tuple(colour))
+        red, green, blue = colour
+        ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 120 else "white"
+        pen.text((x + 3, y + CAPTION_PX / 2), text, fill=ink, font=font, anchor="lm")
+    return np.asarray(picture).copy()
+
+
+# Grids
+
+
+def save_grid(
+    tiles: Sequence,
+    path: str | Path,
+    titles: Sequence[str] = (),
+    columns: int | None = None,
+) -> None:
+    """Write `draw_grid` as one PNG. Raises SaveError when the file cannot be written."""
+    save_image(draw_grid(tiles, titles, columns), path)
+
+
+def draw_grid(
+    tiles: Sequence, titles: Sequence[str] = (), columns: int | None = None
+) -> np.ndarray:
+    """Images beside and below each other.
+
+    tiles:    images [h, w, 3] uint8 of any sizes, filling rows of `columns` (None: about square);
+              or rows, each a list of images
+    titles:   one over each tile; for rows, one over each column
+    No tiles give a small empty picture.
+    """
+    rows = list(tiles)
+    if rows and isinstance(rows[0], np.ndarray):
+        columns = columns or math.ceil(math.sqrt(len(rows)))
+        starts = range(0, len(rows), columns)
+        title_rows = [list(titles[i : i + columns]) for i in starts] if titles else []
+        rows = [rows[i : i + columns] for i in starts]
+    else:
+        title_rows = [list(titles)] if titles else []
+    widths = [
+        max(row[j].shape[1] for row in rows if j < len(row))
+        for j in range(max((len(row) for row in rows), default=0))
+    ]
+    heights = [
+        max((tile.shape[0] for tile in row), default=0) + CAPTION_PX * (i < len(title_rows))
+        for i, row in enumerate(rows)
+    ]
+    size = (sum(heights) + GAP_PX * (len(rows) + 1), sum(widths) + GAP_PX * (len(widths) + 1))
+    canvas = np.full((*size, 3), 255, np.uint8)
+
+    texts, anchors = [], []
+    y = GAP_PX
+    for i, row in enumerate(rows):
+        top, x = y, GAP_PX
+        if i < len(title_rows):
+            top += CAPTION_PX
+        for j, tile in enumerate(row):
+            canvas[top : top + tile.shape[0], x : x + tile.shape[1]] = tile
+            if i < len(title_rows) and j < len(title_rows[i]):
+                texts.append(title_rows[i][j])
+                anchors.append(np.array([x, top], float))
+            x += widths[j] + GAP_PX
+        y += heights[i] + GAP_PX
+    return _with_captions(canvas, texts, anchors, [(255, 255, 255)] * len(texts))
+
+
+def draw_legend(
+    entries: Sequence[tuple[str, tuple[int, int, int]]], width: int
+) -> np.ndarray:
+    """Names beside patches of their RGB colours, in columns, on `width` pixels."""
+    from PIL import Image, ImageDraw
+
+    font, line = _font(FONT_PX), FONT_PX + GAP_PX
+    longest = max((math.ceil(font.getlength(text)) for text, _ in entries), default=0)
+    column = longest + line + 3 * GAP_PX
+    columns = max(1, (width - GAP_PX) // column)
+    rows = -(-len(entries) // columns)
+    picture = Image.new("RGB", (max(width, column), rows * line + GAP_PX), "white")
+    pen = ImageDraw.Draw(picture)
+    for i, (text, colour) in enumerate(entries):
+        x, y = GAP_PX + i // rows * column, i % rows * line
+        pen.rectangle((x, y, x + FONT_PX, y + FONT_PX), fill=tuple(colour), outline="gray")
+        pen.text((x + line, y + FONT_PX / 2), text, fill="black", font=font, anchor="lm")
+    return np.asarray(picture)
+
+
+def stack(images: Sequence[np.ndarray]) -> np.ndarray:
+    """RGB images below each other, at the left, on white."""
+    width = max(image.shape[1] for image in images)
+    return np.concatenate([
+        np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)), constant_values=255)
+        for image in images])
+
+
+def save_pairs(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    path: str | Path,
+    titles: tuple[str, str] = ("ground truth", "prediction"),
+    per_row: int = 3,
+) -> None:
+    """Write pairs of images, left and right beside each other, `per_row` pairs in a row."""
+    pairs = list(pairs)
+    rows = [
+        [tile for pair in pairs[i : i + per_row] for tile in pair]
+        for i in range(0, len(pairs), per_row)
+    ]
+    save_grid(rows, path, titles * min(per_row, max(1, len(pairs))))
+
+
+def save_image(image: np.ndarray, path: str | Path) -> None:
+    """Write a uint8 RGB image as PNG, atomically. Raises SaveError when it cannot be written."""
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    write_atomically(Path(path), lambda file: file.write(encoded.tobytes()))

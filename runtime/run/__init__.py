@@ -1,0 +1,1 @@
+"""One run and its folder: log, metrics, clocks, and what is saved when it ends early."""

@@ -1,0 +1,143 @@
+"""What a training loop leaves behind, however it ends: the state before the update that failed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from runtime.errors import SaveError, add_ending
+from runtime.launch import peers
+from runtime.launch.signals import Stopped
+
+GO_ON = "--resume latest goes on from there"
+
+
+class Rescue:
+    """Keeps the work of a training loop, whatever ends it.
+
+    run:    the Run
+    net:    whose buffers, BatchNorm's statistics, change before an update's loss is known
+    save:   save(iteration) writes the state after that many updates as a stopped run's, from
+            rank 0, and returns its file; None where nothing is written (evaluation, dry run)
+    start:  updates behind the state that the run goes on from
+    source: the file of that state; None when the run starts anew
+
+    The loop says what it is doing: `begins`, then `undo` or `changes` and `done`.
+    """
+
+    def __init__(
+        self,
+        run: Any,
+        net: nn.Module | None = None,
+        save: Callable[[int], Path | str | None] | None = None,
+        start: int = 0,
+        source: Path | str | None = None,
+    ):
+        self._run, self._save = run, save
+        self._start = self._iteration = start
+        self._last_good = (start, source)
+        self._is_changing = False
+        self._is_begun = False  # between `begins` and `done` there is something to take back
+        # those that travel in checkpoints; others are constants or made anew
+        names = set(net.state_dict()) if net is not None else ()
+        self._buffers = [b for name, b in net.named_buffers() if name in names] if names else []
+        self._before = [buffer.clone() for buffer in self._buffers]
+
+    def begins(self) -> None:
+        """An update begins: what its forward pass may change is kept aside."""
+        self._is_begun = True
+        if self._buffers:
+            torch._foreach_copy_(self._before, self._buffers)
+
+    def undo(self) -> None:
+        """Take back what the forward pass of the present update, if there is one, has changed."""
+        if self._buffers and self._is_begun:
+            torch._foreach_copy_(self._buffers, self._before)
+
+    def changes(self) -> None:
+        """From here to `done` the weights are neither before nor after the update."""
+        self._is_changing = True
+
+    def done(self, iteration: int) -> None:
+        """`iteration` updates are behind the present state."""
+        self._iteration, self._is_changing, self._is_begun = iteration, False, False
+
+    def saved(self, iteration: int, path: Path | str) -> None:
+        """The state after `iteration` updates lies in `path`."""
+        self._last_good = (iteration, path)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """In it, an error that ends the loop has the state saved and says where (`ending_of`)."""
+        peers.before_exit(self._last_call)
+        try:
+            yield
+        except Stopped:
+            raise
+        except SaveError as error:
+            add_ending(error, self._last_good_text())
+            raise
+        except Exception as error:
+            add_ending(error, self.keep(error))
+            raise
+        finally:
+            peers.before_exit(None)
+
+    def keep(self, error: Exception | None = None) -> str:
+        """Save the state before the present update; says in a sentence where it is.
+
+        Only rank 0 saves; "" on the others.
+        """
+        if not self._run.is_main or self._save is None:
+            return ""
+        if self._is_changing:
+            return f"The update had begun to change the weights. {self._last_good_text()}"
+        if self._iteration == self._last_good[0]:
+            return self._last_good_text()
+        try:
+            with peers.held():  # a peer may be gone; this process is not to end in the middle
+                self.undo()
+                path = self._save(self._iteration)
+            self._run.record({"event": "stop", "iteration": self._iteration,
+                              "reason": f"{type(error).__name__}: {error}" if error else "lost"})
+        except Exception as fault:  # the first fault is what must be told
+            return f"The state could not be saved ({fault}). {self._last_good_text()}"
+        return f"The state after {_updates(self._iteration)} is saved in {path}; {GO_ON}."
+
+    def _last_call(self):
+        # The thread that watches the peers ends a process that hangs in a GPU's collective. What
+        # was computed before lies in memory; a stream of its own does not wait for the collective.
+        if self._run.device.type != "cuda":
+            return self.keep()
+        with torch.cuda.stream(torch.cuda.Stream(self._run.device)):
+            return self.keep()
+
+    def leave(self, iteration: int, wanted: bool = True) -> NoReturn:
+        """A stop signal has come: save, note it, and end with its exit status (all ranks).
+
+        wanted: save; without it the last checkpoint is what remains
+        """
+        run, name = self._run, self._run.stop_requested
+        path = self._save(iteration) if wanted and self._save is not None and run.is_main else None
+        run.record({"event": "stop", "iteration": iteration, "reason": name})
+        if path is not None:
+            run.log(f"Stopped by {name}. The state after {_updates(iteration)} is saved in {path}; "
+                    f"{GO_ON}.")
+        run.barrier()  # a rank that left earlier would have the others ended by the launcher
+        raise Stopped(name)
+
+    def _last_good_text(self):
+        iteration, path = self._last_good
+        if self._iteration == self._start and not self._is_changing:
+            # no update of this session is lost
+            return "" if path is None else f"The state is still that of {path}."
+        if path is None:
+            return "No state had been saved before."
+        return f"The last good state, after {_updates(iteration)}, is {path}; {GO_ON}."
+
+
+def _updates(count):
+    return "1 update" if count == 1 else f"{count} updates"

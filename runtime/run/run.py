@@ -1,0 +1,374 @@
+"""One training run: its place among the ranks, its device, its folder and its log."""
+
+import json
+import math
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from runtime.allocator import keep_freed_memory
+from runtime.errors import InputError, SaveError
+from runtime.files import write_atomically
+from runtime.launch.ranks import TIMEOUT_S, Launch, join_group, pick_device, read_launch
+from runtime.launch.signals import StopSignals
+from runtime.run import lock as run_lock
+from runtime.run.files import (
+    LineFile,
+    cut_metrics,
+    describe_environment,
+    device_name,
+    json_line,
+    set_aside,
+)
+from runtime.run.lock import RunLocks
+from runtime.run.log import RunLog
+from runtime.run.tensorboard import EventWriter
+from runtime.streams import Stream
+
+
+def start_run(
+    script: str,
+    device: str | None = None,
+    seed: int = 0,
+    stop: StopSignals | None = None,
+    backend: str | None = None,
+    clock: bool = False,
+    dist_timeout_s: float = TIMEOUT_S,
+) -> "Run":
+    """Join the process group, pick the device, seed the generators, begin to log. Makes no files.
+
+    script: its name, for messages
+    device: "cpu", "cuda", "cuda:N"; None is the GPU when there is one, else the CPU
+    stop:   the signals installed at start-up; None when the caller handles them itself
+    backend: of collectives on GPU tensors, "nccl" or "gloo"; None is nccl
+    clock:  begin each log line with [MM/DD HH:MM:SS]
+    dist_timeout_s: how long a process waits for another one that does not answer
+
+    Raises InputError for a device or a process group that cannot be had.
+    """
+    launch = read_launch(os.environ)
+    picked = pick_device(device, launch)
+    join_group(launch, picked, dist_timeout_s, script, backend or "nccl")
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)  # the same on every rank, so that all build the same network
+    if picked.type == "cpu":
+        _compute_repeatably()
+        keep_freed_memory()
+    return Run(script, launch, picked, seed, stop, clock)
+
+
+class Run:
+    """What a script asks about its process and its folder. Made by `start_run`.
+
+    rank, world_size, local_rank: of this process; is_main: rank 0
+    device:         where to compute
+    folder:         of the run; None until `open_folder`
+    stop_requested: name of the stop signal that the ranks agreed on in an `any`, or None
+
+    Methods named "all ranks" are collectives: every rank calls them, in the same order.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        launch: Launch,
+        device: torch.device,
+        seed: int,
+        stop: StopSignals | None,
+        clock: bool = False,
+    ):
+        self.rank = launch.rank
+        self.world_size = launch.world_size
+        self.local_rank = launch.local_rank
+        self.is_main = launch.rank == 0
+        self.device = device
+        self.folder: Path | None = None
+        self.stop_requested: str | None = None
+        self._script = script
+        self._launcher = launch.launcher
+        self._seed = seed
+        self._stop = stop
+        self._log = RunLog(script, launch.rank, clock)
+        self._metrics: LineFile | None = None
+        self._events: EventWriter | None = None
+        self._locks = RunLocks(self.warn)
+        self._claimed: list[Path] = []
+
+    def claim(self, *locks: Path) -> None:
+        """Keep other trainings from writing where this one will, until it ends (all ranks).
+
+        locks: lock files, see `RunLocks.take`; in folders that are not there yet they are taken
+               by `open_folder`
+        To be called before it is looked for a checkpoint to go on from: the training that holds a
+        lock may be writing one. Raises InputError on every rank when another training holds one.
+        """
+        self._claimed += locks
+        self._take(lock for lock in self._claimed if lock.parent.is_dir())
+
+    def open_folder(
+        self,
+        folder: str | Path,
+        cfg_text: str,
+        resume_from: int | None = None,
+        append: bool = False,
+        tensorboard: bool = False,
+        log_too: Path | None = None,
+    ) -> None:
+        """Make the run folder with config.yaml, env.json, log.txt and metrics.jsonl (all ranks).
+
+        cfg_text:    the resolved config as YAML
+        resume_from: updates done in the checkpoint that the run goes on from; metrics beyond it
+                     are cut. None is a fresh run: metrics of an earlier one are renamed
+        append:      keep all metrics, an existing config.yaml and env.json: for an evaluation
+        tensorboard: write TensorBoard events too
+        log_too:     a second file for the log's lines
+
+        Unless it appends, it takes the folder's lock (see `claim`).
+        Raises SaveError on every rank when rank 0 cannot write there, InputError when another
+        training does, or the tensorboard package is wanted and missing.
+        """
+        self.folder = Path(folder)
+        if not append:
+            self._take([*self._claimed, self.folder / run_lock.NAME])
+        devices = self.gather(device_name(self.device))
+        fault = None
+        if self.is_main:
+            try:
+                self._make_folder(cfg_text, devices, append)
+                self._open_lines(resume_from, append, log_too)
+            except OSError as error:
+                fault = f"{error.filename or folder}: could not be written: {error.strerror}"
+            except SaveError as error:
+                fault = str(error)
+        fault = self.broadcast(fault)
+        if fault:
+            raise SaveError(fault)
+        if tensorboard and self.is_main:
+            self._events = EventWriter(self.folder)
+
+    def log(self, text: str) -> None:
+        """One or more lines on the console and in log.txt, from rank 0."""
+        self._log.info(text)
+
+    def warn(self, text: str) -> None:
+        """Likewise as a warning; other ranks' warnings are shown with their rank."""
+        self._log.warning(text)
+
+    def record(self, event: Mapping[str, Any]) -> None:
+        """Append `event` to metrics.jsonl; nothing on other ranks and before `open_folder`.
+
+        Raises SaveError when the line cannot be written.
+        """
+        if self._metrics is not None:
+            self._metrics.write(json_line(event))
+        if self._events is not None:
+            self._events.write(event)
+
+    def progress(self, total: int, initial: int = 0):
+        """A tqdm bar below the log lines; it shows nothing away from a terminal."""
+        return self._log.progress(total, initial)
+
+    def wrap(self, module: nn.Module, find_unused: bool = False) -> nn.Module:
+        """`module` in DistributedDataParallel; alone, the module itself (all ranks).
+
+        Rank 0's buffers, such as BatchNorm statistics, go to all before each forward pass.
+        find_unused: needed where some updates leave a parameter without gradient; it costs a walk
+                     over the graph
+        """
+        if self.world_size == 1:
+            return module
+        return DistributedDataParallel(
+            module,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            find_unused_parameters=find_unused,
+            gradient_as_bucket_view=True,
+        )
+
+    def no_sync(self, module: nn.Module) -> AbstractContextManager:
+        """In it, a backward pass keeps its gradients to itself: all but the last accumulated one.
+
+        module: what `wrap` returned
+        """
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Rank 0's buffers of `module` on every rank, before all of them evaluate it (all ranks).
+
+        In training each rank's BatchNorm statistics are of its own batches.
+        """
+        if self.world_size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether it is set on any rank: one small all-reduce (all ranks).
+
+        The stop signal travels with it: afterwards `stop_requested` is the same on all ranks.
+        """
+        own = self._stop.requested if self._stop is not None else None
+        values = [*(int(bool(flag)) for flag in flags), signal.Signals[own].value if own else 0]
+        if self.world_size > 1:
+            tensor = torch.tensor(values, dtype=torch.int32)
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+            values = tensor.tolist()
+        *agreed, number = values
+        if number and self.stop_requested is None:
+            self.stop_requested = signal.Signals(number).name
+            if self.is_main and own is None and self._stop is not None:
+                self.log(self._stop.message)  # the signal came to another rank only
+        return tuple(map(bool, agreed))
+
+    def mean(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Means of 0-d tensors over the ranks, on their device (all ranks, with the same names).
+
+        float64 when there are several ranks; alone, the values detached.
+        """
+        detached = {name: value.detach() for name, value in values.items()}
+        if self.world_size == 1 or not detached:
+            return detached
+        total = torch.stack([value.double() for value in detached.values()])
+        dist.all_reduce(total)
+        return dict(zip(detached, total / self.world_size, strict=True))
+
+    def num_devices(self, named: str | None) -> int:
+        """Processes, or the GPUs that one process drives when it was not told which one.
+
+        named: the `--device` flag
+        """
+        if self.world_size > 1 or self.device.type == "cpu" or named not in (None, "cuda"):
+            return self.world_size
+        return torch.cuda.device_count()
+
+    def gather(self, item: Any) -> list | None:
+        """The ranks' items in rank order on rank 0, None elsewhere (all ranks)."""
+        if self.world_size == 1:
+            return [item]
+        items = [None] * self.world_size if self.is_main else None
+        dist.gather_object(item, items)
+        return items
+
+    def broadcast(self, item: Any) -> Any:
+        """Rank 0's item (all ranks)."""
+        if self.world_size == 1:
+            return item
+        box = [item]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+    def from_main(self, read: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+        """What `read()` gives on rank 0, as a pair (all ranks).
+
+        read: returns (what all ranks get, what rank 0 keeps to itself: None on the others)
+        For what is read from shared files: an InputError there is raised on every rank.
+        """
+        answer, own = None, None
+        if self.is_main:
+            try:
+                answer, own = read()
+            except InputError as error:
+                answer = error
+        answer = self.broadcast(answer)
+        if isinstance(answer, InputError):
+            raise answer
+        return answer, own
+
+    def in_step(self, batches: Iterator[Any], total: int, batch_size: int) -> Iterator[Any]:
+        """The rank's own `batches`, with an `any` before each (all ranks).
+
+        total:      items that the ranks share out, so that some may have a batch less than others
+        batch_size: items of a batch; every rank makes as many rounds as the busiest one has batches
+        """
+        for _ in range(math.ceil(total / (batch_size * self.world_size))):
+            self.any()
+            batch = next(batches, None)
+            if batch is not None or self.stop_requested:
+                yield batch
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here (all ranks)."""
+        self.any()
+
+    def seed_step(self, step: int) -> None:
+        """Seed torch's generators, also the GPUs', from (seed, step, rank) alone."""
+        sequence = np.random.SeedSequence([Stream.STEP, self._seed, step, self.rank])
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+    def step_rng(self, step: int, number: int = 0) -> np.random.RandomState:
+        """Random numbers of (seed, step, number) alone: the same on every rank."""
+        sequence = np.random.SeedSequence([Stream.SHARED, self._seed, step, number])
+        return np.random.RandomState(np.random.MT19937(sequence))
+
+    def close(self) -> None:
+        """Leave the process group and close the files; a second call does nothing."""
+        self._log.close()
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        self._locks.release()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _take(self, locks):
+        fault = None
+        if self.is_main:
+            try:
+                for lock in locks:
+                    self._locks.take(lock)
+            except (InputError, SaveError) as error:
+                fault = error
+        fault = self.broadcast(fault)
+        if fault is not None:
+            raise fault
+
+    def _make_folder(self, cfg_text, devices, append):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        environment = describe_environment(self._script, self._launcher, self.world_size, devices)
+        texts = {"config.yaml": cfg_text, "env.json": json.dumps(environment, indent=2) + "\n"}
+        for name, text in texts.items():
+            path = self.folder / name
+            if not (append and path.exists()):
+                write_atomically(path, partial(_write_text, text))
+
+    def _open_lines(self, resume_from, append, log_too):
+        metrics = self.folder / "metrics.jsonl"
+        if append:
+            # a training beside this evaluation has the file open, and would go on in the old one
+            if not run_lock.is_held(self.folder / run_lock.NAME):
+                cut_metrics(metrics, float("inf"))
+        elif resume_from is not None:
+            cut_metrics(metrics, resume_from)
+        else:
+            set_aside(metrics)
+        self._metrics = LineFile(metrics)
+        files = [self.folder / "log.txt"]
+        if log_too is not None:
+            log_too.parent.mkdir(parents=True, exist_ok=True)
+            files.append(log_too)
+        self._log.open_file(*map(LineFile, files))
+
+
+def _write_text(text, file):
+    file.write(text.encode())
+
+
+def _compute_repeatably():
+    # On several threads torch adds up the gradient of an indexing by atomics, in any order.
+    # Everything else that the trainers do on a CPU repeats its bits anyway; on a GPU the switch
+    # would cost speed and refuse operations.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # only finds bugs, costs time

@@ -1,0 +1,95 @@
+"""YOLACT's own logs: the console line, and one JSON object a line for its plot tools."""
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from runtime.errors import InputError
+
+# nvidia-smi's names -> the log's (specs: yolact, section 9). MiB, W, the rest in percent.
+_SESSION_FIELDS = {"index": "idx", "name": "name", "uuid": "uuid",
+                   "power.limit": "pwr_cap", "memory.total": "mem_total"}
+_RUNNING_FIELDS = {"fan.speed": "fan_spd", "temperature.gpu": "temp", "power.draw": "pwr_used",
+                   "memory.used": "mem_used", "utilization.gpu": "util"}
+GPU_LOG_INTERVAL = 10  # iterations between two readings; nvidia-smi takes tens of milliseconds
+
+
+def gpu_readings(fields):
+    """One {log name: value} per GPU, asked from nvidia-smi; `fields` maps its names to ours."""
+    answer = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"],
+        capture_output=True, text=True, check=True, timeout=30)
+    return [dict(zip(fields.values(), map(_number, row.split(", ")), strict=True))
+            for row in answer.stdout.strip().splitlines()]
+
+
+def _number(text):
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        return text  # names, and "[N/A]" of cards without a fan
+
+
+def console_line(epoch, iteration, means, eta, elapsed_s):
+    """The original's line of an update: parsers of its output rely on this form.
+
+    means: {term: mean of its last values}; eta: the time left as text
+    """
+    terms = "".join(f" {name}: {means[name]:.3f} |" for name in "BCMSI" if name in means)
+    return (f"[{epoch:3d}] {iteration:7d} ||{terms} T: {sum(means.values()):.3f} || "
+            f"ETA: {eta} || timer: {elapsed_s:.3f}")
+
+
+class SessionLog:
+    """Appends session, train and val lines to `path`.
+
+    arguments: what the session line records, a JSON-able mapping.
+    log_gpu:   adds a `gpus` list to the session line and to every tenth train line.
+    Raises InputError when log_gpu is asked for and nvidia-smi is not on the PATH.
+    """
+
+    def __init__(self, path, arguments, log_gpu=False):
+        if log_gpu and shutil.which("nvidia-smi") is None:
+            raise InputError("--log_gpu: nvidia-smi was not found; leave the flag out here")
+        self.path = Path(path)
+        self.log_gpu = log_gpu
+        self.session = _last_session(self.path) + 1
+        entry = dict(arguments)
+        if log_gpu:
+            entry["gpus"] = gpu_readings(_SESSION_FIELDS)
+        self._append("session", entry)
+
+    def train(self, losses, total, epoch, iteration, lr, elapsed_s):
+        """One update: `losses` in print order, `iteration` counted from 0, `lr` in force."""
+        order = [name for name in ("B", "M", "C", "I", "S") if name in losses]
+        loss = {name: round(losses[name], 5) for name in order} | {"T": round(total, 5)}
+        entry = {"loss": loss, "epoch": epoch, "iter": iteration, "lr": round(lr, 10),
+                 "elapsed": elapsed_s}
+        if self.log_gpu and iteration % GPU_LOG_INTERVAL == 0:
+            entry["gpus"] = gpu_readings(_RUNNING_FIELDS)
+        self._append("train", entry)
+
+    def val(self, metrics, epoch, iteration, elapsed_s):
+        """One validation: `metrics` in percent under `box/50`-like names."""
+        tables = {kind: {key.split("/")[1]: round(value, 2) for key, value in metrics.items()
+                         if key.startswith(kind + "/")} for kind in ("box", "mask")}
+        self._append("val", {"elapsed": elapsed_s, "epoch": epoch, "iter": iteration} | tables)
+
+    def _append(self, kind, data):
+        line = {"type": kind, "session": self.session, "data": data, "time": time.time()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _last_session(path):
+    """The session number of the last whole line of `path`; -1 for a new file."""
+    if not path.exists():
+        return -1
+    for line in reversed(path.read_text().splitlines()):
+        try:
+            return int(json.loads(line)["session"])
+        except (ValueError, KeyError, TypeError):
+            continue  # a line torn by a crash
+    return -1

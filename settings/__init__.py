@@ -1,0 +1,1 @@
+"""Configs: typed schemas, their checks, and the reading of YAML over them."""

@@ -1,0 +1,166 @@
+"""Typed, frozen configs: dataclasses are the schema, YAML files the recipes.
+
+Defaults < file (over its `_base_` files) < overrides. Whatever is wrong in a file is collected and
+raised as one `InputError`, each fault with file and line.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from runtime.errors import InputError, did_you_mean
+from runtime.files import write_atomically
+from settings.nodes import (
+    Node,
+    expanded,
+    from_plain,
+    is_file,
+    literal,
+    merge,
+    override_value,
+    read_file,
+)
+from settings.schema import Builder, default_of
+
+__all__ = ["InputError", "did_you_mean", "load_config", "save_config", "to_dict", "to_yaml"]
+
+MOST_FAULTS = 100  # lines of one report
+
+Schema = TypeVar("Schema")
+
+
+def load_config(
+    schema: type[Schema],
+    path: str | Path | None = None,
+    overrides: Mapping[str, Any] | Iterable[str | tuple[str, Any]] = (),
+) -> Schema:
+    """The frozen config: `schema`'s defaults, the YAML file at `path` over them, then `overrides`.
+
+    schema:    a frozen dataclass; fields may be int, float, bool, str, Literal, X | None, unions,
+               tuple, list, dict, dataclasses, Any (there, sequences come back as tuples)
+    overrides: {"dotted.key": value}, or texts "dotted.key=value" and pairs (dotted key, value) in
+               any order; an integer part of a key indexes a list
+
+    A schema states impossible combinations by raising ValueError in `__post_init__`.
+    Raises InputError with every fault found, each starting with its file:line or flag.
+    """
+    faults: list[str] = []
+    tree = Node({}, "defaults")
+    if path is not None:
+        if not is_file(Path(path)):
+            raise InputError(_no_such_file(Path(path)))
+        tree = read_file(Path(path), faults)
+    for key, node in _override_items(overrides, faults):
+        tree = _with_override(tree, schema, key, node, faults)
+    config = Builder(schema, faults).build(schema, tree, "", MISSING)
+    if len(faults) > MOST_FAULTS:
+        faults[MOST_FAULTS:] = [f"... and {len(faults) - MOST_FAULTS} faults more"]
+    if faults:
+        raise InputError(faults)
+    return config
+
+
+def to_dict(config: Any) -> Any:
+    """`config` as plain dicts, lists and scalars; tuples become lists."""
+    if dataclasses.is_dataclass(config):
+        names = [field.name for field in dataclasses.fields(config) if field.init]
+        return {name: to_dict(getattr(config, name)) for name in names}
+    if isinstance(config, Mapping):
+        return {key: to_dict(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [to_dict(value) for value in config]
+    return config
+
+
+def to_yaml(config: Any) -> str:
+    """`config` as plain YAML that `load_config` reads back to an equal object."""
+    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def save_config(config: Any, path: str | Path) -> None:
+    """Write `to_yaml(config)` to a file. Raises SaveError when it cannot be written."""
+    text = to_yaml(config)
+    write_atomically(Path(path), lambda file: file.write(text.encode()))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that would read back as something else, and repeats instead of aliasing."""
+
+    def ignore_aliases(self, data):
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    reads_back = literal(Node(text, "")) == text
+    style = None if reads_back else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _no_such_file(path: Path) -> str:
+    siblings = []
+    with contextlib.suppress(OSError, ValueError):  # a name that no system can have
+        siblings = [entry.name for entry in path.parent.glob("*.y*ml")]
+    return f"{path}: no such config file.{did_you_mean(path.name, siblings)}"
+
+
+def _override_items(overrides: Mapping | Iterable[str | tuple], faults: list[str]):
+    for item in overrides.items() if isinstance(overrides, Mapping) else overrides:
+        if not isinstance(item, str):
+            key, value = item
+            yield key, from_plain(value, f"override {key}={value}")
+            continue
+        text, where = item, f"--cfg-options {item}"
+        key, equals, value = text.partition("=")
+        if equals and key.strip():
+            yield key.strip(), override_value(value.strip(), where, faults)
+        else:
+            faults.append(f"{where}: want KEY=VALUE, for example TRAIN.lr=0.01")
+
+
+def _with_override(tree: Node, schema: type, key: str, node: Node, faults: list[str]) -> Node:
+    """`tree` with `node` put at the dotted `key`; list and dict defaults are filled in."""
+    parts = key.split(".")
+
+    def put(current: Node, depth: int) -> Node:
+        if depth == len(parts):
+            return merge(current, node)
+        part, value = parts[depth], expanded(current).value
+        if isinstance(value, list):
+            if not part.isdecimal() or int(part) >= len(value):
+                faults.append(f"{node.where}: {'.'.join(parts[:depth])} has no item {part}")
+                return current
+            i = int(part)
+            items = [*value[:i], put(value[i], depth + 1), *value[i + 1 :]]
+            return dataclasses.replace(current, value=items)
+        if not isinstance(value, dict):
+            current, value = Node({}, node.where), {}
+        below = value.get(part) or _default_container(schema, parts[: depth + 1], node.where)
+        return dataclasses.replace(current, value={**value, part: put(below, depth + 1)})
+
+    return put(tree, 0)
+
+
+def _default_container(schema: type, parts: Sequence[str], where: str) -> Node:
+    """The schema's default at `parts` when it is a list, tuple or dict; else an empty mapping."""
+    value: Any = schema
+    for part in parts:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = getattr(value, part, None)
+        elif dataclasses.is_dataclass(value):
+            field = next((f for f in dataclasses.fields(value) if f.name == part), None)
+            value = default_of(field) if field else None
+        elif isinstance(value, (list, tuple)) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    if isinstance(value, (list, tuple, dict)):
+        return from_plain(value, where)
+    return Node({}, where)

@@ -1,0 +1,66 @@
+"""Finds and loads QueryInst configs: recipe names, also MMDetection's old ones, and YAML files."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import InputError, did_you_mean
+from settings.loading import load_config, to_dict
+from settings.nodes import is_file
+from settings.queryinst import QueryInstConfig
+
+RECIPES = Path(__file__).resolve().parents[1] / "configs" / "queryinst"
+
+# MMDetection 2.x's spelling of parts of the names, and today's.
+_OLD_SPELLING = {
+    "300_proposals": "300-proposals",
+    "crop_mstrain": "crop-ms",
+    "mstrain": "ms",
+    "ms_480-800_3x": "ms-480-800-3x",
+}
+
+
+def load_queryinst_config(
+    cfg: str | Path | QueryInstConfig, *, options: Iterable[str] = (), **overrides: Any
+) -> QueryInstConfig:
+    """The frozen config that `cfg` stands for.
+
+    cfg:       a recipe's name, also in MMDetection 2.x's spelling or with the ending of its Python
+               file; the path of a YAML file; or a config
+    options:   texts KEY=VALUE with dotted keys, applied last
+    overrides: values by key; a mapping changes only the keys of its section that it names
+
+    Raises InputError with every fault found.
+    """
+    path, changes = None, {}
+    if isinstance(cfg, QueryInstConfig):
+        changes = to_dict(cfg)
+    elif str(cfg).endswith((".yaml", ".yml")):
+        path = Path(cfg)
+    else:
+        path = _recipe(str(cfg))
+    loaded = load_config(
+        QueryInstConfig, path, [*changes.items(), *overrides.items(), *options]
+    )
+    if loaded.name is None and path is not None:
+        loaded = replace(loaded, name=path.stem)
+    return loaded
+
+
+def _recipe(name: str) -> Path:
+    """The recipe file of a config's name or of the path of MMDetection's Python config."""
+    if name.endswith(".py") and is_file(Path(name)):
+        raise InputError(
+            f"{name}: Python configs are not read, because that would run them; give the recipe's "
+            f"name {Path(name).stem} or write what you changed into a YAML file with _base_"
+        )
+    recipes = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    stem = Path(name).name.removesuffix(".py") if name.endswith(".py") else name
+    for old, new in _OLD_SPELLING.items():
+        if stem not in recipes:
+            stem = stem.replace(old, new)
+    if stem not in recipes:
+        hint = did_you_mean(stem, recipes) or f" There are: {', '.join(recipes)}."
+        raise InputError(f"no config named {name}.{hint}")
+    return recipes[stem]
