@@ -4,6 +4,7 @@ Light on purpose: `--help` and a misspelt flag are answered before torch is impo
 """
 
 import contextlib
+import inspect
 import math
 import os
 import re
@@ -13,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -29,6 +31,8 @@ ADDITIONS = "Additions"  # the help panel of what the original scripts do not ha
 # what torch.distributed says when a peer does not answer any more
 _CONNECTION = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken pipe")
 
+Flags = Callable[..., SimpleNamespace]
+
 TRUE_TEXTS = ("yes", "true", "t", "1")
 
 
@@ -44,6 +48,11 @@ def bool_option(*names: str, help: str):
     value of every bool.
     """
     return typer.Option(*names, metavar="BOOL", callback=bool_text, help=help)
+
+
+def flag(names: str, help: str, **settings: Any) -> Any:
+    """An option of the original's: its names in one text, "--lr --learning_rate", and its help."""
+    return typer.Option(*names.split(), help=help, **settings)
 
 
 def _addition(*names: str, **settings):
@@ -201,6 +210,45 @@ Timeout = Annotated[
               help="How long a process waits for another one that does not answer."),
 ]
 Debug = Annotated[bool, _addition("--debug", help="Show the traceback of input errors too.")]
+
+
+# The options of all scripts, in the order of --help: type, and default where a script says none.
+SHARED: dict[str, tuple[Any, Any]] = {
+    "device": (Device, None), "amp": (Amp, "off"), "compile": (Compile, False),
+    "channels_last": (ChannelsLast, False), "accumulate": (Accumulate, 1),
+    "clip_grad": (ClipGrad, None), "ema": (Ema, None), "seed": (Seed, None),
+    "workers": (Workers, None), "max_iters": (MaxIters, None), "log_every": (LogEvery, None),
+    "save_every": (SaveEvery, None), "force_resume": (ForceResume, False),
+    "pretrained": (Pretrained, None), "eval_only": (EvalOnly, False), "export": (Export, None),
+    "dry_run": (DryRun, False), "check_data": (CheckData, False), "bad_images": (BadImages, "stop"),
+    "nan": (Nan, "stop"), "cfg_options": (CfgOptions, None), "tensorboard": (Tensorboard, False),
+    "dist_timeout": (Timeout, 600), "debug": (Debug, False),
+}
+
+
+def with_shared(*without: str, **defaults: Any) -> Callable[[Callable[..., None]], Flags]:
+    """Makes a function whose parameters are a script's own flags return them and the shared ones.
+
+    without:  those of `SHARED` that the script has under another name
+    defaults: those that the script has with another default
+    """
+
+    def decorate(own: Callable[..., None]) -> Flags:
+        def flags(**given: Any) -> SimpleNamespace:
+            return SimpleNamespace(**given)
+
+        signature = inspect.signature(own)
+        shared = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind,
+                                    default=defaults.get(name, default))
+                  for name, (kind, default) in SHARED.items() if name not in without]
+        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+                      for each in signature.parameters.values()] + shared
+        flags.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        flags.__annotations__ = {each.name: each.annotation for each in parameters}
+        flags.__doc__ = own.__doc__
+        return flags
+
+    return decorate
 
 
 def paired(words: Sequence[str] | None) -> list[str]:

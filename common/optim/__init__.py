@@ -1,1 +1,17 @@
-"""What updates weights: optimizers, mixed precision, moving averages."""
+"""What an update is made of: optimizers, mixed precision, averages, accumulation."""
+
+from common.optim.learner import Learner, trained_average
+from common.optim.precision import Precision
+from common.optim.sgd import SGD
+from common.optim.steps import accumulated, add_terms, mean_floats, set_lr
+
+__all__ = [
+    "SGD",
+    "Learner",
+    "Precision",
+    "accumulated",
+    "add_terms",
+    "mean_floats",
+    "set_lr",
+    "trained_average",
+]

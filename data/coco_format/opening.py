@@ -144,3 +144,10 @@ def share_indexes(run: Any, dataset: Any, indexes: dict[str, CocoIndex] | None) 
     if run.local_rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
     return indexes
+
+
+def keep_indexes(run: Any, indexes: dict[str, CocoIndex], folder: Path) -> None:
+    """Rank 0 keeps the indexes in `folder`, from which the next start maps them into memory."""
+    if run.is_main:
+        for index in indexes.values():
+            index.keep(folder)

@@ -1,8 +1,8 @@
 from models.yolact.detect import detect
 from models.yolact.masks import postprocess
 from models.yolact.network import Yolact, build_yolact, objects_without_prior
-from models.yolact.schedule import scaled_to_batch, schedule, with_batch_norm_rule
-from models.yolact.weights import load_weights
+from models.yolact.schedule import scaled_to_batch, schedule, with_batch_norm_rule, with_given
+from models.yolact.weights import load_weights, start_weights
 from settings.yolact_recipes import load_dataset_config, load_yolact_config
 
 __all__ = [
@@ -17,5 +17,7 @@ __all__ = [
     "postprocess",
     "scaled_to_batch",
     "schedule",
+    "start_weights",
     "with_batch_norm_rule",
+    "with_given",
 ]

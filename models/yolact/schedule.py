@@ -36,3 +36,8 @@ def with_batch_norm_rule(cfg, per_device, log):
         return cfg
     log(f"{per_device} images a device are too few for batch norm: its layers are frozen.")
     return replace(cfg, freeze_bn=True)
+
+
+def with_given(cfg, values, *keys):
+    """The config with those of `keys` that are not None in `values`, the command line's flags."""
+    return replace(cfg, **{key: values[key] for key in keys if values[key] is not None})

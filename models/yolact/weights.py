@@ -5,6 +5,7 @@ Whatever does not go in is named in a report; nothing is skipped silently.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from common.checkpoint.foreign import load_any_checkpoint
 from models.load_report import compare_weights
 from models.yolact.deform_conv import DeformConv
 from runtime.errors import InputError
-from runtime.pretrained import weights_in
+from runtime.pretrained import find_pretrained_once, read_weights, weights_in
 
 
 def load_weights(net, state_dict, partial=False, source="weights"):
@@ -158,3 +159,21 @@ def _name_of_blob(blob):
     if branch == "1":
         return f"{prefix}.downsample.{int(is_norm)}.{leaf}"
     return f"{prefix}.{'bn' if is_norm else 'conv'}{'abc'.index(branch[1]) + 1}.{leaf}"
+
+
+def start_weights(run: Any, net: nn.Module, pretrained: str | None, folder: str | Path) -> None:
+    """Weights to train from, put into `net`; run.log says which and what they lack (all ranks).
+
+    pretrained: anyone's weights, of any classes: what fits is taken. Else the backbone's file,
+                which lies in `folder` or is fetched, where the config names one; else random ones
+    """
+    run.log("Initializing weights...")
+    if pretrained:
+        weights = read_weights(pretrained, run.log)
+        net.init_weights()  # for what the file lacks
+        report = load_weights(net, weights, partial=True, source=pretrained)
+    else:
+        file = net.cfg.backbone.path
+        report = net.init_weights(find_pretrained_once(run, file, folder) if file else None)
+    for line in report:
+        run.log(line)

@@ -82,9 +82,12 @@ class SkippedImages:
         self._run = run
         self.trained, self.validated = 0, 0
 
-    def in_training(self, step: int, faults: Iterable[str]) -> None:
-        """The fault lines of the update `step`, each of an image that another one stood in for."""
-        for fault in faults:
+    def in_training(self, step: int, batches: Iterable[Mapping[str, Any]]) -> None:
+        """Say what the batches of update `step` had to do without.
+
+        batches: under "skipped" each has a fault line for every image that another one stood in for
+        """
+        for fault in (fault for batch in batches for fault in batch["skipped"]):
             self.trained += 1
             self._run.warn(f"skipped: {fault}")
             self._run.record({"event": "skip", "iteration": step, "reason": fault})

@@ -1,6 +1,6 @@
 """What a training loop leaves behind, however it ends: the state before the update that failed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +24,7 @@ class Rescue:
             rank 0, and returns its file; None where nothing is written (evaluation, dry run)
     start:  updates behind the state that the run goes on from
     source: the file of that state; None when the run starts anew
+    lost_by: names of the stop signals at which nothing is saved
 
     The loop says what it is doing: `begins`, then `undo` or `changes` and `done`.
     """
@@ -35,8 +36,9 @@ class Rescue:
         save: Callable[[int], Path | str | None] | None = None,
         start: int = 0,
         source: Path | str | None = None,
+        lost_by: Collection[str] = (),
     ):
-        self._run, self._save = run, save
+        self._run, self._save, self._lost_by = run, save, lost_by
         self._start = self._iteration = start
         self._last_good = (start, source)
         self._is_changing = False
@@ -115,13 +117,21 @@ class Rescue:
         with torch.cuda.stream(torch.cuda.Stream(self._run.device)):
             return self.keep()
 
-    def leave(self, iteration: int, wanted: bool = True) -> NoReturn:
-        """A stop signal has come: save, note it, and end with its exit status (all ranks).
+    def leave_if_stopped(self) -> None:
+        """Once the ranks agreed on a stop signal: save, note it, and end (all ranks)."""
+        if self._run.stop_requested:
+            self._leave()
 
-        wanted: save; without it the last checkpoint is what remains
-        """
-        run, name = self._run, self._run.stop_requested
-        path = self._save(iteration) if wanted and self._save is not None and run.is_main else None
+    def in_step(self, batches: Iterator[Any], total: int, batch_size: int) -> Iterator[Any]:
+        """`Run.in_step` for an evaluation, which a stop signal ends as it ends the training."""
+        for batch in self._run.in_step(batches, total, batch_size):
+            self.leave_if_stopped()
+            yield batch
+
+    def _leave(self) -> NoReturn:
+        run, name, iteration = self._run, self._run.stop_requested, self._iteration
+        saves = self._save is not None and run.is_main and name not in self._lost_by
+        path = self._save(iteration) if saves else None
         run.record({"event": "stop", "iteration": iteration, "reason": name})
         if path is not None:
             run.log(f"Stopped by {name}. The state after {_updates(iteration)} is saved in {path}; "

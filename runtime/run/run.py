@@ -6,7 +6,6 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ class Run:
     rank, world_size, local_rank: of this process; is_main: rank 0
     device:         where to compute
     folder:         of the run; None until `open_folder`
-    stop_requested: name of the stop signal that the ranks agreed on in an `any`, or None
+    stop_requested: name of the stop signal that the ranks agreed on, or None
 
     Methods named "all ranks" are collectives: every rank calls them, in the same order.
     """
@@ -121,7 +120,7 @@ class Run:
         self,
         folder: str | Path,
         cfg_text: str,
-        resume_from: int | None = None,
+        resume_from: float | None = None,
         append: bool = False,
         tensorboard: bool = False,
         log_too: Path | None = None,
@@ -129,8 +128,9 @@ class Run:
         """Make the run folder with config.yaml, env.json, log.txt and metrics.jsonl (all ranks).
 
         cfg_text:    the resolved config as YAML
-        resume_from: updates done in the checkpoint that the run goes on from; metrics beyond it
-                     are cut. None is a fresh run: metrics of an earlier one are renamed
+        resume_from: updates done in the checkpoint that the run goes on from, less a half where
+                     its validation comes again; metrics beyond are cut, and the start is noted.
+                     None is a fresh run: metrics of an earlier one are renamed
         append:      keep all metrics, an existing config.yaml and env.json: for an evaluation
         tensorboard: write TensorBoard events too
         log_too:     a second file for the log's lines
@@ -157,6 +157,8 @@ class Run:
             raise SaveError(fault)
         if tensorboard and self.is_main:
             self._events = EventWriter(self.folder)
+        if resume_from is not None:
+            self.record({"event": "resume", "iteration": math.ceil(resume_from)})
 
     def log(self, text: str) -> None:
         """One or more lines on the console and in log.txt, from rank 0."""
@@ -175,6 +177,12 @@ class Run:
             self._metrics.write(json_line(event))
         if self._events is not None:
             self._events.write(event)
+
+    def record_scores(
+        self, iteration: int, epoch: int | None, metrics: Mapping[str, Any]
+    ) -> None:
+        """The `eval` line of metrics.jsonl; epoch is None for an evaluation beside training."""
+        self.record({"event": "eval", "iteration": iteration, "epoch": epoch, "metrics": metrics})
 
     def progress(self, total: int, initial: int = 0):
         """A tqdm bar below the log lines; it shows nothing away from a terminal."""
@@ -196,13 +204,6 @@ class Run:
             gradient_as_bucket_view=True,
         )
 
-    def no_sync(self, module: nn.Module) -> AbstractContextManager:
-        """In it, a backward pass keeps its gradients to itself: all but the last accumulated one.
-
-        module: what `wrap` returned
-        """
-        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
-
     def share_buffers(self, module: nn.Module) -> None:
         """Rank 0's buffers of `module` on every rank, before all of them evaluate it (all ranks).
 
@@ -212,23 +213,22 @@ class Run:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
-    def any(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag, whether it is set on any rank: one small all-reduce (all ranks).
+    def agree_on_stop(self) -> None:
+        """A stop signal to one rank reaches all: one small all-reduce (all ranks).
 
-        The stop signal travels with it: afterwards `stop_requested` is the same on all ranks.
+        Afterwards `stop_requested` is the same everywhere. Between two updates, so that all ranks
+        leave after the same one.
         """
         own = self._stop.requested if self._stop is not None else None
-        values = [*(int(bool(flag)) for flag in flags), signal.Signals[own].value if own else 0]
+        number = signal.Signals[own].value if own else 0
         if self.world_size > 1:
-            tensor = torch.tensor(values, dtype=torch.int32)
-            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-            values = tensor.tolist()
-        *agreed, number = values
+            agreed = torch.tensor(number, dtype=torch.int32)
+            dist.all_reduce(agreed, op=dist.ReduceOp.MAX)
+            number = int(agreed)
         if number and self.stop_requested is None:
             self.stop_requested = signal.Signals(number).name
             if self.is_main and own is None and self._stop is not None:
                 self.log(self._stop.message)  # the signal came to another rank only
-        return tuple(map(bool, agreed))
 
     def mean(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Means of 0-d tensors over the ranks, on their device (all ranks, with the same names).
@@ -250,6 +250,13 @@ class Run:
         if self.world_size > 1 or self.device.type == "cpu" or named not in (None, "cuda"):
             return self.world_size
         return torch.cuda.device_count()
+
+    def own_devices(self, named: str | None) -> int:
+        """GPUs that this process drives by itself; 1 where it is one of several, and on a CPU.
+
+        named: the `--device` flag
+        """
+        return self.num_devices(named) if self.world_size == 1 else 1
 
     def gather(self, item: Any) -> list | None:
         """The ranks' items in rank order on rank 0, None elsewhere (all ranks)."""
@@ -285,20 +292,20 @@ class Run:
         return answer, own
 
     def in_step(self, batches: Iterator[Any], total: int, batch_size: int) -> Iterator[Any]:
-        """The rank's own `batches`, with an `any` before each (all ranks).
+        """The rank's own `batches`, with `agree_on_stop` before each (all ranks).
 
         total:      items that the ranks share out, so that some may have a batch less than others
         batch_size: items of a batch; every rank makes as many rounds as the busiest one has batches
         """
         for _ in range(math.ceil(total / (batch_size * self.world_size))):
-            self.any()
+            self.agree_on_stop()
             batch = next(batches, None)
             if batch is not None or self.stop_requested:
                 yield batch
 
     def barrier(self) -> None:
         """Wait until every rank has come here (all ranks)."""
-        self.any()
+        self.agree_on_stop()
 
     def seed_step(self, step: int) -> None:
         """Seed torch's generators, also the GPUs', from (seed, step, rank) alone."""

@@ -4,7 +4,10 @@ import json
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 from runtime.errors import InputError
 
@@ -43,26 +46,37 @@ def console_line(epoch, iteration, means, eta, elapsed_s):
 
 
 class SessionLog:
-    """Appends session, train and val lines to `path`.
+    """Appends session, train and val lines to `path`; without a path it writes nothing.
 
     arguments: what the session line records, a JSON-able mapping.
     log_gpu:   adds a `gpus` list to the session line and to every tenth train line.
     Raises InputError when log_gpu is asked for and nvidia-smi is not on the PATH.
     """
 
-    def __init__(self, path, arguments, log_gpu=False):
+    def __init__(
+        self,
+        path: Path | None = None,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+        log_gpu: bool = False,
+    ):
         if log_gpu and shutil.which("nvidia-smi") is None:
             raise InputError("--log_gpu: nvidia-smi was not found; leave the flag out here")
-        self.path = Path(path)
-        self.log_gpu = log_gpu
-        self.session = _last_session(self.path) + 1
+        self.path, self.log_gpu = path, log_gpu
+        if path is None:
+            return
+        self.session = _last_session(path) + 1
         entry = dict(arguments)
         if log_gpu:
             entry["gpus"] = gpu_readings(_SESSION_FIELDS)
         self._append("session", entry)
 
-    def train(self, losses, total, epoch, iteration, lr, elapsed_s):
-        """One update: `losses` in print order, `iteration` counted from 0, `lr` in force."""
+    def train(
+        self, losses: Mapping[str, float], epoch: int, iteration: int, lr: float, elapsed_s: float
+    ) -> None:
+        """One update: `losses` by their terms, `iteration` counted from 0, `lr` in force."""
+        if self.path is None:
+            return
+        total = sum(losses.values())
         order = [name for name in ("B", "M", "C", "I", "S") if name in losses]
         loss = {name: round(losses[name], 5) for name in order} | {"T": round(total, 5)}
         entry = {"loss": loss, "epoch": epoch, "iter": iteration, "lr": round(lr, 10),
@@ -71,8 +85,12 @@ class SessionLog:
             entry["gpus"] = gpu_readings(_RUNNING_FIELDS)
         self._append("train", entry)
 
-    def val(self, metrics, epoch, iteration, elapsed_s):
+    def val(
+        self, metrics: Mapping[str, float], epoch: int, iteration: int, elapsed_s: float
+    ) -> None:
         """One validation: `metrics` in percent under `box/50`-like names."""
+        if self.path is None:
+            return
         tables = {kind: {key.split("/")[1]: round(value, 2) for key, value in metrics.items()
                          if key.startswith(kind + "/")} for kind in ("box", "mask")}
         self._append("val", {"elapsed": elapsed_s, "epoch": epoch, "iter": iteration} | tables)
@@ -81,6 +99,13 @@ class SessionLog:
         line = {"type": kind, "session": self.session, "data": data, "time": time.time()}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def open_session_log(path: Path, flags: SimpleNamespace) -> SessionLog:
+    """The log at `path`, begun with the command line's flags; of these, `log_gpu` counts."""
+    plain = {name: value for name, value in vars(flags).items()
+             if isinstance(value, str | int | float | list | None)}
+    return SessionLog(path, plain, flags.log_gpu)
 
 
 def _last_session(path):

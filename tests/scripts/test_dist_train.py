@@ -26,7 +26,7 @@ def main():
     run = start_run("train_toy", "cpu", 0, stop)
     try:
         for step in range(int(sys.argv[1])):
-            run.any()
+            run.agree_on_stop()
             if run.is_main and step == 2:
                 print("going", flush=True)
             if run.stop_requested:

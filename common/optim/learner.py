@@ -1,0 +1,87 @@
+"""What an update changes, and so what a checkpoint holds beside the weights."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from common.checkpoint.state import check_same_run, pack_state, restore_state
+from common.optim.ema import average_of
+from common.optim.precision import Precision
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A network in training.
+
+    net:       the bare network, without wrappers
+    optimizer: of its parameters, or `Optimizers`
+    precision: autocast and loss scaler
+    ema:       the moving average of the weights, None without `--ema`
+    """
+
+    net: nn.Module
+    optimizer: Any
+    precision: Precision
+    ema: AveragedModel | None = None
+
+    @property
+    def scored(self) -> nn.Module:
+        """What is validated: the average of the weights where there is one."""
+        return self.ema.module if self.ema is not None else self.net
+
+    def averaging(self, decay: float | None) -> "Learner":
+        """With an average that begins at the present weights; `decay` None: without one."""
+        return self if decay is None else replace(self, ema=average_of(self.net, decay))
+
+    def update(self, clip_grad: float | None, grad_norm: torch.Tensor) -> None:
+        """Clip the gradients, change the weights and follow them with the average.
+
+        clip_grad: the largest norm, None for any; grad_norm: `Precision.grad_norm` of this update
+        """
+        self.precision.step(self.optimizer, clip_grad, grad_norm)
+        if self.ema is not None:
+            self.ema.update_parameters(self.net)
+
+    def state(
+        self,
+        iteration: int,
+        per_epoch: int,
+        *,
+        world_size: int,
+        identity: Mapping[str, Any],
+        config: str,
+        **extra: Any,
+    ) -> dict[str, Any]:
+        """The training state after `iteration` updates: see `pack_state`."""
+        return pack_state(
+            iteration=iteration, per_epoch=per_epoch, optimizer=self.optimizer,
+            scaler=self.precision.scaler, ema=self.ema, world_size=world_size, identity=identity,
+            config=config, extra=extra)
+
+    def resume(
+        self, state: Mapping[str, Any], identity: Mapping[str, Any], force: bool,
+        warn: Callable[[str], object],
+    ) -> None:
+        """Put optimizer, scaler and average of a checkpoint's `state` back; in place.
+
+        identity: of the present run, which must be the checkpoint's: see `check_same_run`
+        Raises InputError when it is another one (unless `force`), or of other parameters.
+        """
+        check_same_run(state["identity"], identity, force, warn)
+        restore_state(state, self.optimizer, self.precision.scaler, self.ema)
+
+
+def trained_average(net: nn.Module, saved: Mapping[str, Any] | None) -> nn.Module:
+    """What a checkpoint's training scored: its averaged weights, else `net` itself.
+
+    saved: the checkpoint's training state, or None
+    """
+    if not saved or not saved.get("ema"):
+        return net
+    average = average_of(net, decay=0.0)
+    average.load_state_dict(saved["ema"])
+    return average.module

@@ -1,0 +1,22 @@
+"""What a run leaves for its reader: the curves, and the last lines of its log."""
+
+from collections.abc import Iterable, Sequence
+
+from runtime.pictures import plot_curves
+from runtime.run.guard import NonFiniteGuard, SkippedImages, skips_text
+from runtime.run.run import Run
+
+
+def draw_curves(run: Run, scores: Sequence[str], title: str) -> None:
+    """curves.png in the run folder: losses, rate and `scores` of metrics.jsonl; rank 0 draws."""
+    if run.is_main and run.folder is not None:
+        plot_curves(run.folder / "metrics.jsonl", run.folder / "curves.png", scores, title)
+
+
+def say_done(
+    run: Run, guard: NonFiniteGuard, skipped: SkippedImages, lines: Iterable[str]
+) -> None:
+    """The log's last lines: what was left out, the script's own `lines`, the pictures' paths."""
+    pictures = sorted(run.folder.glob("*.png")) if run.folder is not None else ()
+    for line in (*skips_text(guard, skipped), *lines, *map(str, pictures)):
+        run.log(line)
