@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from common.checkpoint import load_newest, load_pair, save_checkpoint, save_pair
+from common.checkpoint.query_files import BestCheckpoints, CheckpointSeries, load_newest_single
 from common.checkpoint.resnest_files import EpochFolder
 from common.checkpoint.seg_files import BEST, NETS, NetCheckpoints
-from common.checkpoint.series import BestCheckpoints, CheckpointSeries, load_newest_single
 from common.checkpoint.yolact_files import CheckpointFolder
 
 PER_EPOCH = 3

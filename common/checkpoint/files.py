@@ -4,7 +4,7 @@ Written to a temporary file, flushed, checked, renamed. Read with `weights_only=
 was found to be whole and to hold as much as it claims. Plain `torch.load` reads the files as well.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -81,6 +81,16 @@ def verify(path: str | Path) -> None:
             check_file(file)
     except BadFile as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def read_back(paths: Iterable[str | Path]) -> None:
+    """Raises SaveError unless the files, just written, are whole: older ones must stay then."""
+    try:
+        for path in paths:
+            verify(path)
+    except InputError as error:
+        raise SaveError(f"{error}: it was written a moment ago; the older checkpoints stay") from (
+            error)
 
 
 def save_pair(path: str | Path, weights: Mapping[str, Any], state: Mapping[str, Any]) -> None:

@@ -78,13 +78,18 @@ def find_latest(folder: str | Path, name: str | None = None) -> Path | None:
 
 def find_interrupt(folder: str | Path, name: str | None = None) -> Path | None:
     """The newest checkpoint that an interrupted run left: `*_interrupt.pth`, or `*iter_N.pth`."""
-    found = [item for item in _named(folder, name) if item.interrupted]
-    return max(found, key=lambda item: item.age).path if found else None
+    return next(iter(newest_first(folder, name, only_interrupted=True)), None)
 
 
-def newest_first(folder: str | Path, name: str | None = None) -> list[Path]:
-    """All checkpoints of `folder`, the newest first; states, best copies and others left out."""
-    return by_progress(item.path for item in _named(folder, name))
+def newest_first(
+    folder: str | Path, name: str | None = None, only_interrupted: bool = False
+) -> list[Path]:
+    """All checkpoints of `folder`, the newest first; states, best copies and others left out.
+
+    only_interrupted: those that an interrupted run may have left, as `find_interrupt`
+    """
+    return by_progress(item.path for item in _named(folder, name)
+                       if item.interrupted or not only_interrupted)
 
 
 def by_progress(paths: Iterable[Path]) -> list[Path]:

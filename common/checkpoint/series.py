@@ -1,306 +1,255 @@
-"""Single-file checkpoints of one run: when one is due, what it is called, which ones stay.
+"""The checkpoints of one run: written, pruned and found again, in the names of four families.
 
-The rules are those of MMDetection's CheckpointHook, made safe: a file is deleted only after its
-successor is on the disk and was read back, and `last_checkpoint` survives a move of its folder.
+A file is deleted only after its successor is on the disk and was read back.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from common.checkpoint.files import load_checkpoint, save_checkpoint, verify
-from common.checkpoint.names import by_progress, find_interrupt, newest_first
-from runtime.errors import InputError, SaveError, did_you_mean
-from runtime.files import write_atomically
+from common.checkpoint.best import BestCheckpoints
+from common.checkpoint.files import read_back, remove_checkpoint
+from common.checkpoint.foreign import load_any_checkpoint
+from common.checkpoint.forms import Nets, Pair, SingleFile
+from common.checkpoint.naming import (
+    Naming,
+    Occasion,
+    QueryinstNaming,
+    ResnestNaming,
+    SegNaming,
+    YolactNaming,
+)
+from common.checkpoint.query_files import checkpoint_rules, find_single
+from runtime.errors import InputError, did_you_mean
 
-LAST_CHECKPOINT = "last_checkpoint"  # in the run folder: one line, the newest checkpoint's path
-# Metrics of which more, or less, is better: a name counts when it is one, else when it holds one.
-GREATER = ("acc", "top", "ar@", "auc", "precision", "map", "mdice", "miou", "macc", "aacc")
-LESS = ("loss",)
+__all__ = ["BestCheckpoints", "CheckpointSeries", "Loaded", "Occasion", "checkpoint_rules",
+           "find_single", "queryinst_series", "resnest_series", "seg_series", "yolact_series"]
+
+Content = Mapping[str, Any]
+Warn = Callable[[str], object]
 
 
-@dataclass
-class CheckpointSeries:
-    """The checkpoints of one run.
+class Loaded(NamedTuple):
+    """A checkpoint that was read.
 
-    folder:     where they go
-    interval:   epochs, or without `by_epoch` updates, between regular ones; -1: none
-    save_every: updates between further ones, named by their update; None: none
-    max_keep:   how many regular ones stay; -1: all. Files of other runs are never touched
-    epoch_name, iter_name: their names, with the number of finished epochs or updates
-    run_folder: holds `last_checkpoint`; None: nothing is noted there
-
-    kept:    names of the regular ones that lie there, oldest first
-    bridges: what a stopped run has left between two regular ones; gone with the next save
-    Both travel in the checkpoints' state: see `restore`.
+    path:    of the weights (of segmentation the encoder's): what --resume takes
+    weights: all that the file holds; of segmentation {"encoder": {...}, "decoder": {...}}
+    state:   the training state beside the weights; None where a single file holds all, or where
+             none lies there
     """
 
-    folder: Path
-    interval: int = 1
-    by_epoch: bool = True
-    save_every: int | None = None
-    max_keep: int = -1
-    epoch_name: str = "epoch_{}.pth"
-    iter_name: str = "iter_{}.pth"
-    run_folder: Path | None = None
-    kept: list[str] = field(default_factory=list)
-    bridges: list[str] = field(default_factory=list)
+    path: Path
+    weights: dict
+    state: dict | None
 
-    def due(self, iteration: int, per_epoch: int) -> bool:
-        """Whether a regular checkpoint belongs after `iteration` updates, `per_epoch` an epoch."""
-        period = self.interval * (per_epoch if self.by_epoch else 1)
-        by_interval = self.interval > 0 and iteration % period == 0
-        return by_interval or bool(self.save_every and iteration % self.save_every == 0)
 
-    def path(self, iteration: int, per_epoch: int) -> Path:
-        """Where the checkpoint after `iteration` updates goes."""
-        epoch, rest = divmod(iteration, per_epoch)
-        ends_epoch = self.by_epoch and rest == 0
-        name = self.epoch_name.format(epoch) if ends_epoch else self.iter_name.format(iteration)
-        return self.folder / name
+class CheckpointSeries:
+    """The checkpoints of one run; made by `yolact_series` and the other three."""
+
+    def __init__(self, naming: Naming, form: SingleFile):
+        self._naming, self._form = naming, form
+
+    @property
+    def folder(self) -> Path:
+        """Where they go."""
+        return self._naming.folder
+
+    @property
+    def best_path(self) -> Path | None:
+        """Where the best weights are kept. QueryInst: the newest of its best files, if any."""
+        return self._naming.best()
+
+    def due(self, iteration: int) -> bool:
+        """Whether a regular checkpoint belongs after so many updates."""
+        return any(iteration % interval == 0 for interval in self._naming.intervals)
+
+    def path(self, iteration: int, occasion: Occasion = Occasion.REGULAR) -> Path:
+        """Where the weights after `iteration` updates go."""
+        return self._naming.path(iteration, occasion)
 
     def save(
-        self,
-        iteration: int,
-        per_epoch: int,
-        state: Callable[[dict[str, list[str]]], Mapping[str, Any]],
-        is_last: bool = False,
+        self, iteration: int, weights: Content, state: Content | None = None,
+        occasion: Occasion = Occasion.REGULAR, **extra: Any,
     ) -> Path:
-        """Write the checkpoint after `iteration` updates; then remove what it replaces.
+        """Write the checkpoint after `iteration` updates, then remove what it replaces.
 
-        state:   given what `restore` will want to know, returns all that is to be written
-        is_last: regular even where none is due, because the run ends here
+        weights, state: as `Loaded` has them; extra: segmentation's `history`, which goes along with
+        whole epochs. Returns the file of the weights, by which --resume finds all.
         Raises SaveError, with all that was there still there.
         """
-        path = self.path(iteration, per_epoch)
-        is_regular = is_last or self.due(iteration, per_epoch)
-        kept = [name for name in self.kept if name != path.name]
-        surplus: list[str] = []
-        if is_regular:
-            kept.append(path.name)
-            if self.max_keep > 0:
-                kept, surplus = kept[-self.max_keep :], kept[: -self.max_keep]
-        bridges = [] if is_regular else [path.name]
-        save_checkpoint(path, state({"kept": kept, "bridges": bridges}))
-        surplus += [name for name in self.bridges if name not in (*kept, path.name)]
-        self.kept, self.bridges = kept, bridges
-        if self.run_folder is not None:
-            write_last_checkpoint(self.run_folder, path)
-        if surplus:
-            _read_back(path)
-        for name in surplus:
-            _remove(self.folder / name)
+        path = self.path(iteration, occasion)
+        self._form.save(path, weights, state, **extra)
+        replaced = self._naming.replaced(path, iteration, occasion)
+        self._naming.written(path, iteration, occasion)
+        if replaced:
+            read_back(self._form.written(path))
+        for old in replaced:
+            self._naming.removes(old)
+            # by its first file it is found: what is cut off here is found again
+            for file in reversed(self._form.weights(old)):
+                remove_checkpoint(file)
         return path
 
-    def restore(self, saved: Mapping[str, list[str]]) -> None:
+    def save_best(self, weights: Content, state: Content | None = None) -> Path:
+        """Write the best weights so far over those before. Raises SaveError."""
+        path = self.best_path
+        assert path is not None, "several best ones are BestCheckpoints'"
+        self._form.save(path, weights, state)
+        return path
+
+    @property
+    def record(self) -> dict[str, list[str]]:
+        """What `restore` would want to know of the last save."""
+        return self._naming.record()
+
+    def record_after(
+        self, iteration: int, occasion: Occasion = Occasion.REGULAR
+    ) -> dict[str, list[str]]:
+        """What `restore` will want to know once that save is done: put it into what is saved."""
+        return self._naming.record_after(iteration, occasion)
+
+    def restore(self, record: Mapping[str, list[str]]) -> None:
         """Take up the record of the checkpoint that the run goes on from."""
-        self.kept, self.bridges = list(saved["kept"]), list(saved["bridges"])
+        self._naming.restore(record)
+
+    def find_start(
+        self, resume: str | None, warn: Warn, start_epoch: int = 0
+    ) -> Loaded | None:
+        """The checkpoint that --resume names; None without it, and when "latest" finds none.
+
+        resume:      None, "latest", "interrupt" (what a stopped run has left) or a file
+        warn:        called with a line for each damaged checkpoint that is passed over
+        start_epoch: segmentation's TRAIN.start_epoch, where --resume finds none; 0: none
+        Raises InputError when a file or an interrupted state is asked for and not there, and
+        naming all damaged files when no checkpoint is good.
+        """
+        naming = self._naming
+        found = None
+        if resume == "latest":
+            found = self._first_good(naming.newest_first(), warn)
+        elif resume == "interrupt":
+            found = self._first_good(naming.newest_first(only_stopped=True), warn)
+            if found is None:
+                raise InputError(
+                    f"--resume interrupt: {self.folder} holds no interrupted state{naming.owner}. "
+                    "Use --resume latest, or leave --resume out to start anew.")
+        elif resume is not None:
+            found = self._read(Path(resume), warn)
+        if found is None and start_epoch:
+            return self._read(self.path(start_epoch * naming.per_epoch), warn)
+        return found
+
+    def find_trained(
+        self, resume: str | None, warn: Warn, checkpoint: str = "", is_meant: bool = False
+    ) -> Loaded:
+        """What to evaluate, apply or export: what --resume names, else the best, else the newest.
+
+        checkpoint: segmentation's VAL.checkpoint or TEST.checkpoint, which goes before the newest
+        is_meant:   the command line names it: it goes before the best as well
+        Raises InputError when there is none.
+        """
+        if resume is None:
+            config = self.folder / checkpoint if checkpoint else None
+            named = [config] if is_meant else [self.best_path, config]
+            there = (path for path in named if path and (is_meant or self._exists(path)))
+            resume = str(next(there, "latest"))
+        found = self.find_start(resume, warn)
+        if found is None:
+            naming = self._naming
+            raise InputError(
+                f"{naming.run_folder} holds no checkpoint{naming.owner}: {naming.advice}")
+        return found
+
+    def iteration_of(self, loaded: Loaded) -> int:
+        """Updates done: what the training state says, else the file, else its name, else 0."""
+        if loaded.state is not None:
+            return loaded.state["iteration"]
+        return self._naming.iteration_in(loaded.path, loaded.weights)
+
+    def _exists(self, path: Path) -> bool:
+        return any(file.exists() for file in self._form.weights(path))
+
+    def _read(self, path: Path, warn: Warn) -> Loaded:
+        path = self._form.weights(path)[0]
+        return Loaded(path, *self._form.read(path, warn))
+
+    def _first_good(self, paths: Iterable[Path], warn: Warn) -> Loaded | None:
+        faults: list[str] = []
+        for path in paths:
+            try:
+                return self._read(path, warn)
+            except InputError as error:
+                warn("; ".join(error.faults) + "; trying the checkpoint before it")
+                faults += error.faults
+        if faults:
+            raise InputError(faults)
+        return None
 
 
-@dataclass
-class BestCheckpoints:
-    """The best weights by each of some metrics: `best_<metric>_epoch_N.pth`.
+def yolact_series(
+    folder: str | Path, name: str, save_interval: int, save_every: int | None = None,
+    keep_latest: bool = False, keep_latest_interval: int = 100000,
+    log: Callable[[str], object] = lambda line: None, *, per_epoch: int,
+) -> CheckpointSeries:
+    """YOLACT's: <name>_<epoch>_<iteration>.pth, each with its training state beside it.
 
-    metrics: their names; "auto" stands for the first one that an evaluation gives
-    rule:    "greater" or "less" is better; None: as the metric's name says
-    scores:  {metric: [best value, name of its file]}, see `restore`
+    save_interval, save_every: updates between periodic saves, the second None for no other
+    keep_latest, keep_latest_interval: as `YolactNaming`
+    per_epoch: updates in an epoch, for the names of new files alone: evaluation may say 1
     """
-
-    folder: Path
-    metrics: tuple[str, ...] = ()
-    rule: str | None = None
-    scores: dict[str, list] = field(default_factory=dict)
-
-    def improved(self, metrics: Mapping[str, float]) -> list[str]:
-        """The watched metrics whose value in `metrics` is the best so far.
-
-        Raises InputError when a watched metric is not among them.
-        """
-        better = []
-        for name in self._watched(metrics):
-            best = self.scores.get(name)
-            greater = is_greater_better(name, self.rule)
-            if best is None or (metrics[name] > best[0] if greater else metrics[name] < best[0]):
-                better.append(name)
-        return better
-
-    def save(
-        self, names: list[str], metrics: Mapping[str, float], suffix: str,
-        state: Callable[[dict[str, list]], Mapping[str, Any]],
-    ) -> list[Path]:
-        """Write the weights as the best by each of `names`, then remove the best before them.
-
-        suffix: "epoch_N" or "iter_N" of the file's name
-        state:  given the new `scores`, returns all that is to be written
-        """
-        before = dict(self.scores)
-        files = {name: f"best_{name.replace('/', '_')}_{suffix}.pth" for name in names}
-        self.scores |= {name: [float(metrics[name]), file] for name, file in files.items()}
-        for file in files.values():
-            save_checkpoint(self.folder / file, state(self.scores))
-        for name in names:
-            old = before.get(name, [0.0, ""])[1]
-            if old and old != files[name]:
-                _read_back(self.folder / files[name])
-                _remove(self.folder / old)
-        return [self.folder / file for file in files.values()]
-
-    def restore(self, saved: Mapping[str, list]) -> None:
-        """Take up `scores` of the checkpoint that the run goes on from."""
-        self.scores = {name: list(value) for name, value in saved.items()}
-
-    def newest(self) -> Path | None:
-        """The best file of the most updates that lies in the folder; times do not matter."""
-        files = sorted(path for path in self.folder.glob("best_*.pth") if path.is_file())
-        return next(iter(by_progress(files)), None)
-
-    def _watched(self, metrics):
-        names = [next(iter(metrics)) if name == "auto" else name for name in self.metrics]
-        missing = [name for name in names if name not in metrics]
-        if missing:
-            raise InputError(f"save_best: the evaluation has no {', '.join(missing)}; it has "
-                             f"{', '.join(metrics)}")
-        return names
+    naming = YolactNaming(
+        Path(folder), per_epoch, _intervals(save_interval, save_every), name, f"{name}_best.pth",
+        f" of {name}", save_interval=save_interval, keep_latest=keep_latest,
+        keep_latest_interval=keep_latest_interval, log=log)
+    return CheckpointSeries(naming, Pair())
 
 
-def checkpoint_rules(
-    hook: Any, run_folder: Path, known: Sequence[str], save_every: int | None = None
+def seg_series(
+    folder: str | Path, epoch_iters: int, save_every: int | None = None
+) -> CheckpointSeries:
+    """Segmentation's: encoder, decoder and history apart, the state beside the encoder."""
+    naming = SegNaming(
+        Path(folder), epoch_iters, _intervals(epoch_iters, save_every), "encoder",
+        "encoder_best.pth", advice="train first, or name one with --resume FILE")
+    return CheckpointSeries(naming, Nets())
+
+
+def resnest_series(
+    folder: str | Path, per_epoch: int, save_every: int | None = None
+) -> CheckpointSeries:
+    """ResNeSt's: one file holds all. per_epoch: updates in an epoch."""
+    naming = ResnestNaming(
+        Path(folder), per_epoch, _intervals(per_epoch, save_every), None, "model_best.pth",
+        save_every=save_every)
+    return CheckpointSeries(naming, SingleFile())
+
+
+def queryinst_series(
+    hook: Any, run_folder: str | Path, per_epoch: int, known_metrics: Sequence[str],
+    save_every: int | None = None,
 ) -> tuple[CheckpointSeries, BestCheckpoints]:
-    """The regular and the best checkpoints of a run as a CheckpointHook's settings want them.
+    """The regular and the best checkpoints as a CheckpointHook's settings want them.
 
     hook: interval, by_epoch, max_keep_ckpts, out_dir, save_best (None, a name, several), rule
-    known: the metrics that an evaluation gives; save_every: updates between further ones
+    known_metrics: those that an evaluation gives; save_every: updates between further ones
     Raises InputError for a metric that will never be there.
     """
-    folder = run_folder
+    run_folder = folder = Path(run_folder)
     # differs: a trailing slash, or a relative path to the same folder, is no other folder
     if hook.out_dir and os.path.abspath(hook.out_dir) != os.path.abspath(run_folder):
         folder = Path(hook.out_dir) / run_folder.absolute().name
     watched = (hook.save_best,) if isinstance(hook.save_best, str) else hook.save_best or ()
     for name in watched:
-        if name not in ("auto", *known):
+        if name not in ("auto", *known_metrics):
             raise InputError(f"save_best: the evaluation has no {name}; it has "
-                             f"{', '.join(known)}.{did_you_mean(name, known)}")
-    series = CheckpointSeries(folder, hook.interval, hook.by_epoch, save_every,
-                              hook.max_keep_ckpts, run_folder=run_folder)
-    return series, BestCheckpoints(folder, tuple(watched), hook.rule)
+                             f"{', '.join(known_metrics)}.{did_you_mean(name, known_metrics)}")
+    intervals = _intervals(hook.interval * (per_epoch if hook.by_epoch else 1), save_every)
+    naming = QueryinstNaming(folder, per_epoch, intervals, by_epoch=hook.by_epoch,
+                             max_keep=hook.max_keep_ckpts, noted_in=run_folder)
+    return (CheckpointSeries(naming, SingleFile(load_any_checkpoint)),
+            BestCheckpoints(folder, tuple(watched), hook.rule))
 
 
-def is_greater_better(metric: str, rule: str | None = None) -> bool:
-    """Whether a greater value of `metric` is better.
-
-    rule: "greater" or "less", when the user says so
-    Raises InputError for a name that tells nothing.
-    """
-    if rule is not None:
-        return rule == "greater"
-    name = metric.casefold()
-    words = {name, name.rpartition("/")[2]}
-    for fits in (lambda key: key in words, lambda key: key in name):
-        if any(map(fits, GREATER)):
-            return True
-        if any(map(fits, LESS)):
-            return False
-    raise InputError(f"save_best: nobody knows whether more or less of {metric} is better: set "
-                     "rule to greater or less")
-
-
-def write_last_checkpoint(run_folder: Path, path: Path) -> None:
-    """Note `path` as the newest: relative to the folder when it lies inside, else absolute."""
-    run_folder, path = Path(run_folder).absolute(), Path(path).absolute()
-    inside = path.is_relative_to(run_folder)
-    text = str(path.relative_to(run_folder) if inside else path)
-    write_atomically(run_folder / LAST_CHECKPOINT, partial(_write_text, text))
-
-
-def read_last_checkpoint(run_folder: str | Path) -> Path | None:
-    """The checkpoint that `last_checkpoint` names, also MMDetection's absolute path; None without.
-
-    Where that file is gone because the folder has moved, its namesake in the folder.
-    """
-    try:
-        text = (Path(run_folder) / LAST_CHECKPOINT).read_text(errors="replace").strip()
-    except OSError:
-        return None
-    candidates = [Path(run_folder) / text, Path(run_folder) / Path(text).name]
-    return next((path for path in candidates if text and path.is_file()), None)
-
-
-def find_single(
-    wanted: str | None,
-    run_folder: Path,
-    folder: Path,
-    warn: Callable[[str], None],
-    load: Callable[[Path], dict] = load_checkpoint,
-) -> tuple[Path, dict] | None:
-    """(path, content) of the checkpoint that --resume names; None for None, and when "latest"
-    finds none.
-
-    wanted: "latest", "interrupt" (what a stopped run has left) or a file; others as
-            `load_newest_single`
-    Raises InputError for a file or an interrupted state that is not there.
-    """
-    if wanted is None:
-        return None
-    if wanted == "latest":
-        return load_newest_single(run_folder, folder, warn, load)
-    path = Path(wanted)
-    if wanted == "interrupt":
-        path = find_interrupt(folder)
-        if path is None:
-            raise InputError(f"--resume interrupt: {folder} holds no interrupted state. Use "
-                             "--resume latest, or leave --resume out to start anew.")
-    return path, load(path)
-
-
-def load_newest_single(
-    run_folder: str | Path,
-    folder: str | Path,
-    warn: Callable[[str], None],
-    load: Callable[[Path], dict] = load_checkpoint,
-) -> tuple[Path, dict] | None:
-    """(path, content) of the newest good checkpoint; None when there is none.
-
-    run_folder, folder: where `last_checkpoint` is, and where the checkpoints are
-    warn: called with a line for each damaged file that is passed over
-    Raises InputError naming all damaged files when none is good.
-    """
-    first = read_last_checkpoint(run_folder)
-    found = newest_first(folder)
-    if first is not None:
-        found = [first, *(path for path in found if path.resolve() != first.resolve())]
-    faults: list[str] = []
-    for path in found:
-        try:
-            return path, load(path)
-        except InputError as error:
-            warn("; ".join(error.faults) + "; trying the checkpoint before it")
-            faults += error.faults
-    if faults:
-        raise InputError(faults)
-    return None
-
-
-def _read_back(path):
-    try:
-        verify(path)
-    except InputError as error:
-        raise SaveError(f"{error}: it was written a moment ago; the older checkpoints stay") from (
-            error
-        )
-
-
-def _remove(path):
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise SaveError(f"{path}: could not be removed: {error.strerror or error}") from error
-
-
-def _write_text(text, file):
-    file.write(text.encode())
+def _intervals(*intervals: int | None) -> tuple[int, ...]:
+    return tuple(interval for interval in intervals if interval and interval > 0)

@@ -12,8 +12,8 @@ from common.checkpoint import find_interrupt, find_latest, load_newest, save_che
 from common.checkpoint.names import newest_first
 from common.checkpoint.pickles import BadFile
 from common.checkpoint.progress import read_iteration
+from common.checkpoint.query_files import BestCheckpoints, load_newest_single
 from common.checkpoint.seg_files import NetCheckpoints
-from common.checkpoint.series import BestCheckpoints, load_newest_single
 
 
 def ours(iteration):

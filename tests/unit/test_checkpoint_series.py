@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.checkpoint import load_checkpoint
-from common.checkpoint.series import (
+from common.checkpoint.query_files import (
     BestCheckpoints,
     CheckpointSeries,
     checkpoint_rules,
@@ -90,7 +90,7 @@ def test_a_stop_where_a_regular_one_is_due_leaves_that(tmp_path):
 
 
 def test_the_old_one_goes_only_after_the_new_one_was_read_back(tmp_path, monkeypatch):
-    from common.checkpoint import series as checkpoint_series
+    from common.checkpoint import query_files as checkpoint_series
 
     series = CheckpointSeries(tmp_path, interval=5, by_epoch=False, max_keep=1)
     run(series, range(1, 6))

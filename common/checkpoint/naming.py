@@ -1,0 +1,280 @@
+"""What the four families call their checkpoints: when one is due, and which ones a new one ends.
+
+    YOLACT      <name>_<epoch>_<iteration>.pth, <name>_<epoch>_<iteration>_interrupt.pth
+    Seg         encoder_epoch_N.pth, encoder_iter_N.pth (and the decoder's)
+    ResNeSt     checkpoint_<epoch>.pth, checkpoint_iter_N.pth
+    QueryInst   epoch_N.pth, iter_N.pth, best_<metric>_epoch_N.pth, last_checkpoint
+"""
+
+import enum
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.checkpoint.names import (
+    by_progress,
+    checkpoint_path,
+    newest_first,
+    orphans,
+    parse_checkpoint_name,
+    replaced_by,
+)
+from runtime.files import write_text
+
+LAST_CHECKPOINT = "last_checkpoint"  # in the run folder: one line, the newest checkpoint's path
+KEEP_EVERY = 10  # the classification original's checkpoints: epochs 0, 10, 20, ...
+KEEP_NEWEST = 3
+
+
+class Occasion(enum.Enum):
+    """Why a checkpoint is saved."""
+
+    REGULAR = "regular"  # the schedule asks for it, and the run goes on
+    LAST = "last"  # the run ends here
+    STOP = "stop"  # a bridge to the next save of the run, with which it goes
+
+
+@dataclass
+class Naming:
+    """What the policies share: `folder`, and the words by which a run knows its own files.
+
+    per_epoch: updates in an epoch; intervals: updates between regular checkpoints
+    name:      the word before the counts in the files' names; None: any
+    best_name: the best checkpoint's file; None: there are several
+    """
+
+    folder: Path
+    per_epoch: int
+    intervals: tuple[int, ...]
+    name: str | None = None
+    best_name: str | None = None
+    owner: str = ""  # " of NAME" in messages
+    advice: str = "name one with --resume FILE"
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder that messages name."""
+        return self.folder
+
+    def path(self, iteration: int, occasion: Occasion) -> Path:
+        """The file of the weights after `iteration` updates."""
+        raise NotImplementedError
+
+    def replaced(self, path: Path, iteration: int, occasion: Occasion) -> list[Path]:
+        """What goes when `path` is written, in this order."""
+        raise NotImplementedError
+
+    def removes(self, path: Path) -> None:
+        """`path` is about to be removed."""
+
+    def written(self, path: Path, iteration: int, occasion: Occasion) -> None:
+        """`path` is on the disk."""
+
+    def record(self) -> dict[str, list[str]]:
+        """What the last save would have `restore` know."""
+        return {}
+
+    def record_after(self, iteration: int, occasion: Occasion) -> dict[str, list[str]]:
+        """What `restore` will want to know after that save."""
+        return {}
+
+    def restore(self, record: Mapping[str, list[str]]) -> None:
+        """Take up the record of the checkpoint that the run goes on from."""
+
+    def newest_first(self, only_stopped: bool = False) -> list[Path]:
+        """All checkpoints, the newest first, or those that a stopped run may have left."""
+        return newest_first(self.folder, self.name, only_stopped)
+
+    def best(self) -> Path | None:
+        """The best checkpoint's file, where it belongs, or None."""
+        return self.folder / self.best_name if self.best_name else None
+
+    def iteration_in(self, path: Path, weights: Mapping[str, Any]) -> int:
+        """The updates that a checkpoint without training state tells of, else 0."""
+        raise NotImplementedError
+
+
+@dataclass
+class YolactNaming(Naming):
+    """Periodic saves stay, or with `keep_latest` each replaces the one before it ...
+
+    keep_latest_interval: ... except where it falls one save_interval behind a multiple of this, so
+                          that saves at the multiples stay (specs/yolact.md, section 1); 0: none
+    """
+
+    save_interval: int = 0
+    keep_latest: bool = False
+    keep_latest_interval: int = 0
+    log: Callable[[str], object] = lambda line: None
+
+    def path(self, iteration, occasion):
+        epoch = max(iteration - 1, 0) // self.per_epoch  # of the last update, 0-based
+        stopped = occasion is Occasion.STOP
+        return checkpoint_path(self.folder, self.name, epoch, iteration, stopped)
+
+    def replaced(self, path, iteration, occasion):
+        stopped, previous = replaced_by(path)
+        every = self.keep_latest_interval
+        stays = every > 0 and iteration % every == self.save_interval
+        is_due = any(iteration % interval == 0 for interval in self.intervals)
+        ends = self.keep_latest and is_due and occasion is not Occasion.STOP and not stays
+        regular = [previous] if previous and ends else []
+        return [*stopped, *orphans(self.folder, self.name), *regular]
+
+    def removes(self, path):
+        if path.exists() and not parse_checkpoint_name(path)[3]:
+            self.log("Deleting old save...")
+
+    def iteration_in(self, path, weights):
+        parsed = parse_checkpoint_name(path)
+        return parsed[2] if parsed else 0
+
+
+@dataclass
+class SegNaming(Naming):
+    """Epochs' files stay; those inside epochs go with an epoch's or the last ones.
+
+    Inside an epoch the one before stays as well, to fall back on.
+    """
+
+    def path(self, iteration, occasion):
+        epoch, rest = divmod(iteration, self.per_epoch)
+        closes = rest == 0 and epoch > 0 and occasion is not Occasion.STOP
+        return self.folder / f"encoder_{f'epoch_{epoch}' if closes else f'iter_{iteration}'}.pth"
+
+    def replaced(self, path, iteration, occasion):
+        found = self.newest_first()
+        older = found[found.index(path) + 1 :]
+        if not (occasion is Occasion.LAST or path.name.startswith("encoder_epoch_")):
+            older = older[1:]
+        bridges = [each for each in older if each.name.startswith("encoder_iter_")]
+        return bridges + orphans(self.folder, self.name)
+
+    def iteration_in(self, path, weights):
+        found = re.search(r"_(epoch|iter)_(\d{1,18})\.pth$", path.name)
+        return int(found[2]) * (self.per_epoch if found[1] == "epoch" else 1) if found else 0
+
+
+@dataclass
+class ResnestNaming(Naming):
+    """Of the epochs' files every tenth, as the original's, and the newest three stay.
+
+    save_every: updates between saves inside epochs that stay; None: none stays
+    """
+
+    save_every: int | None = None
+
+    def path(self, iteration, occasion):
+        if occasion is Occasion.STOP or iteration % self.per_epoch:
+            return self.folder / f"checkpoint_iter_{iteration}.pth"
+        return self.folder / f"checkpoint_{iteration // self.per_epoch - 1}.pth"
+
+    def replaced(self, path, iteration, occasion):
+        old = []
+        for found in self.folder.glob("checkpoint_iter_*.pth"):
+            number = found.stem.rpartition("_")[2]
+            is_older = number.isdecimal() and int(number) <= iteration
+            stays = is_older and self.save_every and int(number) % self.save_every == 0
+            if is_older and not stays and found != path:
+                old.append(found)
+        newest = iteration // self.per_epoch - 1
+        past = (self.folder / f"checkpoint_{epoch}.pth"
+                for epoch in range(newest - KEEP_NEWEST + 1) if epoch % KEEP_EVERY)
+        return old + [found for found in past if found.exists()]
+
+    def iteration_in(self, path, weights):
+        if "iteration" in weights:
+            return weights["iteration"]
+        epoch = weights.get("epoch")  # the original's: the last whole one
+        return (epoch + 1) * self.per_epoch if isinstance(epoch, int) else 0
+
+
+@dataclass
+class QueryinstNaming(Naming):
+    """MMDetection's CheckpointHook: the newest `max_keep` of this run stay; -1: all.
+
+    kept, bridges: names of the regular ones that lie there, the oldest first, and of what a stop
+                   has left between two; they travel in the checkpoints. Other runs' files stay.
+    """
+
+    by_epoch: bool = True
+    max_keep: int = -1
+    noted_in: Path | None = None  # the run folder, which holds `last_checkpoint`
+    kept: list[str] = field(default_factory=list)
+    bridges: list[str] = field(default_factory=list)
+
+    @property
+    def run_folder(self):
+        return self.folder if self.noted_in is None else self.noted_in
+
+    def path(self, iteration, occasion):
+        epoch, rest = divmod(iteration, self.per_epoch)
+        ends_epoch = self.by_epoch and rest == 0
+        return self.folder / (f"epoch_{epoch}.pth" if ends_epoch else f"iter_{iteration}.pth")
+
+    def record(self):
+        return {"kept": list(self.kept), "bridges": list(self.bridges)}
+
+    def record_after(self, iteration, occasion):
+        name = self.path(iteration, occasion).name
+        kept = [each for each in self.kept if each != name]
+        is_due = any(iteration % interval == 0 for interval in self.intervals)
+        if not (is_due or occasion is Occasion.LAST):
+            return {"kept": kept, "bridges": [name]}
+        kept.append(name)
+        return {"kept": kept[-self.max_keep :] if self.max_keep > 0 else kept, "bridges": []}
+
+    def replaced(self, path, iteration, occasion):
+        after = self.record_after(iteration, occasion)
+        stay = {*after["kept"], *after["bridges"]}
+        return [self.folder / name for name in (*self.kept, *self.bridges) if name not in stay]
+
+    def written(self, path, iteration, occasion):
+        self.restore(self.record_after(iteration, occasion))
+        write_last_checkpoint(self.run_folder, path)
+
+    def restore(self, record):
+        self.kept, self.bridges = list(record["kept"]), list(record["bridges"])
+
+    def newest_first(self, only_stopped=False):
+        found = super().newest_first(only_stopped)
+        first = None if only_stopped else read_last_checkpoint(self.run_folder)
+        if first is None:
+            return found
+        return [first, *(path for path in found if path.resolve() != first.resolve())]
+
+    def best(self):
+        return newest_best(self.folder)
+
+    def iteration_in(self, path, weights):
+        if weights.get("training"):
+            return weights["training"]["iteration"]
+        return int((weights.get("meta") or {}).get("iter", 0))
+
+
+def newest_best(folder: Path) -> Path | None:
+    """The `best_*.pth` of the most updates that lies in the folder; times do not matter."""
+    files = sorted(path for path in folder.glob("best_*.pth") if path.is_file())
+    return next(iter(by_progress(files)), None)
+
+
+def write_last_checkpoint(run_folder: Path, path: Path) -> None:
+    """Note `path` as the newest: relative to the folder when it lies inside, else absolute."""
+    run_folder, path = Path(run_folder).absolute(), Path(path).absolute()
+    inside = path.is_relative_to(run_folder)
+    write_text(run_folder / LAST_CHECKPOINT, str(path.relative_to(run_folder) if inside else path))
+
+
+def read_last_checkpoint(run_folder: str | Path) -> Path | None:
+    """The checkpoint that `last_checkpoint` names, also MMDetection's absolute path; None without.
+
+    Where that file is gone because the folder has moved, its namesake in the folder.
+    """
+    try:
+        text = (Path(run_folder) / LAST_CHECKPOINT).read_text(errors="replace").strip()
+    except OSError:
+        return None
+    candidates = [Path(run_folder) / text, Path(run_folder) / Path(text).name]
+    return next((path for path in candidates if text and path.is_file()), None)
