@@ -114,12 +114,13 @@ class CheckpointSeries:
         self._naming.restore(record)
 
     def find_start(
-        self, resume: str | None, warn: Warn, start_epoch: int = 0
+        self, resume: str | None, warn: Warn, log: Warn | None = None, start_epoch: int = 0
     ) -> Loaded | None:
         """The checkpoint that --resume names; None without it, and when "latest" finds none.
 
         resume:      None, "latest", "interrupt" (what a stopped run has left) or a file
         warn:        called with a line for each damaged checkpoint that is passed over
+        log:         called with a line when "latest" finds none
         start_epoch: segmentation's TRAIN.start_epoch, where --resume finds none; 0: none
         Raises InputError when a file or an interrupted state is asked for and not there, and
         naming all damaged files when no checkpoint is good.
@@ -138,6 +139,8 @@ class CheckpointSeries:
             found = self._read(Path(resume), warn)
         if found is None and start_epoch:
             return self._read(self.path(start_epoch * naming.per_epoch), warn)
+        if found is None and resume is not None and log is not None:
+            log(f"Nothing to resume in {naming.run_folder}: starting from the beginning.")
         return found
 
     def find_trained(

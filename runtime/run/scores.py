@@ -21,10 +21,14 @@ class Scores:
         self.metrics: Mapping[str, float] | None = None
 
     def validated(self, iteration: int, metrics: Mapping[str, float]) -> bool:
-        """Take up the scores after `iteration` updates; whether they are the best so far."""
+        """Take up the scores after `iteration` updates; whether they are the best so far.
+
+        Without the metric, as of images whose truth is elsewhere, they are not.
+        """
         self.validated_at, self.metrics = iteration, metrics
-        is_best = metrics[self._key] > self.best
-        self.best = max(self.best, metrics[self._key])
+        value = metrics.get(self._key, self.best)
+        is_best = value > self.best
+        self.best = max(self.best, value)
         return is_best
 
     def pack(self) -> dict[str, Any]:
