@@ -42,11 +42,13 @@ def load_config(
     """The frozen config: `schema`'s defaults, the YAML file at `path` over them, then `overrides`.
 
     schema:    a frozen dataclass; fields may be int, float, bool, str, Literal, X | None, unions,
-               tuple, list, dict, dataclasses, Any (there, sequences come back as tuples)
+               tuple, list, dict, dataclasses, Any (there, sequences come back as tuples), each
+               with marks of `settings.ranges`: Annotated[int, Range(at_least=1)]
     overrides: {"dotted.key": value}, or texts "dotted.key=value" and pairs (dotted key, value) in
                any order; an integer part of a key indexes a list
 
-    A schema states impossible combinations by raising ValueError in `__post_init__`.
+    A schema states impossible combinations in `misfits`, see `settings.ranges.Section`, or by
+    raising ValueError in `__post_init__`.
     Raises InputError with every fault found, each starting with its file:line or flag.
     """
     faults: list[str] = []

@@ -3,16 +3,16 @@
 import dataclasses
 import math
 import re
-import types
 import typing
 from collections.abc import Iterable
 from dataclasses import MISSING
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from runtime.errors import InputError, did_you_mean, nearest
 from runtime.other_tools import key_for
 from runtime.spelling import same_name
 from settings.nodes import Node, expanded, literal
+from settings.ranges import UNIONS, Mark, Section, hints_of, mark_faults, shown
 
 BAD = object()  # stands for a value whose fault is already reported
 _HINTED = 50  # faults that get a hint; more misspellings than that are another kind of file
@@ -36,7 +36,9 @@ class Builder:
         if dataclasses.is_dataclass(hint):
             return self.build_dataclass(hint, node, path, default)
         origin, args = typing.get_origin(hint), typing.get_args(hint)
-        if origin in (typing.Union, types.UnionType):
+        if origin is Annotated:
+            return self.build_marked(args[0], args[1:], node, path, default)
+        if origin in UNIONS:
             return self.build_union(args, node, path, default)
         if origin is Literal:
             return self.build_choice(args, node, path)
@@ -54,11 +56,22 @@ class Builder:
         self.faults.append(f"{node.where}: {path or 'the config'} wants {wanted}, got {node.text}")
         return BAD
 
+    def build_marked(self, hint: Any, marks: tuple[Mark, ...], node: Node, path: str,
+                     default: Any) -> Any:
+        """The value when it is of type `hint` and all `marks` of `settings.ranges` let it pass."""
+        value = self.build(hint, node, path, default)
+        if value is BAD:
+            return BAD
+        got = node.text if isinstance(node.value, str) else shown(value)
+        faults = mark_faults(marks, value, path, got)
+        self.faults += [f"{node.where}: {fault}" for fault in faults]
+        return BAD if faults else value
+
     def build_dataclass(self, hint: type, node: Node, path: str, default: Any) -> Any:
         if not isinstance(node.value, dict):
             return self.wrong(node, path, "a mapping of keys")
         base = default if isinstance(default, hint) and not node.replaces else None
-        hints = typing.get_type_hints(hint)
+        hints = hints_of(hint)
         fields = {field.name: field for field in dataclasses.fields(hint) if field.init}
         given: dict[str, Any] = {}
         for key, child in node.value.items():
@@ -79,7 +92,10 @@ class Builder:
         try:
             return dataclasses.replace(base, **given) if base else hint(**given)
         except InputError as error:
-            self.faults.extend(f"{_place(node, path, fault)}: {fault}" for fault in error.faults)
+            # a section names its keys as they stand in it
+            above = f"{path}." if path and issubclass(hint, Section) else ""
+            self.faults += [f"{_place(node, path, fault)}: {above}{fault}"
+                            for fault in error.faults]
         except ValueError as error:
             place = _place(node, path, str(error))
             self.faults.append(f"{place}: {path + ': ' if path else ''}{error}")
@@ -220,8 +236,14 @@ def _key(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
+def _bare(hint: Any) -> Any:
+    """A declared type without its marks."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+
+
 def _words(hint: Any) -> str:
     """A declared type as a message names it."""
+    hint = _bare(hint)
     args = typing.get_args(hint)
     if hint in _SCALARS:
         return _SCALARS[hint]
@@ -232,7 +254,7 @@ def _words(hint: Any) -> str:
     if (typing.get_origin(hint) or hint) is tuple and args and args[-1] is not Ellipsis:
         return f"a list of {len(args)} values"
     of_what = {int: " of integers", float: " of numbers", str: " of texts"}
-    return "a list" + of_what.get(args[0] if args else None, "")
+    return "a list" + of_what.get(_bare(args[0]) if args else None, "")
 
 
 def _dotted_keys(schema: type, prefix: str = "") -> list[str]:

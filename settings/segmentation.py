@@ -3,16 +3,26 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from runtime.errors import InputError, did_you_mean
 from settings.loading import load_config
 from settings.nodes import is_file
+from settings.ranges import (
+    Count,
+    NotNegative,
+    OneOf,
+    Range,
+    Rule,
+    Section,
+    Seed,
+    Whole,
+)
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "configs" / "seg"
 
 # Channels of an encoder's last map, and its stride.
-_ENCODERS = {
+ENCODERS = {
     "mobilenetv2dilated": (320, 8),
     "resnet10small": (256, 8),
     "resnet18": (512, 32),
@@ -24,15 +34,19 @@ _ENCODERS = {
     "resnext101": (2048, 32),
     "hrnetv2": (720, 4),
 }
-_DECODERS = ("c1", "c1_deepsup", "ppm", "ppm_deepsup", "upernet", "upernet_lite",
+DECODERS = ("c1", "c1_deepsup", "ppm", "ppm_deepsup", "upernet", "upernet_lite",
              "upernet_small")
 # Channels that the feature pyramids want of an encoder's last map; they give scores at stride 4.
 _UPERNET_CHANNELS = {"upernet": 2048, "upernet_lite": 2048, "upernet_small": 256}
 _UPERNET_STRIDE = 4
+_A_FOLDER = Rule("the folder that the run writes to", bool)
+_SHORT_SIDES = Rule(
+    "short sides above 0", lambda sides: min((sides,) if isinstance(sides, int) else sides,
+                                             default=0) > 0)
 
 
 @dataclass(frozen=True)
-class DatasetConfig:
+class DatasetConfig(Section):
     """Lists, sizes and labels.
 
     list_train, list_val: .odgt files, or what `read_seg_list` makes a list of
@@ -47,40 +61,36 @@ class DatasetConfig:
     root_dataset: str = "./data/"
     list_train: str = "./data/training.odgt"
     list_val: str = "./data/validation.odgt"
-    num_class: int = 150
-    imgSizes: tuple[int, ...] | int = (300, 375, 450, 525, 600)
-    imgMaxSize: int = 1000
-    padding_constant: int = 8
-    segm_downsampling_rate: int = 8
+    num_class: Annotated[
+        int, Range(at_least=1, at_most=255, why="an 8-bit label file holds no more")] = 150
+    imgSizes: Annotated[tuple[int, ...] | int, _SHORT_SIDES] = (300, 375, 450, 525, 600)
+    imgMaxSize: Count = 1000
+    padding_constant: Count = 8
+    segm_downsampling_rate: Count = 8
     random_flip: bool = True
     # differs: padding is ignored in the loss; DATASET.pad_label: 0 brings class 0 back (10.4)
     pad_label: Literal[-1, 0] = -1
     class_names: tuple[str, ...] = ()
     exif_turn: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.imgSizes, int):
             object.__setattr__(self, "imgSizes", (self.imgSizes,))  # only way in a frozen class
-        _check_positive(
-            self, "num_class", "imgMaxSize", "padding_constant", "segm_downsampling_rate"
-        )
-        if not self.imgSizes or min(self.imgSizes) < 1:
-            raise ValueError(f"imgSizes must be short sides above 0, got {list(self.imgSizes)}")
+        super().__post_init__()
+
+    def misfits(self) -> list[str]:
+        faults = []
         if self.padding_constant % self.segm_downsampling_rate:
-            raise ValueError(
-                f"padding_constant {self.padding_constant} must be a multiple of "
-                f"segm_downsampling_rate {self.segm_downsampling_rate}"
-            )
-        if self.num_class > 255:
-            raise ValueError(f"num_class {self.num_class}: an 8-bit label file holds at most 255")
+            faults.append("padding_constant wants a multiple of segm_downsampling_rate "
+                          f"{self.segm_downsampling_rate}, got {self.padding_constant}")
         if self.class_names and len(self.class_names) != self.num_class:
-            raise ValueError(
-                f"{len(self.class_names)} class_names for num_class {self.num_class}: give one each"
-            )
+            faults.append(f"class_names wants num_class {self.num_class} names, got "
+                          f"{len(self.class_names)}")
+        return faults
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Section):
     """Networks and the weights that they start from.
 
     weights_encoder: "" the ImageNet file, `none` random weights, or a file
@@ -89,16 +99,12 @@ class ModelConfig:
     bn_momentum:     of all batch norms; null: the original's 0.001, in HRNet's encoder 0.1
     """
 
-    arch_encoder: str = "resnet50dilated"
-    arch_decoder: str = "ppm_deepsup"
+    arch_encoder: Annotated[str, OneOf(tuple(ENCODERS), any_case=True)] = "resnet50dilated"
+    arch_decoder: Annotated[str, OneOf(DECODERS, any_case=True)] = "ppm_deepsup"
     weights_encoder: str = ""
     weights_decoder: str = ""
     fc_dim: int = 2048
-    bn_momentum: float | None = None
-
-    def __post_init__(self):
-        if self.bn_momentum is not None and not 0 < self.bn_momentum <= 1:
-            raise ValueError(f"bn_momentum must be above 0 and at most 1, got {self.bn_momentum}")
+    bn_momentum: Annotated[float, Range(above=0, at_most=1)] | None = None
 
     @property
     def is_deep_supervised(self) -> bool:
@@ -108,7 +114,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Section):
     """Iterations, rates and batch norms.
 
     start_epoch: above 0: go on after that epoch's checkpoint
@@ -120,88 +126,66 @@ class TrainConfig:
                  several GPUs; "plain" is its way on one; "auto" follows it, by the devices in use
     """
 
-    batch_size_per_gpu: int = 2
-    num_epoch: int = 20
-    start_epoch: int = 0
-    epoch_iters: int = 5000
-    optim: str = "SGD"
-    lr_encoder: float = 0.02
-    lr_decoder: float = 0.02
-    lr_pow: float = 0.9
-    beta1: float = 0.9
-    weight_decay: float = 1e-4
-    deep_sup_scale: float = 0.4
+    batch_size_per_gpu: Count = 2
+    num_epoch: Count = 20
+    start_epoch: Whole = 0
+    epoch_iters: Count = 5000
+    # differs: the original trains with SGD whatever stands here
+    optim: Annotated[str, OneOf(("SGD",), any_case=True)] = "SGD"
+    lr_encoder: NotNegative = 0.02
+    lr_decoder: NotNegative = 0.02
+    lr_pow: NotNegative = 0.9
+    beta1: Annotated[float, Range(at_least=0, below=1)] = 0.9
+    weight_decay: NotNegative = 1e-4
+    deep_sup_scale: NotNegative = 0.4
     fix_bn: bool = False
-    workers: int = 16
-    disp_iter: int = 20
-    seed: int = 304
+    workers: Whole = 16
+    disp_iter: Count = 20
+    seed: Seed = 304
     sync_bn: bool = True
     bn_average: Literal["auto", "plain", "corrected"] = "auto"
 
-    def __post_init__(self):
-        _check_positive(self, "batch_size_per_gpu", "num_epoch", "epoch_iters", "disp_iter")
-        for name in ("start_epoch", "workers", "seed", "lr_encoder", "lr_decoder", "lr_pow",
-                     "beta1", "weight_decay", "deep_sup_scale"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.seed >= 2**32:
-            raise ValueError(f"seed must be below 2^32, got {self.seed}")
-        if self.beta1 >= 1:
-            raise ValueError(f"beta1 must be below 1, got {self.beta1}")
-        if self.optim.upper() != "SGD":
-            # differs: the original trains with SGD whatever stands here
-            raise ValueError(f"optim {self.optim}: only SGD is there")
-        if self.start_epoch > self.num_epoch:
-            raise ValueError(f"start_epoch {self.start_epoch} is past num_epoch {self.num_epoch}")
+    def misfits(self) -> list[str]:
+        if self.start_epoch <= self.num_epoch:
+            return []
+        return [f"start_epoch wants at most num_epoch {self.num_epoch}, got {self.start_epoch}"]
 
 
 @dataclass(frozen=True)
-class ValConfig:
+class ValConfig(Section):
     """Evaluation. interval: epochs between evaluations while training; 0 is never.
 
     batch_size is the original's key; images have different sizes and are evaluated one by one.
     """
 
-    batch_size: int = 1
+    batch_size: Count = 1
     visualize: bool = False
     checkpoint: str = "epoch_20.pth"
-    interval: int = 1
-
-    def __post_init__(self):
-        _check_positive(self, "batch_size")
-        if self.interval < 0:
-            raise ValueError(f"interval must not be negative, got {self.interval}")
+    interval: Whole = 1
 
 
 @dataclass(frozen=True)
-class TestConfig:
+class TestConfig(Section):
     """Prediction of single images. result: the folder for pictures; batch_size as in VAL."""
 
-    batch_size: int = 1
+    batch_size: Count = 1
     checkpoint: str = "epoch_20.pth"
     result: str = "./"
 
-    def __post_init__(self):
-        _check_positive(self, "batch_size")
-
 
 @dataclass(frozen=True)
-class SegConfig:
+class SegConfig(Section):
     """All of it. DIR is the run's folder, where checkpoints are also read from."""
 
-    DIR: str = "ckpt/ade20k-resnet50dilated-ppm_deepsup"
+    DIR: Annotated[str, _A_FOLDER] = "ckpt/ade20k-resnet50dilated-ppm_deepsup"
     DATASET: DatasetConfig = field(default_factory=DatasetConfig)
     MODEL: ModelConfig = field(default_factory=ModelConfig)
     TRAIN: TrainConfig = field(default_factory=TrainConfig)
     VAL: ValConfig = field(default_factory=ValConfig)
     TEST: TestConfig = field(default_factory=TestConfig)
 
-    def __post_init__(self):
-        faults = _misfits(self.MODEL, self.DATASET)
-        if not self.DIR:
-            faults.append("DIR is empty: wants the folder that the run writes to")
-        if faults:
-            raise InputError(faults)
+    def misfits(self) -> list[str]:
+        return _network_misfits(self.MODEL) + _size_misfits(self.MODEL, self.DATASET)
 
 
 def load_seg_config(
@@ -255,43 +239,33 @@ def check_batch(arch_decoder: str, train: TrainConfig, is_synchronised: bool) ->
         )
 
 
-def _misfits(model, dataset):
-    faults = []
-    for key, name, known in (
-        ("MODEL.arch_encoder", model.arch_encoder, _ENCODERS),
-        ("MODEL.arch_decoder", model.arch_decoder, _DECODERS),
-    ):
-        if name.lower() not in known:
-            hint = did_you_mean(name, known)
-            faults.append(f"{key}: unknown name {name!r}.{hint} Known: {', '.join(known)}")
-    if faults:
-        return faults
+def _network_misfits(model: ModelConfig) -> list[str]:
+    """What does not go together of encoder, decoder and the width that is stated."""
     encoder, decoder = model.arch_encoder.lower(), model.arch_decoder.lower()
-    channels, stride = _ENCODERS[encoder]
+    channels, _ = ENCODERS[encoder]
+    faults = []
     if model.fc_dim != channels:
-        faults.append(f"MODEL.fc_dim {model.fc_dim}: {encoder} gives {channels} channels")
-    if decoder in _UPERNET_CHANNELS:
-        stride, wanted = _UPERNET_STRIDE, _UPERNET_CHANNELS[decoder]
-        if channels != wanted:
-            fitting = " or ".join(name for name, (width, _) in _ENCODERS.items() if width == wanted)
-            faults.append(
-                f"MODEL.arch_decoder {decoder} wants the maps of {fitting}, not of {encoder}")
-    elif model.is_deep_supervised and encoder == "hrnetv2":
-        faults.append("MODEL.arch_decoder: hrnetv2 has one map only: take c1 or ppm")
-    if dataset.segm_downsampling_rate != stride:
-        faults.append(
-            f"DATASET.segm_downsampling_rate {dataset.segm_downsampling_rate}: {encoder} with "
-            f"{decoder} gives scores at 1/{stride} of the input, set {stride}"
-        )
-    if dataset.padding_constant % stride:
-        faults.append(
-            f"DATASET.padding_constant {dataset.padding_constant}: {encoder} with {decoder} wants "
-            f"a multiple of {stride}"
-        )
+        faults.append(f"MODEL.fc_dim wants the {channels} channels that {encoder} gives, got "
+                      f"{model.fc_dim}")
+    wanted = _UPERNET_CHANNELS.get(decoder, channels)
+    if channels != wanted:
+        fitting = " or ".join(name for name, (width, _) in ENCODERS.items() if width == wanted)
+        faults.append(f"MODEL.arch_decoder {decoder} wants the maps of {fitting}, not of {encoder}")
+    if model.is_deep_supervised and encoder == "hrnetv2":
+        faults.append(f"MODEL.arch_decoder wants c1 or ppm, got {decoder}: hrnetv2 has one map")
     return faults
 
 
-def _check_positive(section, *names):
-    for name in names:
-        if getattr(section, name) < 1:
-            raise ValueError(f"{name} must be above 0, got {getattr(section, name)}")
+def _size_misfits(model: ModelConfig, dataset: DatasetConfig) -> list[str]:
+    """What does not go together of the networks' stride and the sizes of maps and batches."""
+    encoder, decoder = model.arch_encoder.lower(), model.arch_decoder.lower()
+    stride = _UPERNET_STRIDE if decoder in _UPERNET_CHANNELS else ENCODERS[encoder][1]
+    faults = []
+    if dataset.segm_downsampling_rate != stride:
+        faults.append(f"DATASET.segm_downsampling_rate wants {stride}, got "
+                      f"{dataset.segm_downsampling_rate}: {encoder} with {decoder} gives scores at "
+                      f"1/{stride} of the input")
+    if dataset.padding_constant % stride:
+        faults.append(f"DATASET.padding_constant wants a multiple of {stride} for {encoder} with "
+                      f"{decoder}, got {dataset.padding_constant}")
+    return faults

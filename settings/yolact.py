@@ -4,20 +4,45 @@ The defaults are the original's root config. Names, YAML files and expressions a
 `settings.yolact_recipes`.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Annotated, Any, Literal
 
-from runtime.errors import InputError
-from settings.loading import to_dict
-from settings.yolact_checks import config_faults
+from runtime.errors import InputError, did_you_mean
+from settings.nodes import from_plain
+from settings.ranges import (
+    ASCENDING,
+    NOT_EMPTY,
+    Count,
+    Distinct,
+    FolderName,
+    Fraction,
+    NotNegative,
+    OneOf,
+    Positive,
+    Range,
+    Rule,
+    Section,
+    Whole,
+    hints_of,
+)
+from settings.schema import Builder
+from settings.yolact_layers import HeadOptions, Layers, is_list_of
 
 MOST_ADDED = 8  # stages or levels; each halves the maps, and 2^8 times smaller is one cell
 
 Activation = Literal["tanh", "sigmoid", "softmax", "relu", "none"]
+# Of switches for ideas that no shipped config uses and that are not built here (spec, end of
+# section 3.2).
+Off = Annotated[bool, OneOf((False,))]
+On = Annotated[bool, OneOf((True,))]
+
+_Numbers = Annotated[tuple[Positive, ...], NOT_EMPTY]
+_STAGES = Rule("stage numbers from 0, ascending", lambda stages: bool(stages) and stages[0] >= 0
+               and list(stages) == sorted(set(stages)))
 
 
 @dataclass(frozen=True)
-class DatasetConfig:
+class DatasetConfig(Section):
     """Where images and COCO annotations lie, and what the classes are."""
 
     name: str = "Base Dataset"
@@ -27,22 +52,18 @@ class DatasetConfig:
     valid_info: str = ""
     has_gt: bool = True  # False: a list of images without annotations, such as test-dev
     include_empty: bool = False  # ours: images without objects are trained on, as negatives
-    class_names: tuple[str, ...] | str = ()  # without background; one text is one class
-    label_map: dict[int, int] | None = None  # category id -> 1..n; None: the ids are 1..n
+    # without background; one text is one class
+    class_names: Annotated[tuple[str, ...] | str, Distinct()] = ()
+    label_map: dict[int, Count] | None = None  # category id -> 1..n; None: the ids are 1..n
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.class_names, str):
             object.__setattr__(self, "class_names", (self.class_names,))
-        if len(set(self.class_names)) < len(self.class_names):
-            twice = next(n for n in self.class_names if self.class_names.count(n) > 1)
-            raise InputError(f"dataset.class_names has {twice} twice")
-        if min((self.label_map or {0: 1}).values(), default=1) < 1:
-            raise InputError("dataset.label_map wants numbers from 1 for the category ids, got "
-                             f"{self.label_map}")
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
-class TransformConfig:
+class TransformConfig(Section):
     """How pixels are scaled before the backbone (spec, section 7, step 12)."""
 
     channel_order: Literal["RGB", "BGR"] = "RGB"
@@ -52,210 +73,289 @@ class TransformConfig:
 
 
 @dataclass(frozen=True)
-class BackboneArgs:
+class BackboneArgs(Section):
     """Shape of a backbone; which keys count depends on its `type`."""
 
-    layers: tuple[int, ...] = ()  # resnet, darknet: blocks per stage
+    layers: tuple[Count, ...] = ()  # resnet, darknet: blocks per stage
     block: Literal["bottleneck", "basic"] = "bottleneck"  # resnet
     norm: Literal["batch", "group"] = "batch"  # resnet
-    width: int = 64  # resnet: channels of the stem and of the first stage's inner convs
-    dcn_layers: tuple[int, ...] = ()  # resnet: stage s deforms its last dcn_layers[s] blocks
-    dcn_interval: int = 1  # ... of these every n-th
+    width: Count = 64  # resnet: channels of the stem and of the first stage's inner convs
+    dcn_layers: tuple[Whole, ...] = ()  # resnet: stage s deforms its last dcn_layers[s] blocks
+    dcn_interval: Count = 1  # ... of these every n-th
 
-    def __post_init__(self):
-        if min((*self.layers, self.width, self.dcn_interval)) < 1:
-            raise InputError("backbone.args: layers, width and dcn_interval must be at least 1")
-        if min((0, *self.dcn_layers)) < 0:
-            raise InputError(f"backbone.args.dcn_layers {list(self.dcn_layers)}: wants numbers "
-                             "from 0")
+    def misfits(self) -> list[str]:
+        faults = []
         if self.norm == "group" and self.width % 32:
-            raise InputError(f"backbone.args.width {self.width}: norm group wants a multiple of 32")
+            faults.append(f"width wants a multiple of 32 with norm group, got {self.width}")
         if len(self.dcn_layers) > len(self.layers):
-            raise InputError("backbone.args.dcn_layers has more stages than layers")
+            faults.append(f"dcn_layers wants at most the {len(self.layers)} stages of layers, got "
+                          f"{list(self.dcn_layers)}")
         if any(self.dcn_layers) and self.block == "basic":
-            raise InputError("backbone.args.dcn_layers: basic blocks cannot be deformable")
+            faults.append(f"dcn_layers wants block bottleneck, got {list(self.dcn_layers)}: basic "
+                          "blocks cannot be deformable")
+        return faults
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
+class BackboneConfig(Section):
     """The backbone and, as the original has it, the priors on its feature maps."""
 
     name: str
     type: Literal["resnet", "darknet", "vgg"]
     args: BackboneArgs
-    selected_layers: tuple[int, ...]  # stages that feed the FPN, finest first
-    pred_scales: tuple[tuple[float, ...], ...]  # per level
-    pred_aspect_ratios: tuple[tuple[tuple[float, ...], ...], ...]  # per level, lists of ratios
+    # stages that feed the FPN, finest first
+    selected_layers: Annotated[tuple[int, ...], _STAGES]
+    pred_scales: tuple[_Numbers, ...]  # per level
+    # per level, lists of ratios
+    pred_aspect_ratios: tuple[Annotated[tuple[_Numbers, ...], NOT_EMPTY], ...]
     path: str | None = None  # pretrained file in the weights folder; None: random weights
     transform: TransformConfig = TransformConfig(normalize=True)
     use_pixel_scales: bool = False  # scales are pixels of max_size instead of feature map cells
     preapply_sqrt: bool = True  # the aspect ratios are square roots already
     use_square_anchors: bool = False
 
-    def __post_init__(self):
-        layers = self.selected_layers
-        if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
-            raise InputError(
-                f"backbone.selected_layers {list(layers)}: wants stage numbers from 0, ascending"
-            )
+    def misfits(self) -> list[str]:
         if self.type != "vgg" and not self.args.layers:
-            raise InputError("backbone.args.layers: wants the number of blocks of each stage")
+            return ["args.layers wants the number of blocks of each stage, got []"]
         # stages beyond the backbone's own are added; a slip of the pen would add a thousand
         own = len(self.args.layers) if self.type != "vgg" else 5
-        if layers[-1] > own + MOST_ADDED:
-            raise InputError(f"backbone.selected_layers {list(layers)}: this backbone has {own} "
-                             f"stages, and at most {MOST_ADDED} are added")
-        for key in ("pred_scales", "pred_aspect_ratios"):
-            for level in vars(self)[key]:
-                lists = level if key == "pred_aspect_ratios" else (level,)
-                if not lists or any(not numbers or min(numbers) <= 0 for numbers in lists):
-                    raise InputError(f"backbone.{key} {to_dict(level)}: wants numbers above 0 on "
-                                     "every level")
+        if self.selected_layers[-1] <= own + MOST_ADDED:
+            return []
+        return [f"selected_layers wants stages up to {own + MOST_ADDED}, got "
+                f"{list(self.selected_layers)}: this backbone has {own} stages, and at most "
+                f"{MOST_ADDED} are added"]
 
 
 @dataclass(frozen=True)
-class FpnConfig:
+class FpnConfig(Section):
     """Feature pyramid; `FpnConfig()` is the original's fpn_base."""
 
-    num_features: int = 256
+    num_features: Count = 256
     interpolation_mode: Literal["bilinear", "nearest"] = "bilinear"
-    num_downsample: int = 1  # levels added below the deepest
+    # levels added below the deepest
+    num_downsample: Annotated[int, Range(at_least=0, at_most=MOST_ADDED)] = 1
     use_conv_downsample: bool = False  # stride-2 conv instead of taking every other cell
     pad: bool = True
     relu_downsample_layers: bool = False
     relu_pred_layers: bool = True
 
-    def __post_init__(self):
-        if self.num_features < 1:
-            raise InputError(f"fpn.num_features {self.num_features}: must be at least 1")
-        if not 0 <= self.num_downsample <= MOST_ADDED:
-            raise InputError(f"fpn.num_downsample {self.num_downsample}: wants a number from 0 to "
-                             f"{MOST_ADDED}")
-
 
 @dataclass(frozen=True)
-class YolactConfig:
-    """The 104 keys. Those in `config_checks.UNSUPPORTED` may only have their default."""
+class YolactConfig(Section):
+    """The 104 keys. Those with `Off`, `On` or `OneOf` of one choice may only have their default."""
 
     # training
     dataset: DatasetConfig = DatasetConfig()
-    num_classes: int = 81  # background included
-    max_iter: int = 400000
-    lr: float = 1e-3
-    momentum: float = 0.9
-    decay: float = 5e-4
-    gamma: float = 0.1
-    lr_steps: tuple[int, ...] = (280000, 360000, 400000)
-    lr_warmup_init: float = 1e-4
-    lr_warmup_until: int = 500
+    num_classes: Annotated[int, Range(at_least=2, why="background counts, too")] = 81
+    max_iter: Count = 400000
+    lr: NotNegative = 1e-3
+    momentum: Fraction = 0.9
+    decay: NotNegative = 5e-4
+    gamma: NotNegative = 0.1
+    lr_steps: Annotated[tuple[Whole, ...], ASCENDING] = (280000, 360000, 400000)
+    lr_warmup_init: NotNegative = 1e-4
+    lr_warmup_until: Whole = 500
     delayed_settings: tuple[Any, ...] = ()  # (iteration, {key: value}) pairs
     freeze_bn: bool = False
-    name: str | None = None  # None: the name this config was asked for by
-    max_size: int = 300
-    preserve_aspect_ratio: bool = False
+    name: FolderName | None = None  # None: the name this config was asked for by
+    max_size: Count = 300
+    preserve_aspect_ratio: Off = False
     no_jit: bool = False  # no effect, as in the original
     # weights of the losses
-    conf_alpha: float = 1.0
-    bbox_alpha: float = 1.5
-    mask_alpha: float = 0.4 / 256 * 140 * 140
-    semantic_segmentation_alpha: float = 1.0
+    conf_alpha: NotNegative = 1.0
+    bbox_alpha: NotNegative = 1.5
+    mask_alpha: NotNegative = 0.4 / 256 * 140 * 140
+    semantic_segmentation_alpha: NotNegative = 1.0
     class_existence_alpha: float = 1.0
     mask_scoring_alpha: float = 1.0
-    maskiou_alpha: float = 1.0
+    maskiou_alpha: NotNegative = 1.0
     mask_proto_coeff_diversity_alpha: float = 1.0
     mask_proto_double_loss_alpha: float = 1.0
     # which losses
-    train_masks: bool = True
-    train_boxes: bool = True
+    train_masks: On = True
+    train_boxes: On = True
     use_semantic_segmentation_loss: bool = False
-    use_class_existence_loss: bool = False
+    use_class_existence_loss: Off = False
     use_maskiou: bool = False
-    mask_proto_loss: Literal["l1", "disj"] | None = None
-    mask_proto_coeff_diversity_loss: bool = False
-    use_focal_loss: bool = False
+    mask_proto_loss: Annotated[Literal["l1", "disj"] | None, OneOf((None,))] = None
+    mask_proto_coeff_diversity_loss: Off = False
+    use_focal_loss: Off = False
     focal_loss_alpha: float = 0.25
     focal_loss_gamma: float = 2.0
     focal_loss_init_pi: float = 0.01
-    use_sigmoid_focal_loss: bool = False
-    use_objectness_score: bool = False
-    use_class_balanced_conf: bool = False
-    ohem_negpos_ratio: int = 3
-    ohem_use_most_confident: bool = False
+    use_sigmoid_focal_loss: Off = False
+    use_objectness_score: Off = False
+    use_class_balanced_conf: Off = False
+    ohem_negpos_ratio: Whole = 3
+    ohem_use_most_confident: Off = False
     # matching
-    positive_iou_threshold: float = 0.5
-    negative_iou_threshold: float = 0.5
-    crowd_iou_threshold: float = 1.0  # 1: crowds are not handled
-    use_change_matching: bool = False
-    use_prediction_matching: bool = False
-    use_yolo_regressors: bool = False
+    positive_iou_threshold: Fraction = 0.5
+    negative_iou_threshold: Fraction = 0.5
+    crowd_iou_threshold: Fraction = 1.0  # 1: crowds are not handled
+    use_change_matching: Off = False
+    use_prediction_matching: Off = False
+    use_yolo_regressors: Off = False
     # masks
     mask_type: Literal["direct", "lincomb", 0, 1] = "direct"  # 0 and 1 are the original's numbers
-    mask_size: int = 16  # of direct masks only
-    masks_to_train: int = 100  # per image at most
+    mask_size: Count = 16  # of direct masks only
+    masks_to_train: Count = 100  # per image at most
     mask_proto_src: int | None = None  # FPN level that feeds the prototypes
-    mask_proto_net: tuple[Any, ...] = ((256, 3, {}), (256, 3, {}))  # (channels, kernel, kwargs)
-    mask_proto_bias: bool = False
+    # (channels, kernel, kwargs)
+    mask_proto_net: Annotated[tuple[Any, ...], Layers()] = ((256, 3, {}), (256, 3, {}))
+    mask_proto_bias: Off = False
     mask_proto_prototype_activation: Activation = "relu"
-    mask_proto_mask_activation: Activation = "sigmoid"
+    mask_proto_mask_activation: Annotated[Activation, OneOf(("sigmoid",))] = "sigmoid"
     mask_proto_coeff_activation: Activation = "tanh"
-    mask_proto_crop: bool = True
-    mask_proto_crop_expand: float = 0.0  # no effect, as in the original
-    mask_proto_binarize_downsampled_gt: bool = True
-    mask_proto_normalize_mask_loss_by_sqrt_area: bool = False
-    mask_proto_reweight_mask_loss: bool = False
+    mask_proto_crop: On = True
+    mask_proto_crop_expand: NotNegative = 0.0  # no effect, as in the original
+    mask_proto_binarize_downsampled_gt: On = True
+    mask_proto_normalize_mask_loss_by_sqrt_area: Off = False
+    mask_proto_reweight_mask_loss: Off = False
     mask_proto_reweight_coeff: float = 1.0
     mask_proto_grid_file: str = "data/grid.npy"
-    mask_proto_use_grid: bool = False
-    mask_proto_coeff_gate: bool = False
-    mask_proto_prototypes_as_features: bool = False
-    mask_proto_prototypes_as_features_no_grad: bool = False
-    mask_proto_remove_empty_masks: bool = False
+    mask_proto_use_grid: Off = False
+    mask_proto_coeff_gate: Off = False
+    mask_proto_prototypes_as_features: Off = False
+    mask_proto_prototypes_as_features_no_grad: Off = False
+    mask_proto_remove_empty_masks: Off = False
     mask_proto_normalize_emulate_roi_pooling: bool = False
-    mask_proto_double_loss: bool = False
-    mask_proto_split_prototypes_by_head: bool = False
-    mask_proto_crop_with_pred_box: bool = False
-    use_gt_bboxes: bool = False
+    mask_proto_double_loss: Off = False
+    mask_proto_split_prototypes_by_head: Off = False
+    mask_proto_crop_with_pred_box: Off = False
+    use_gt_bboxes: Off = False
     mask_dim: int | None = None  # None: the channels that mask_proto_net ends with
-    eval_mask_branch: bool = True
+    eval_mask_branch: On = True
     # mask IoU
-    maskiou_net: tuple[Any, ...] = ()
+    maskiou_net: Annotated[tuple[Any, ...], Layers()] = ()
     discard_mask_area: float = -1.0  # pixels of the prototype map
     rescore_mask: bool = False
     rescore_bbox: bool = False
-    maskious_to_train: int = -1  # -1: no cap
+    maskious_to_train: Annotated[int, OneOf((-1,))] = -1  # no cap
     # net
     backbone: BackboneConfig | None = None
     fpn: FpnConfig | None = None
     share_prediction_module: bool = False
-    extra_head_net: tuple[Any, ...] | None = None
-    head_layer_params: dict[str, int] = field(
+    extra_head_net: Annotated[tuple[Any, ...], Layers()] | None = None
+    head_layer_params: Annotated[dict[str, int], HeadOptions()] = field(
         default_factory=lambda: {"kernel_size": 3, "padding": 1}
     )
-    extra_layers: tuple[int, int, int] = (0, 0, 0)  # conv-relu pairs before box, conf, mask layer
-    use_prediction_module: bool = False
-    use_mask_scoring: bool = False
-    use_instance_coeff: bool = False
-    num_instance_coeffs: int = 64
+    # conv-relu pairs before box, conf, mask layer
+    extra_layers: tuple[Whole, Whole, Whole] = (0, 0, 0)
+    use_prediction_module: Off = False
+    use_mask_scoring: Off = False
+    use_instance_coeff: Off = False
+    num_instance_coeffs: Count = 64
     # augmentation
     augment_photometric_distort: bool = True
     augment_expand: bool = True
     augment_random_sample_crop: bool = True
     augment_random_mirror: bool = True
-    augment_random_flip: bool = False
-    augment_random_rot90: bool = False
-    discard_box_width: float = 4 / 550
-    discard_box_height: float = 4 / 550
+    augment_random_flip: Off = False
+    augment_random_rot90: Off = False
+    discard_box_width: NotNegative = 4 / 550
+    discard_box_height: NotNegative = 4 / 550
     # detection
-    nms_top_k: int = 200
-    nms_conf_thresh: float = 0.05
-    nms_thresh: float = 0.5
-    max_num_detections: int = 100
+    nms_top_k: Count = 200
+    nms_conf_thresh: Fraction = 0.05
+    nms_thresh: Fraction = 0.5
+    max_num_detections: Count = 100
     force_cpu_nms: bool = True  # no effect, as in the original
     use_coeff_nms: bool = False  # no effect, as in the original
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.mask_type in (0, 1):
             object.__setattr__(self, "mask_type", ("direct", "lincomb")[self.mask_type])
-        faults = config_faults(self)
-        if faults:
-            raise InputError(faults)
+        super().__post_init__()
+
+    def misfits(self) -> list[str]:
+        faults = []
+        if self.negative_iou_threshold > self.positive_iou_threshold:
+            faults.append("negative_iou_threshold wants at most positive_iou_threshold "
+                          f"{self.positive_iou_threshold}, got {self.negative_iou_threshold}")
+        if self.backbone is not None:
+            faults += _layout_misfits(self)
+        return faults or _delayed_misfits(self)
+
+
+def priors_per_cell(cfg: YolactConfig) -> tuple[int, ...]:
+    """Number of priors at a cell of each level, finest level first; cfg has a backbone."""
+    backbone = cfg.backbone
+    assert backbone is not None
+    return tuple(
+        len(scales) * sum(len(ratios) for ratios in lists)
+        for scales, lists in zip(backbone.pred_scales, backbone.pred_aspect_ratios, strict=True)
+    )
+
+
+def _delayed_misfits(cfg: YolactConfig) -> list[str]:
+    """Faults of what is changed later: it must fit, as it would from the beginning."""
+    hints = hints_of(type(cfg))
+    known = [f.name for f in fields(cfg) if f.name != "delayed_settings"]
+    faults: list[str] = []
+    for setting in cfg.delayed_settings:
+        if not is_list_of(2, setting) or type(setting[0]) is not int or not isinstance(
+                setting[1], dict):
+            faults.append(f"delayed_settings: wants (iteration, {{key: value}}), got {setting}")
+            continue
+        where = f"delayed_settings at {setting[0]}"
+        changes, before = {}, len(faults)
+        if setting[0] < 0:
+            faults.append(f"{where}: wants an iteration from 0")
+        for key, value in setting[1].items():
+            if key not in known:
+                faults.append(f"{where}: unknown key {key}.{did_you_mean(str(key), known)}")
+            else:
+                builder = Builder(type(cfg), faults)
+                changes[key] = builder.build(hints[key], from_plain(value, where), key, MISSING)
+        if len(faults) == before:
+            try:
+                replace(cfg, delayed_settings=(), **changes)
+            except InputError as error:
+                faults += [f"{where}: {fault}" for fault in error.faults]
+    return faults
+
+
+def _layout_misfits(cfg: YolactConfig) -> list[str]:
+    """What a config with a backbone needs before a network can be built from it."""
+    return _mask_misfits(cfg) or _level_misfits(cfg)
+
+
+def _mask_misfits(cfg: YolactConfig) -> list[str]:
+    faults = []
+    if cfg.fpn is None:
+        faults.append("fpn wants a section, got none: networks without a feature pyramid are not "
+                      "supported here")
+    if cfg.mask_type == "direct":
+        faults.append("mask_type wants lincomb, got direct: it is not supported here")
+    elif cfg.mask_proto_src is None:
+        faults.append("mask_proto_src wants a level, got none: prototypes of the bare image are "
+                      "not supported here")
+    if cfg.mask_type == "lincomb" and not cfg.mask_proto_net:
+        faults.append("mask_proto_net wants the layers that make the prototypes, got []")
+    elif cfg.mask_type == "lincomb" and cfg.mask_dim not in (None, cfg.mask_proto_net[-1][0]):
+        faults.append(f"mask_dim wants none or {cfg.mask_proto_net[-1][0]}, what mask_proto_net "
+                      f"ends with, got {cfg.mask_dim}")
+    if cfg.use_maskiou and not cfg.maskiou_net:
+        faults.append("maskiou_net wants layers with use_maskiou, got []")
+    return faults
+
+
+def _level_misfits(cfg: YolactConfig) -> list[str]:
+    backbone, fpn, source = cfg.backbone, cfg.fpn, cfg.mask_proto_src
+    assert backbone is not None
+    assert fpn is not None
+    assert source is not None  # _mask_misfits says so otherwise
+    levels = len(backbone.selected_layers) + fpn.num_downsample
+    faults = [
+        f"backbone.{key} wants {levels} levels, as selected_layers and fpn.num_downsample make, "
+        f"got {len(given)}"
+        for key, given in (("pred_scales", backbone.pred_scales),
+                           ("pred_aspect_ratios", backbone.pred_aspect_ratios))
+        if len(given) != levels
+    ]
+    if not faults and cfg.share_prediction_module and len(set(priors_per_cell(cfg))) > 1:
+        faults.append("share_prediction_module wants as many priors per cell on every level, got "
+                      f"{', '.join(map(str, priors_per_cell(cfg)))}")
+    if not 0 <= source < levels:
+        faults.append(f"mask_proto_src wants a level from 0 to {levels - 1}, got {source}")
+    return faults

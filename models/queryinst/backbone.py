@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from settings.queryinst import DEPTHS, BackboneConfig
+from settings.queryinst_model import DEPTHS, BackboneConfig
 
 
 class Bottleneck(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 from models.load_report import LoadReport, compare_weights
 from runtime.errors import InputError
 from runtime.pretrained import read_weights
-from settings.queryinst import BackboneConfig
+from settings.queryinst_model import BackboneConfig
 
 # torchvision's first weights, which MMDetection's `torchvision://` means.
 _TORCHVISION = "torchvision://"

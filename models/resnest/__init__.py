@@ -8,8 +8,8 @@ from models.resnest.weights import (
     load_weights,
     pretrained_file,
 )
-from models.resnest.zoo import MODEL_NAMES, build_resnest, param_groups
-from settings.resnest import ResNeStConfig, build_network, load_resnest_config
+from models.resnest.zoo import build_network, build_resnest, param_groups
+from settings.resnest import MODEL_NAMES, ResNeStConfig, load_resnest_config
 
 __all__ = [
     "MODEL_NAMES",

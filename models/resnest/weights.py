@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.resnest.zoo import MODEL_NAMES
 from runtime.errors import InputError
 from runtime.pretrained import find_pretrained, read_weights
+from settings.resnest import MODEL_NAMES
 
 _RELEASE = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/"
 _PUBLISHED = {  # name -> first digits of the file's SHA-256

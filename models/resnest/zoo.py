@@ -7,6 +7,7 @@ from torch import nn
 
 from models.resnest.network import Architecture, ResNeSt
 from runtime.errors import InputError, did_you_mean
+from settings.resnest import MODEL_NAMES, ResNeStConfig
 
 
 def _resnest(layers, stem_width=64, **changes):
@@ -20,7 +21,7 @@ def _fast(radix, groups, width):
     )
 
 
-_ARCHITECTURES = {
+_ARCHITECTURES = {  # one for each of MODEL_NAMES, in its order
     # parity: these are not plain ResNets: radix 1 puts a channel gate behind every 3x3 convolution
     "resnet50": Architecture((3, 4, 6, 3)),
     "resnet101": Architecture((3, 4, 23, 3)),
@@ -41,8 +42,6 @@ _ARCHITECTURES = {
     "resnest14_small": _resnest((1, 1, 1, 1), 16, planes=(16, 32, 64, 128)),
 }
 
-MODEL_NAMES = tuple(_ARCHITECTURES)
-
 
 def build_resnest(name: str, num_classes: int = 1000, **kwargs: Any) -> ResNeSt:
     """The network called `name` with random weights; kwargs change fields of its Architecture.
@@ -53,6 +52,17 @@ def build_resnest(name: str, num_classes: int = 1000, **kwargs: Any) -> ResNeSt:
         known = f"{did_you_mean(name, MODEL_NAMES)} Known: {', '.join(MODEL_NAMES)}"
         raise InputError(f"unknown model {name!r}.{known}")
     return ResNeSt(dataclasses.replace(_ARCHITECTURES[name], **kwargs), num_classes)
+
+
+def build_network(cfg: ResNeStConfig, num_classes: int) -> ResNeSt:
+    """The config's network with random weights."""
+    return build_resnest(
+        cfg.MODEL.NAME,
+        num_classes,
+        final_drop=cfg.MODEL.FINAL_DROP,
+        stem_stride=cfg.MODEL.STEM_STRIDE,
+        last_gamma=cfg.TRAINING.LAST_GAMMA,
+    )
 
 
 def param_groups(

@@ -14,7 +14,7 @@ from models.yolact.detect import detect
 from models.yolact.priors import make_priors, unmatched
 from models.yolact.weights import init_weights, load_backbone
 from runtime.errors import InputError
-from settings.yolact_checks import priors_per_cell
+from settings.yolact import priors_per_cell
 from settings.yolact_recipes import check_class_count, load_yolact_config
 
 ACTIVATIONS = {

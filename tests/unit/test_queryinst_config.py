@@ -144,15 +144,15 @@ def test_the_resolved_config_reads_back(name, tmp_path):
 
 @pytest.mark.parametrize("option, message", [
     ("optim_wrapper.optimizer.lrr=1", "Did you mean optim_wrapper.optimizer.lr?"),
-    ("train_dataloader.batch_size=0", "batch_size 0"),
+    ("train_dataloader.batch_size=0", "batch_size wants a number of at least 1, got 0"),
     ("model.neck.out_channels=100", "multiple of"),
     ("model.roi_head.stage_loss_weights=[1,1]", "wants 6 numbers"),
-    ("train_dataloader.dataset.pipeline.2.keep_ratio=False", "keep_ratio must be true"),
+    ("train_dataloader.dataset.pipeline.2.keep_ratio=False", "keep_ratio wants true, got False"),
     ("train_dataloader.dataset.pipeline.2.type=RandomFlip", "RandomFlip needs prob"),
     ("train_dataloader.dataset.pipeline=[{type: PackDetInputs}]", "once each"),
-    ("param_scheduler.0.by_epoch=True", "by_epoch must be false here"),
-    ("param_scheduler.0.end=None", "end of LinearLR wants a number"),
-    ("model.test_cfg.rcnn.mask_thr_binary=1.5", "between 0 and 1"),
+    ("param_scheduler.0.by_epoch=True", "by_epoch wants false for LinearLR, got true"),
+    ("param_scheduler.0.end=None", "end wants a number of iterations for LinearLR, got None"),
+    ("model.test_cfg.rcnn.mask_thr_binary=1.5", "wants a number above 0 and below 1, got 1.5"),
     ("default_hooks.checkpoint.interval=0", "interval wants -1 or a number above 0"),
 ])
 def test_faults(option, message):

@@ -21,6 +21,7 @@ from models.resnest import (
     split_attention,
 )
 from models.resnest.split_attention import SplAtConv2d, weighted_sum
+from models.resnest.zoo import _ARCHITECTURES
 from runtime.errors import InputError
 from settings.loading import save_config, to_dict
 
@@ -334,14 +335,14 @@ def test_what_the_original_accepts_and_more(tmp_path):
     ("DATA.LABEL_SMOTHING=0.1", "Did you mean DATA.LABEL_SMOOTHING?"),
     ("MODEL.NAME=resnest5", "Did you mean resnest50?"),
     ("OPTIMIZER.LR_SCHEDULER=cosin", "Did you mean cosine?"),
-    ("OPTIMIZER.LR_SCHEDULER=step", "OPTIMIZER.LR_STEP is None"),
-    ("OPTIMIZER.LR_SCHEDULER=multistep", "OPTIMIZER.MILESTONES is None"),
-    ("OPTIMIZER.WARMUP_EPOCHS=500", "at most EPOCHS 120"),
-    ("TRAINING.BATCH_SIZE=1", "wanted at least 2"),
-    ("TRAINING.START_EPOCHS=120", "less than EPOCHS 120"),
-    ("MODEL.FINAL_DROP=True", "a probability below 1"),
-    ("DATA.RANDOM_ERASING=0.5", "DATA.AUGMENT standard too"),
-    ("DATA.DATASET=CIFAR", "wanted ImageNet"),
+    ("OPTIMIZER.LR_SCHEDULER=step", "OPTIMIZER.LR_STEP wants the epochs"),
+    ("OPTIMIZER.LR_SCHEDULER=multistep", "OPTIMIZER.MILESTONES wants the epochs"),
+    ("OPTIMIZER.WARMUP_EPOCHS=500", "wants at most TRAINING.EPOCHS 120, got 500"),
+    ("TRAINING.BATCH_SIZE=1", "wants a number of at least 2, got 1: the norms inside split"),
+    ("TRAINING.START_EPOCHS=120", "START_EPOCHS wants less than EPOCHS 120, got 120"),
+    ("MODEL.FINAL_DROP=True", "wants a number of at least 0 and below 1, got True"),
+    ("DATA.RANDOM_ERASING=0.5", "RANDOM_ERASING wants AUGMENT standard, got 0.5 with original"),
+    ("DATA.DATASET=CIFAR", "wants ImageNet, got CIFAR"),
 ])
 def test_config_faults(override, text):
     with pytest.raises(InputError) as caught:
@@ -362,6 +363,7 @@ def test_all_faults_at_once(tmp_path):
 
 def test_names():
     assert len(MODEL_NAMES) == 16
+    assert tuple(_ARCHITECTURES) == MODEL_NAMES
     assert len([name for name in MODEL_NAMES if name.startswith("resnest50_fast_")]) == 7
 
 

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from models.segmentation import load_seg_config, pairs_to_overrides
+from models.segmentation import load_seg_config, network, pairs_to_overrides
 from runtime.errors import InputError
 from settings.loading import save_config
-from settings.segmentation import CONFIG_FOLDER, SegConfig
+from settings.segmentation import CONFIG_FOLDER, DECODERS, ENCODERS, SegConfig
 
 # encoder, decoder, fc_dim, padding, rate, batch, epochs, checkpoint (specs/seg.md, section 2)
 SHIPPED = {
@@ -84,19 +84,19 @@ def test_pairs(words, section, key, value):
         (("TRAIN.lr_encodr", "0.1"), "unknown key TRAIN.lr_encodr. Did you mean TRAIN.lr_encoder?"),
         (("TRAIN.num_epoch", "10.0"), "TRAIN.num_epoch wants an integer"),
         (("TRAIN.fix_bn", "1"), "TRAIN.fix_bn wants true or false"),
-        (("TRAIN.optim", "Adam"), "only SGD"),
+        (("TRAIN.optim", "Adam"), "wants SGD, got 'Adam'"),
         (("DATASET.num_class", "300"), "8-bit"),
         (("DATASET.imgSizes", "()"), "imgSizes"),
         (("DATASET.padding_constant", "12"), "multiple"),
-        (("MODEL.fc_dim", "512"), "resnet50dilated gives 2048 channels"),
-        (("MODEL.arch_decoder", "upernet"), "set 4"),
+        (("MODEL.fc_dim", "512"), "wants the 2048 channels that resnet50dilated gives, got 512"),
+        (("MODEL.arch_decoder", "upernet"), "segm_downsampling_rate wants 4, got 8"),
         (("MODEL.arch_encoder", "resnet18", "MODEL.fc_dim", "512", "MODEL.arch_decoder", "upernet",
           "DATASET.padding_constant", "32", "DATASET.segm_downsampling_rate", "4"),
          "upernet wants the maps of resnet50 or"),
         (("MODEL.arch_decoder", "upernet_small", "DATASET.segm_downsampling_rate", "4"),
          "upernet_small wants the maps of resnet10small, not of resnet50dilated"),
-        (("MODEL.arch_encoder", "resnet34"), "unknown name 'resnet34'"),
-        (("TRAIN.start_epoch", "21"), "past num_epoch"),
+        (("MODEL.arch_encoder", "resnet34"), "got 'resnet34'. Did you mean resnet18?"),
+        (("TRAIN.start_epoch", "21"), "start_epoch wants at most num_epoch 20, got 21"),
         (("TRAIN.lr_encoder",), "TRAIN.lr_encoder has no value"),
     ],
 )
@@ -110,3 +110,8 @@ def test_faults(words, fault):
 def test_deep_supervision_whatever_the_case():
     cfg = load_seg_config(BASE, {"MODEL.arch_decoder": "PPM_DeepSup"})
     assert cfg.MODEL.is_deep_supervised
+
+
+def test_the_config_knows_the_networks_by_name():
+    assert tuple(ENCODERS) == tuple(network._ENCODERS)
+    assert tuple(network._DECODERS) == DECODERS
