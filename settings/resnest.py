@@ -1,6 +1,6 @@
 """Schema of a ResNeSt config: the original's keys with its defaults, then ours, typed and frozen.
 
-Source: specs/resnest.md section 2.
+Source: [resnest.md: Config keys].
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,7 +41,8 @@ class DataConfig:
 
     DATASET: str = "ImageNet"  # class folders; no other kind exists
     ROOT: str = "~/.encoding/data/ILSVRC2012"  # holds train/ and val/
-    BASE_SIZE: int | None = None  # accepted; no transform of the original uses it either
+    # parity: accepted, and used by no transform [resnest.md: Config keys]
+    BASE_SIZE: int | None = None
     CROP_SIZE: int = 224  # side of the network's input, px
     LABEL_SMOOTHING: float = 0.0
     MIXUP: float = 0.0  # alpha of mixup's Beta; 0: off. Mixed precision is --amp
@@ -52,7 +53,8 @@ class DataConfig:
     MIN_CROP_AREA: float = 0.1  # of the random crop, as a fraction; torchvision's is 0.08
     CUTMIX: float = 0.0  # alpha; with MIXUP as well, each batch gets one of the two
     RANDOM_ERASING: float = 0.0  # probability; with AUGMENT standard
-    INTERPOLATION: Literal["bilinear", "bicubic"] = "bilinear"  # of validation; bicubic: verify.py
+    # parity: of validation; bicubic is verify.py's [resnest.md: Validation transform]
+    INTERPOLATION: Literal["bilinear", "bicubic"] = "bilinear"
 
     @property
     def mixes(self) -> bool:
@@ -79,7 +81,8 @@ class ModelConfig:
     """Section MODEL."""
 
     NAME: str = "resnet50"
-    # differs: the original's default, False, lets no number through; False still means 0
+    # differs: the original's default, False, lets no number through [resnest.md: Config keys]
+    # Way back: False, which still means 0.
     FINAL_DROP: float | bool = 0.0  # dropout before the classifier
     # ours
     STEM_STRIDE: Literal[4, 2, 1] = 4  # smaller for small images
@@ -105,7 +108,8 @@ class TrainingConfig:
     START_EPOCHS: int = 0
     WORKERS: int = 4
     # ours
-    EVAL_EVERY: int = 1  # epochs between validations; the original's 10
+    # differs: epochs between validations [resnest.md: Checkpoints]. Way back: 10.
+    EVAL_EVERY: int = 1
     THREADS: int = 0  # at most so many threads compute on a CPU; 0: torch's own number
 
     def __post_init__(self):

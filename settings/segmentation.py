@@ -53,7 +53,8 @@ class DatasetConfig:
     padding_constant: int = 8
     segm_downsampling_rate: int = 8
     random_flip: bool = True
-    # differs: padding is ignored in the loss; DATASET.pad_label: 0 brings class 0 back (10.4)
+    # differs: cells that only pad are ignored, not class 0 [segmentation.md: Training batches]
+    # Way back: DATASET.pad_label 0.
     pad_label: Literal[-1, 0] = -1
     class_names: tuple[str, ...] = ()
     exif_turn: bool = False
@@ -103,7 +104,8 @@ class ModelConfig:
     @property
     def is_deep_supervised(self) -> bool:
         """Whether the decoder has an auxiliary classifier."""
-        # differs: the original looks at the name's end case-sensitively (4.4)
+        # differs: the original looks at the name's end case-sensitively
+        # [segmentation.md: Loss and accuracy]. Way back: none, a name in capitals fails there.
         return self.arch_decoder.lower().endswith("deepsup")
 
 
@@ -150,6 +152,7 @@ class TrainConfig:
             raise ValueError(f"beta1 must be below 1, got {self.beta1}")
         if self.optim.upper() != "SGD":
             # differs: the original trains with SGD whatever stands here
+            # [segmentation.md: Config keys]. Way back: TRAIN.optim SGD.
             raise ValueError(f"optim {self.optim}: only SGD is there")
         if self.start_epoch > self.num_epoch:
             raise ValueError(f"start_epoch {self.start_epoch} is past num_epoch {self.num_epoch}")

@@ -1,4 +1,4 @@
-"""Schema of a YOLACT config: every key of the original (spec, section 3), typed and frozen.
+"""Schema of a YOLACT config: every key of the original [yolact.md: Config keys], typed and frozen.
 
 The defaults are the original's root config. Names, YAML files and expressions are resolved in
 `settings.yolact_recipes`.
@@ -43,7 +43,7 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """How pixels are scaled before the backbone (spec, section 7, step 12)."""
+    """How pixels are scaled before the backbone [yolact.md: Augmentation]."""
 
     channel_order: Literal["RGB", "BGR"] = "RGB"
     normalize: bool = False  # (pixel - mean) / std
@@ -135,7 +135,7 @@ class FpnConfig:
 
 @dataclass(frozen=True)
 class YolactConfig:
-    """The 104 keys. Those in `config_checks.UNSUPPORTED` may only have their default."""
+    """The 104 keys. Those in `yolact_checks.UNSUPPORTED` may only have their default."""
 
     # training
     dataset: DatasetConfig = DatasetConfig()

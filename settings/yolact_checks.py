@@ -8,7 +8,7 @@ from runtime.errors import InputError, did_you_mean
 from settings.nodes import from_plain
 from settings.schema import Builder
 
-# Ideas that no shipped config uses and that are not built here (spec, end of section 3.2).
+# Ideas that no shipped config uses and that are not built here [yolact.md: Config keys].
 UNSUPPORTED = (
     "preserve_aspect_ratio",
     "use_class_existence_loss",
