@@ -4,6 +4,7 @@ and that a script loads its own family only.
 
 import ast
 import json
+import re
 import subprocess
 import sys
 
@@ -27,6 +28,9 @@ NOT_YET = [
     "class Job of train_seg.py",
     "class Job of train_yolact.py",
     "class Job of runtime/launch/launcher.py",
+    "docs/code.md names common/checkpoint/naming.py",
+    "docs/code.md names common/optim/learner.py",
+    "docs/code.md names runtime/run/timetable.py",
     "train_queryinst loads data.yolact",
     "train_queryinst loads data.yolact.draws",
     "train_queryinst loads data.yolact.instances",
@@ -203,6 +207,18 @@ def test_a_script_loads_its_own_family_only(script):
     check({f"{script} loads {name}": f"is for {', '.join(sorted(owners))}"
            for name in loaded for word, owners in OWNERS.items()
            if script not in owners and any(part.startswith(word) for part in name.split("."))})
+
+
+@pytest.mark.parametrize("page", ["docs/code.md", "README.md"])
+def test_pages_name_files_that_are_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    rooms = "|".join((*ROOMS, "docs", "tests", "benchmarks"))
+    named = re.findall(rf"\b((?:{rooms})/[\w/.]*\w\.(?:py|md))\b", text)
+    named += [f"docs/{link}" if page.startswith("docs") else link
+              for link in re.findall(r"\]\((?!http|#)([^)]+)\)", text)]
+    assert len(named) > 3
+    check({f"{page} names {name}": "is not there"
+           for name in named if not (ROOT / name).exists()})
 
 
 @pytest.mark.parametrize("path, source, names", [
