@@ -21,7 +21,7 @@ BROKEN = re.compile(r"\[\w+\.md\b(?!: [^\]\n]+\])")
 MARK = re.compile(r"^\s*(?:#\s*)?(parity|differs): ", re.MULTILINE)
 WAY_BACK = re.compile(r"Way\s+back:\s+(?P<word>\S+)")
 WHY = re.compile(r"Way\s+back:\s+none,\s+\S+")
-SPEC = re.compile(r"\bspecs/|\b(the|project)\s+specs?\b|\bspec,\s+section|\(specs?\b", re.I)
+SPEC = re.compile(r"\bspecs/|\b(the|project)\s+specs?\b|\bspecs?,\s+section|\(specs?\b", re.I)
 
 
 def python_files():
