@@ -290,7 +290,9 @@ def resume(job, path, saved):
     if "iteration" in saved:
         check_same_run(saved["identity"], identity(job), job.flags.force_resume, run.warn)
         iteration = saved["iteration"]
-    else:  # parity: a START_EPOCHS of the config counts more than the file's epoch
+    else:
+        # parity: a START_EPOCHS of the config counts more than the file's epoch
+        # [resnest.md: Checkpoints]
         iteration = (job.cfg.TRAINING.START_EPOCHS or saved["epoch"] + 1) * job.per_epoch
     restore_state({"scaler": None, "ema": None, **saved}, job.optimizer, job.precision.scaler,
                   job.ema)

@@ -209,6 +209,7 @@ def read_config(flags):
     flags.named = {*pairs, *(option.partition("=")[0].strip() for option in options)}
     cfg = models.load_seg_config(flags.cfg, [*pairs.items(), *options])
     # differs: no more workers than cores; the batches do not depend on their number
+    # [segmentation.md: Config keys]. Way back: --workers 16.
     given = {"seed": cfg.TRAIN.seed, "workers": min(cfg.TRAIN.workers, os.cpu_count() or 1)}
     given |= {key: vars(flags)[key] for key in given if vars(flags)[key] is not None}
     return replace(cfg, TRAIN=replace(cfg.TRAIN, **given))
@@ -352,7 +353,7 @@ def train(job, start):
         if job.resumed:
             save(job, start)  # with the score in the state
 
-    # parity: fix_bn stops dropout as well (specs/seg.md, section 7)
+    # parity: fix_bn stops dropout as well [segmentation.md: Training loop]
     job.module.train(not settings.fix_bn)
     meter.restart_clock()
     updates = job.loader.steps(start, stop_at, flags.accumulate)

@@ -250,7 +250,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
     scores = Scores("mask/all")
     learner, start, source = find_start(flags, run, checkpoints, learner, scores, identity)
     stop_at = last_iteration(start, cfg.max_iter, flags.max_iters, flags.dry_run)
-    timetable = Timetable(  # parity: no validation after the first epoch (specs, section 9)
+    timetable = Timetable(  # parity: none after the first epoch [yolact.md: Training loop]
         start, stop_at, per_epoch, flags.log_every, checkpoints.due, is_dry=flags.dry_run,
         validate_every=flags.validation_epoch if valid_set else 0, validate_after=1,
         validate_from=2)

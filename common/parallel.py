@@ -109,7 +109,7 @@ def check_one_process(num_devices: int, is_compiled: bool) -> None:
 
 
 def user_scattered_collate(batch: list) -> list:
-    """The samples as they are: each is a whole batch for one GPU (specs/seg.md, section 3.4)."""
+    """The samples as they are: each is one GPU's whole batch [segmentation.md: Several GPUs]."""
     return batch
 
 
@@ -185,7 +185,7 @@ def parse_devices(text: str) -> list[int]:
     """GPU numbers of a list such as "0-3", "gpu1,gpu4-gpu6": in order, without duplicates.
 
     A reversed range is put in ascending order; "" and "cpu" give []. Raises InputError naming the
-    piece that is none of `N`, `gpuN`, `A-B`, `gpuA-B`, `gpuA-gpuB` (specs/seg.md, section 1).
+    piece that is none of `N`, `gpuN`, `A-B`, `gpuA-B`, `gpuA-gpuB` [segmentation.md: Command line].
     """
     text = text.strip().lower()
     if text in ("", "cpu"):

@@ -12,7 +12,7 @@ from runtime.errors import InputError, did_you_mean
 LrAt = Callable[[int], float]
 
 MODES = ("cos", "cosine", "poly", "step", "multistep", "linear")
-POLY_POWER = 0.9  # of the per-epoch poly mode (specs/resnest.md, section 8)
+POLY_POWER = 0.9  # of the per-epoch poly mode [resnest.md: Learning rate]
 AUTOSCALE_BASE_BATCH = 8  # YOLACT's configs are written for this batch size
 
 
@@ -30,7 +30,7 @@ def warmup_multistep(
     during_warmup: "replace", the ramp alone counts while it lasts (YOLACT); "multiply", steps
                    that fall inside the ramp apply to it too (MMDetection's chained schedulers)
 
-    Sources: specs/yolact.md section 9, specs/queryinst.md section 8 (`warmup_iters` = end - 1).
+    Sources: [yolact.md: Learning rate], [queryinst.md: Learning rate] (`warmup_iters` = end - 1).
     """
     if during_warmup not in ("replace", "multiply"):
         raise ValueError(f"during_warmup is 'replace' or 'multiply', not {during_warmup!r}")
@@ -39,7 +39,8 @@ def warmup_multistep(
         decay = gamma ** sum(iteration >= step for step in steps)
         if iteration >= warmup_iters:
             # differs: after a step inside the ramp YOLACT goes on at the undecayed base until the
-            # next step, unless resumed in between (specs/yolact.md, section 9); here it counts.
+            # next step, unless resumed in between [yolact.md: Learning rate]; here it counts. Way
+            # back: none, no config has such a step.
             return base_lr * decay
         ramp = (base_lr - warmup_init) * iteration / warmup_iters + warmup_init
         return ramp * decay if during_warmup == "multiply" else ramp
@@ -48,7 +49,7 @@ def warmup_multistep(
 
 
 def poly(base_lr: float, max_iters: int, power: float) -> LrAt:
-    """base x (1 - iteration / max_iters)^power. Source: specs/seg.md section 7."""
+    """base x (1 - iteration / max_iters)^power. Source: [segmentation.md: Learning rate]."""
 
     def lr_at(iteration: int) -> float:
         return base_lr * max(0.0, 1 - iteration / max_iters) ** power
@@ -73,7 +74,7 @@ def per_epoch(
     lr_step, milestones: counted from epoch 0, not from the end of the warm-up
 
     Raises InputError for an unknown mode or a mode whose parameter is missing.
-    Source: specs/resnest.md section 8.
+    Source: [resnest.md: Learning rate].
     """
     _check_mode(mode, lr_step, milestones)
     warmup = warmup_epochs * iters_per_epoch
@@ -81,6 +82,7 @@ def per_epoch(
 
     def lr_at(iteration: int) -> float:
         if iteration < warmup:
+            # parity: the first update has rate 0 [resnest.md: Learning rate]
             return base_lr * iteration / warmup
         epoch = iteration // iters_per_epoch
         if mode == "step":
@@ -104,7 +106,7 @@ def autoscale(
     """(lr, steps, max_iters) for another batch size than 8; `steps` keeps its type.
 
     lr is multiplied by batch/8; steps and max_iters are floor-divided by it, as floats.
-    Source: specs/yolact.md section 1, "Autoscale".
+    Source: [yolact.md: Batch size].
     """
     if batch_size == AUTOSCALE_BASE_BATCH:
         return lr, steps, max_iters

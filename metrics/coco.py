@@ -44,8 +44,8 @@ SUMMARY = (
 
 
 # MMDetection's six: name, index into the thresholds, area range, detections an image. Its limits
-# are 100, 300 and 1000, and only the mean over the thresholds takes the first (specs/queryinst.md,
-# section 7).
+# are 100, 300 and 1000, and only the mean over the thresholds takes the first
+# [queryinst.md: COCO scores].
 MMDETECTION_LIMITS = (100, 300, 1000)
 MMDETECTION_SUMMARY = (
     ("mAP", None, 0, 0),
@@ -63,7 +63,7 @@ class CocoEvaluator:
     ground_truth: a COCO dict, the path of a COCO JSON file, or a pycocotools COCO object.
     iou_types: which of "bbox" and "segm" to score.
     protocol: "coco" counts as pycocotools does, "yolact" as the original YOLACT does
-        (specs/yolact.md section 11). Only `compute` reads it.
+        [yolact.md: Average precision]. Only `compute` reads it.
     Raises InputError for ground truth that cannot be read or has objects without shape.
 
     Each image counts once: of detections given twice (samplers pad, processes overlap) the first
@@ -157,7 +157,8 @@ class CocoEvaluator:
 
         image_ids: as `compute`; category_ids: score only these, None: all of the ground truth
         `mAP` counts the 100 surest detections of an image, the others 1000.
-        differs: not rounded to three decimals.
+        differs: not rounded to three decimals [queryinst.md: COCO scores]. Way back: none, round
+        them.
         """
         metrics = {}
         chosen = self._chosen(image_ids)

@@ -40,7 +40,8 @@ class GroundTruth:
                 self.sizes[records.whole_number(image, "id")] = _size(image)
         self.objects = {image_id: [] for image_id in self.sizes}
         # differs: pycocotools takes an object with id 0 for "no match"; ours are numbered from 1,
-        # whatever the source says, and ids given twice do no harm either.
+        # whatever the source says, and ids given twice do no harm either
+        # [queryinst.md: Known faults]. Way back: none, it loses matches.
         for number, source_object in enumerate(
                 _listed(name, dataset, "annotations"), start=1):
             with self._blamed("annotation", source_object, number - 1):

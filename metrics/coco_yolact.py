@@ -16,8 +16,8 @@ def yolact_precision(ground_truth, detections, image_ids, segm) -> np.ndarray:
     ground_truth: metrics.coco_ground_truth.GroundTruth.
     detections: {image id: [detection, ...]} in COCO's form: `bbox` (x, y, w, h), `score`,
                 `category_id` and, with `segm`, `segmentation` (RLE).
-    Source: specs/yolact.md section 11, whose letters stand beside the quirks below. Equal scores
-    keep the order of `image_ids`, where the original has an order of its own.
+    Source: [yolact.md: Average precision], whose letters stand beside the quirks below. Equal
+    scores keep the order of `image_ids`, where the original has an order of its own.
     """
     hits = defaultdict(list)        # category -> [bool [10, detections of one image], ...]
     scores = defaultdict(list)      # category -> [float [detections of one image], ...]
@@ -26,12 +26,14 @@ def yolact_precision(ground_truth, detections, image_ids, segm) -> np.ndarray:
         found = detections.get(image_id, [])
         objects = _kept_objects(ground_truth, image_id)
         # parity: (b) where nothing is reported the objects are not missed but forgotten;
-        # (d) images without annotations are skipped, whatever is reported there.
+        # (d) images without annotations are skipped, whatever is reported there
+        # [yolact.md: Average precision]
         # differs: (f) an image whose objects are all tiny is left out; the original puts a random
-        # other image in its place.
+        # other image in its place [yolact.md: Average precision]. Way back: none, it is chance.
         if not found or not objects:
             continue
-        # parity: (a) crowds match nothing, and what is found on them is false.
+        # parity: (a) crowds match nothing, and what is found on them is false
+        # [yolact.md: Average precision]
         objects = [one for one in objects if not one["iscrowd"]]
         for one in objects:
             num_objects[one["category_id"]] += 1
@@ -41,7 +43,8 @@ def yolact_precision(ground_truth, detections, image_ids, segm) -> np.ndarray:
             same = [one for one in objects if one["category_id"] == category]
             scores[category].append([one["score"] for one in ranked])
             hits[category].append(match(_overlaps(ground_truth, ranked, same, segm)))
-    # parity: (c) a class without objects counts as 0 as soon as it is reported once.
+    # parity: (c) a class without objects counts as 0 as soon as it is reported once
+    # [yolact.md: Average precision]
     categories = set(num_objects) | set(scores)
     precisions = [
         _average_precision(scores[category], hits[category], num_objects[category])
@@ -70,7 +73,8 @@ def match(overlaps: np.ndarray) -> np.ndarray:
 
 
 def _kept_objects(ground_truth, image_id):
-    # parity: (e) objects under 4/550 of the image in width or height are not looked for.
+    # parity: (e) objects under 4/550 of the image in width or height are not looked for
+    # [yolact.md: Average precision]
     objects = ground_truth.objects[image_id]
     if not objects or ground_truth.sizes[image_id] is None:
         return objects

@@ -1,4 +1,4 @@
-"""Mean IoU and pixel accuracy as the original counts them. Source: specs/seg.md, section 8."""
+"""Mean IoU and pixel accuracy as the original counts them. [segmentation.md: Scores]."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ class SegmentationMeter:
         """
         present = self.union > 0
         return {
-            # parity: a class that never occurred counts as 0 (specs/seg.md, section 8)
+            # parity: a class that never occurred counts as 0 [segmentation.md: Scores]
             "mean_iou": float(self.iou.mean()),
             "mean_iou_present": float(self.iou[present].mean()) if present.any() else 0.0,
             "pixel_accuracy": self.num_right / (self.num_labelled + _EPS),

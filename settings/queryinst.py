@@ -3,7 +3,7 @@
 The defaults are those of queryinst_r50_fpn_1x_coco. Where MMDetection repeats a number in several
 places, here it stands once: `model.num_classes` drives all heads, `model.neck.out_channels` is the
 width of everything behind the backbone, `bbox_head` and `mask_head` describe all stages.
-Source: specs/queryinst.md.
+Source: [queryinst.md: Configs].
 """
 
 from dataclasses import dataclass, field

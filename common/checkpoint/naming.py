@@ -101,7 +101,7 @@ class YolactNaming(Naming):
     """Periodic saves stay, or with `keep_latest` each replaces the one before it ...
 
     keep_latest_interval: ... except where it falls one save_interval behind a multiple of this, so
-                          that saves at the multiples stay (specs/yolact.md, section 1); 0: none
+                          that saves at the multiples stay [yolact.md: Files]; 0: none
     """
 
     save_interval: int = 0

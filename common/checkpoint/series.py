@@ -240,6 +240,7 @@ def queryinst_series(
     """
     run_folder = folder = Path(run_folder)
     # differs: a trailing slash, or a relative path to the same folder, is no other folder
+    # [queryinst.md: Checkpoints]. Way back: none, files went astray.
     if hook.out_dir and os.path.abspath(hook.out_dir) != os.path.abspath(run_folder):
         folder = Path(hook.out_dir) / run_folder.absolute().name
     watched = (hook.save_best,) if isinstance(hook.save_best, str) else hook.save_best or ()

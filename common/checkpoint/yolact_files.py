@@ -16,7 +16,7 @@ class CheckpointFolder:
     save_interval, save_every: updates between periodic saves, the second None for no other
     keep_latest:          each periodic save replaces the one before it,
     keep_latest_interval: ... except where it falls one save_interval behind a multiple of this, so
-                          that saves at the multiples stay (specs/yolact.md, section 1); 0: none
+                          that saves at the multiples stay [yolact.md: Files]; 0: none
     """
 
     folder: Path

@@ -33,7 +33,7 @@ def decode(loc, priors):
     center = priors[..., :2] + loc[..., :2] * CENTER_VARIANCE * priors[..., 2:]
     size = priors[..., 2:] * torch.exp(loc[..., 2:] * SIZE_VARIANCE)
     top_left = center - size / 2
-    # parity: x2 = w + x1, not cx + w/2; the last bit can move a pixel box (spec section 10)
+    # parity: x2 = w + x1, not cx + w/2; the last bit can move a pixel box [yolact.md: Priors]
     return torch.cat((top_left, size + top_left), dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""Losses of the classifier, mixup and CutMix. Source: specs/resnest.md section 6."""
+"""Losses of the classifier, mixup and CutMix. Source: [resnest.md: Losses]."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ def draw_mixup(alpha: float, batch_size: int, rng: Any) -> tuple[float, torch.Te
 
     rng: numpy RandomState
     """
-    c = float(rng.beta(alpha, alpha))
+    c = float(rng.beta(alpha, alpha))  # parity: one for the whole batch [resnest.md: Losses]
     return c, torch.from_numpy(rng.permutation(batch_size))
 
 

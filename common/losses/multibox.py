@@ -3,7 +3,7 @@
 Shapes: B images, P priors, C classes with background 0, K prototypes of h x w pixels. Objects and
 positives (priors that have an object) of the whole batch lie in one tensor, in image order, so that
 no image is padded to another's number. "Flat prior" i is prior i % P of image i // P.
-Source: YOLACT, arXiv:1904.02689, section 3; YOLACT++, arXiv:1912.06218; project spec section 8.
+Source: YOLACT, arXiv:1904.02689, section 3; YOLACT++, arXiv:1912.06218; [yolact.md: Losses].
 """
 
 import torch
@@ -89,7 +89,7 @@ class MultiBoxLoss(nn.Module):
         if self.normalize == "global" and dist.is_available() and dist.is_initialized():
             dist.all_reduce(totals)
             world_size = dist.get_world_size()
-        # differs: no positive at all divides by 1 (the original gave NaN)
+        # differs: no positive at all divides by 1 [yolact.md: Losses]. Way back: none, it gave NaN.
         return totals.clamp(min=1).div(world_size).unbind()
 
 
@@ -129,6 +129,7 @@ def hard_negatives(conf, classes, counts, ratio):
 def background_cost(conf):
     """[B, P, C] logits to [B, P] -log softmax of class 0."""
     # differs: each row subtracts its own maximum, not the batch's, which let low rows underflow
+    # [yolact.md: Losses]. Way back: none, where nothing underflows the numbers are equal.
     top = at_least_float32(conf.amax(2))
     cost, scratch = torch.empty_like(top), top.new_empty(conf.shape[1:])
     # One scratch image for all: on a CPU fresh memory costs more than the arithmetic.

@@ -1,7 +1,7 @@
 """The mask terms of MultiBoxLoss: M, and YOLACT++'s mask IoU term I.
 
 Shapes: B images, K prototypes of h x w pixels, O objects and T positives of the whole batch.
-Source: YOLACT, arXiv:1904.02689, section 3; YOLACT++, arXiv:1912.06218; project spec section 8.
+Source: YOLACT, arXiv:1904.02689, section 3; YOLACT++, arXiv:1912.06218; [yolact.md: Losses].
 """
 
 from functools import lru_cache
@@ -96,7 +96,8 @@ def mask_loss(proto, coeff, maps, objects, used, cfg):
         blocks = image_blocks(used)
     # differs: the original takes the logarithm of the sigmoid, clamped at -100. Where float32
     # rounds that to 0 or 1 a wrong pixel costs 100 and has no gradient, so it is never learnt; from
-    # the logit x it costs |x|, with gradient (specs/yolact.md, section 8).
+    # the logit x it costs |x|, with gradient [yolact.md: Losses]. Way back: none, elsewhere the
+    # numbers are equal.
     sign = maps.inside.view(torch.int8) - 2 * (maps.target & maps.inside).view(torch.int8)
     inside = WindowedBCE.apply(proto, coeff, sign, blocks)
     missed_px = (maps.target & ~maps.inside).sum((1, 2))
@@ -187,6 +188,7 @@ def mask_iou_loss(maskiou_net, proto, coeff, maps, objects, used, cfg):
     counts = target.sum((1, 2)) > cfg.discard_mask_area
     if 0 < cfg.maskious_to_train < len(masks):
         # differs: the cap is maskious_to_train; the original drew masks_to_train of them
+        # [yolact.md: Losses]. Way back: none, no config sets the cap.
         rank = torch.rand(len(masks), device=masks.device).masked_fill_(~counts, -1)
         drawn = rank.topk(cfg.maskious_to_train).indices
         masks, target, labels, counts = masks[drawn], target[drawn], labels[drawn], counts[drawn]
@@ -196,4 +198,5 @@ def mask_iou_loss(maskiou_net, proto, coeff, maps, objects, used, cfg):
     scores = maskiou_net(masks[:, None])  # [T, C-1]
     score = scores.gather(1, labels[:, None])[:, 0]
     # differs: with no mask left the term is 0 with a graph; the original left it out
+    # [yolact.md: Losses]. Way back: none, it failed over several GPUs.
     return (F.smooth_l1_loss(score, iou.to(score.dtype), reduction="none") * counts).sum()

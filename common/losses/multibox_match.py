@@ -2,7 +2,7 @@
 
 Shapes: B images, P priors, O non-crowd objects of the whole batch in image order, T positives
 (priors that have an object) of the whole batch. "Flat prior" i is prior i % P of image i // P.
-Source: project spec section 8; the forced matches are SSD's, arXiv:1512.02325, section 2.2.
+Source: [yolact.md: Matching]; the forced matches are SSD's, arXiv:1512.02325, section 2.2.
 """
 
 from itertools import accumulate

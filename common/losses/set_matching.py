@@ -1,7 +1,7 @@
 """One-to-one assignment of predictions to objects by the least total cost.
 
 Shapes: P predictions of an image, G its objects, C classes. Boxes are xyxy pixels.
-Source: DETR, arXiv:2005.12872, section 3.1; specs/queryinst.md section 5.
+Source: DETR, arXiv:2005.12872, section 3.1; [queryinst.md: Assignment].
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 Shapes: S stages, B images, P proposals an image, N positives (matched proposals) of the whole
 batch, image by image and in each by ascending proposal, C classes with C itself as background.
-Source: QueryInst, arXiv:2105.01928; specs/queryinst.md section 6.
+Source: QueryInst, arXiv:2105.01928; [queryinst.md: Losses].
 """
 
 import math
@@ -130,10 +130,11 @@ def stage_losses(logits, boxes, masks, targets, matches, average, weights, min_n
     distance = (found / matches.whwh - matches.boxes / matches.whwh).abs().sum((1, 2))
     iou = generalized_iou(found, matches.boxes)
     dice = dice_loss(at_least_float32(masks).sigmoid().flatten(0, 1), targets.flatten(0, 1))
-    # differs: without a single object the classes are divided by 1; min_normaliser=0 undoes it
+    # differs: without a single object the classes are divided by 1 [queryinst.md: Losses]
+    # Way back: min_normaliser = 0, an attribute of the network.
     by_class = average.clamp(min=min_normaliser) + NORMALISER_EPS
     by_box = average + NORMALISER_EPS
-    # parity: only masks had this bound (spec, section 6)
+    # parity: only masks had this bound [queryinst.md: Losses]
     by_mask = average.clamp(min=1) + NORMALISER_EPS
     # without positives the sums are over nothing, and over nothing of the boxes
     nothing = boxes.sum((1, 2, 3)) * 0

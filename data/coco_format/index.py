@@ -158,7 +158,8 @@ class CocoIndex:
         everything = np.arange(len(self.image_ids), dtype=np.int32)
         if not has_gt or not len(self.ann_ids):
             return everything
-        # parity: the order of first mention, and images without annotations left out (section 6)
+        # parity: the order of first mention, and images without annotations left out
+        # [yolact.md: Data]
         if not include_empty:
             return self.first_mention
         return np.concatenate([self.first_mention, np.setdiff1d(everything, self.first_mention)])

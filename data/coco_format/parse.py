@@ -255,8 +255,8 @@ def _box(annotation, polygons, counts, hw):
     box = records.stated_box(annotation, "f")
     if box is not None:
         return box
-    # differs: the original reports such an object and then mixes up boxes and masks (section 6);
-    # here the mask gives the box.
+    # differs: YOLACT reports such an object and then mixes up boxes and masks [yolact.md: Data];
+    # here the mask gives the box. Way back: none, it damages what is learnt.
     if polygons:
         xs = [x for polygon in polygons for x in polygon[0::2]]
         ys = [y for polygon in polygons for y in polygon[1::2]]

@@ -1,7 +1,7 @@
 """Crop boxes of the classifier: the centre's and the random one's, as the original draws them.
 
 Boxes are (x0, y0, x1, y1) in pixels as PIL's crop takes them, x1 and y1 exclusive.
-Source: specs/resnest.md section 4.
+Source: [resnest.md: Validation transform], [resnest.md: Training transform].
 """
 
 import math
@@ -43,7 +43,7 @@ def random_crop_box(
     rng = rng or random
     area = width * height
     for _ in range(ATTEMPTS):
-        # parity: uniform in the ratio itself, not in its logarithm
+        # parity: uniform in the ratio itself, not in its logarithm [resnest.md: Training transform]
         aspect = rng.uniform(*ASPECT_RANGE)  # width / height
         low = round(math.sqrt(min_area * area / aspect))
         high = round(math.sqrt(area / aspect))

@@ -1,6 +1,6 @@
 """RandAugment as the original has it: sixteen operations on PIL images, quirks included.
 
-Source: specs/resnest.md section 4; RandAugment, arXiv:1909.13719.
+Source: [resnest.md: RandAugment]; RandAugment, arXiv:1909.13719.
 """
 
 import random
@@ -83,17 +83,18 @@ def _translated(image, dx, dy):
 def _cutout_abs(image, value, rng=None, np_rng=None):
     np_rng = np_rng or np.random
     width, height = image.size
-    # parity: numpy's uniform(low=width), whose high is 1 (specs/resnest.md, section 4)
+    # parity: numpy's uniform(low=width), whose high is 1 [resnest.md: RandAugment]
     center_x, center_y = np_rng.uniform(width), np_rng.uniform(height)
     x0, y0 = int(max(0, center_x - value / 2.0)), int(max(0, center_y - value / 2.0))
     image = image.copy()
-    # parity: PIL fills the far edge as well
+    # parity: PIL fills the far edge as well [resnest.md: RandAugment]
     box = (x0, y0, min(width, x0 + value), min(height, y0 + value))
     ImageDraw.Draw(image).rectangle(box, CUTOUT_COLOR)
     return image
 
 
 # parity: absolute pixels and degrees, and enhancement factors that at m = 12 only ever weaken
+# [resnest.md: RandAugment]
 RAND_AUGMENT_OPS: dict[str, tuple[Operation, float, float]] = {
     "AutoContrast": (_fixed(lambda image, _: ImageOps.autocontrast(image)), 0, 1),
     "Equalize": (_fixed(lambda image, _: ImageOps.equalize(image)), 0, 1),

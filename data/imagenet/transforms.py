@@ -3,7 +3,7 @@
 The original's pipelines, step by step in `.transforms`; calling a pipeline gives the same numbers
 faster. What is random draws from the keywords rng (random.Random), np_rng (numpy RandomState) and
 generator (torch.Generator), each the library's global stream when None.
-Source: specs/resnest.md section 4.
+Source: [resnest.md: Training transform], [resnest.md: Validation transform].
 """
 
 import math

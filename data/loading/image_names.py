@@ -22,8 +22,9 @@ def is_absolute(name: str) -> bool:
 def spellings(name: str) -> Iterator[str]:
     """Names under which the file may lie, the likeliest first."""
     yield name
-    # differs: the original always shortens; here a file of the full name comes first
-    # parity: COCO_val2014_000000000042.jpg may lie there as 000000000042.jpg (section 6)
+    # differs: YOLACT always shortens; here a file of the full name comes first [yolact.md: Data]
+    # Way back: none, the short one is found where the full one is not there.
+    # parity: COCO_val2014_000000000042.jpg may lie there as 000000000042.jpg [yolact.md: Data]
     if name.startswith("COCO"):
         yield name.rpartition("_")[2]
     yield from rewritten(name)

@@ -43,7 +43,9 @@ class ResumableLoader:
     collate:    list of samples -> batch
     pin_memory: copy batches to page-locked memory (only with a GPU)
     min_last:   samples of a rank, at least, in the shorter batch that an epoch then ends with; it
-                is filled up from the epoch's first samples, also to as many for each rank
+                is filled up from the epoch's first samples, also to as many for each rank.
+                differs: one sample ended ResNeSt's original [resnest.md: Known faults]. Way back:
+                none, only failures change.
 
     Without `min_last`, what does not fill a batch at an epoch's end is left out. Raises InputError
     when the batch does not divide over the ranks or the data set is smaller than a batch.

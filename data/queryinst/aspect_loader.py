@@ -2,7 +2,7 @@
 
 Like `ResumableLoader` the order depends on (seed, epoch) only and a resumed run skips by index;
 unlike it each process batches its own share of an epoch's order, and the last batch may be short.
-Source: specs/queryinst.md section 9, Loader.
+Source: [queryinst.md: Loader].
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """QueryInst's samples from a COCO index: from the file on disk to padded batches.
 
-Source: specs/queryinst.md section 9.
+Source: [queryinst.md: Data].
 """
 
 from collections.abc import Sequence
@@ -183,7 +183,7 @@ class QueryInstDataset(Dataset):
         }
 
     def _usable(self, annotations, size):
-        """bool [n]: the annotations of an image that are objects to learn (spec, section 9)."""
+        """bool [n]: the annotations of an image that are objects to learn."""
         index = self._index
         boxes = index.boxes[annotations].astype(np.float64).reshape(-1, 4)
         sides = boxes[:, 2:]
@@ -194,7 +194,8 @@ class QueryInstDataset(Dataset):
             & ~index.ann_crowd[annotations]
             & ~index.ann_ignored[annotations]
             # differs: the original goes by the file's word and leaves out an object of area 0,
-            # whatever its mask; here a mask that has pixels counts
+            # whatever its mask; here a mask that has pixels counts [queryinst.md: Data]
+            # Way back: none, `"ignore": 1` in the file leaves an object out.
             & (index.ann_areas[annotations] > 0)
             & (sides >= MIN_SIDE_PX).all(1)
             & (last > first).all(1)
@@ -204,9 +205,10 @@ class QueryInstDataset(Dataset):
 def draw_mask(index: CocoIndex, annotation: int, geometry: Geometry, out: np.ndarray) -> None:
     """The mask of an annotation row under the geometry, into `out`, uint8 [h, w] of zeros.
 
-    Polygons are moved and rasterised once, at the final size (the original makes a bitmap of the
-    source's size for each and resizes that); run lengths become a bitmap that goes the way of the
-    image.
+    Polygons are moved and rasterised once, at the final size; run lengths become a bitmap that goes
+    the way of the image.
+    differs: the original makes a bitmap of the source's size for each and resizes that
+    [queryinst.md: Data]. Way back: none, they differ by pixels of the edge.
     """
     if index.is_rle(annotation):
         out[:] = geometry.bitmap(index.rle_mask(annotation))

@@ -90,6 +90,7 @@ def left_out(index: CocoIndex, labels: Mapping[int, int], keep: Any) -> tuple[An
     if not keep.filter_empty_gt:
         return np.zeros(len(small), bool), small
     # parity: any annotation counts, be it a crowd's or one that is dropped later
+    # [queryinst.md: Data]
     known = np.isin(index.ann_categories, list(labels))
     before = np.concatenate([[0], np.cumsum(known)])
     return before[index.ann_starts[1:]] == before[index.ann_starts[:-1]], small
@@ -108,11 +109,12 @@ def class_names(index: CocoIndex, wanted: Iterable[str] = ()) -> tuple[str, ...]
     if twice:
         raise InputError(twice)
     # differs: in the original a class that the file lacks makes an unused output, silently
+    # [queryinst.md: Known faults]. Way back: none, metainfo.classes need not name it.
     faults = [f"{index.path}: no category named {name}, which metainfo.classes asks for."
               f"{did_you_mean(name, names)}" for name in wanted if name not in names]
     if faults:
         raise InputError(faults)
-    # parity: the order is the file's, not that of the list asked for (spec, section 9)
+    # parity: the order is the file's, not that of the list asked for [queryinst.md: Data]
     return tuple(name for name in names if name in set(wanted) or not wanted)
 
 

@@ -1,6 +1,6 @@
 """QueryInst's geometry: resize, mirror and crop, drawn first, then applied to pixels and shapes.
 
-Sizes are (w, h), as OpenCV and MMDetection have them. Source: specs/queryinst.md section 9.
+Sizes are (w, h), as OpenCV and MMDetection have them. Source: [queryinst.md: Data].
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""ADE20K's 150 classes as the original names and draws them. Source: specs/seg.md, section 3.1."""
+"""ADE20K's 150 classes as the original names and draws them.
+
+Source: [segmentation.md: Lists and files].
+"""
 
 from collections.abc import Sequence
 

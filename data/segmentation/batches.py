@@ -52,7 +52,7 @@ _MOST_SKIPS = 20  # bad images in a row that --bad-images skip passes over
 def resized_size(width: int, height: int, short_size: int, max_size: int) -> tuple[int, int]:
     """(w, h) with the short side at `short_size`, or the long one at `max_size` if that is less."""
     scale = min(short_size / min(height, width), max_size / max(height, width))
-    # parity: truncation; 281 * (300 / 281) gives 299 (specs/seg.md, section 3.3)
+    # parity: truncation; 281 * (300 / 281) gives 299 [segmentation.md: Training batches]
     return int(width * scale), int(height * scale)
 
 
@@ -126,7 +126,7 @@ def eval_item(record: dict, dataset_cfg) -> dict:
     item["img_data"] = []
     for short_size in dataset_cfg.imgSizes:
         # parity: both sides are rounded up, which distorts a little; no padding here
-        # (specs/seg.md, section 3.5)
+        # [segmentation.md: Evaluation items]
         w, h = (
             _round_up(side, dataset_cfg.padding_constant)
             for side in resized_size(*image.size, short_size, dataset_cfg.imgMaxSize)
@@ -149,6 +149,8 @@ class TrainBatches(Dataset):
     Images follow a new permutation each pass over the list, drawn from the seed; those waiting for
     their orientation's batch stay over to the next pass. Everything depends on (seed, number of
     the batch) only, so that any number of workers and any resume give the same stream.
+    differs: the original's stream depends on workers and GPUs, not on the seed, and begins anew
+    when resumed [segmentation.md: Order and seeds]. Way back: none, it was chance.
 
     records:           SegList
     dataset_cfg:       the DATASET section
@@ -187,7 +189,9 @@ class TrainBatches(Dataset):
         short_size = int(rng.choice(self._cfg.imgSizes))
         flips = [int(rng.choice([0, 1])) for _ in numbers]
         if not self._cfg.random_flip:
-            flips = [0] * len(numbers)  # differs: the original never reads the key
+            # differs: the original never reads the key [segmentation.md: Config keys]
+            # Way back: DATASET.random_flip True, the default.
+            flips = [0] * len(numbers)
         skipped: list[str] = []
         while True:
             records = [self._records[i] for i in numbers]

@@ -77,7 +77,8 @@ def find_images(path: str, result: str) -> list[str]:
             os.path.join(folder, name)
             for folder, _, names in os.walk(path)
             for name in names
-            # differs: the original finds only .jpg (specs/seg.md, section 10.14)
+            # differs: the original finds only .jpg [segmentation.md: Pictures]
+            # Way back: none, name the files that are wanted.
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         )
     if not found:

@@ -78,7 +78,7 @@ def whole_image(height: int, width: int, size: int) -> Geometry:
 def draw_photometric(rng: Any) -> Photometric:
     """Draws brightness, contrast, saturation and hue; rng: numpy RandomState or numpy.random."""
     brightness = _half_the_time(rng, -32, 32, otherwise=0.0)
-    # parity: the original's stream of draws, section 7 step 3
+    # parity: the original's stream of draws, step 3 of [yolact.md: Augmentation]
     contrast = 1.0
     contrast_first = rng.randint(2)
     if contrast_first:
@@ -125,8 +125,8 @@ def _draw_crop(rng, height, width, centres, any_will_do):
 
     any_will_do: a crop without a centre is fine too.
     """
-    # parity: the modes 1 to 5 ask for an overlap that the original's test never checks (step 5).
-    # Without an object that could be kept, only mode 0 ends the search.
+    # parity: the modes 1 to 5 ask for an overlap that the original's test never checks, step 5 of
+    # [yolact.md: Augmentation]. Without an object that could be kept, only mode 0 ends the search.
     while rng.randint(CROP_MODES):
         for _ in range(CROP_TRIES):
             crop_width = _uniform(rng, 0.3 * width, width)
@@ -134,6 +134,7 @@ def _draw_crop(rng, height, width, centres, any_will_do):
             if not 0.5 <= crop_height / crop_width <= 2:
                 continue
             # parity: the original draws between width - crop_width and 1, not 0 and the former
+            # [yolact.md: Augmentation]
             left = _uniform(rng, width - crop_width, 1.0)
             top = _uniform(rng, height - crop_height, 1.0)
             x0, y0, x1, y1 = int(left), int(top), int(left + crop_width), int(top + crop_height)

@@ -169,6 +169,8 @@ def draw_mask(index: CocoIndex, annotation: int, geometry: Geometry, out: np.nda
 
     Polygons are moved and rasterised once, at the final size; run lengths become a bitmap at the
     source's size and are resized like the image.
+    differs: the original makes a bitmap of the source's size for each and resizes that
+    [yolact.md: Augmentation]. Way back: none, they differ by pixels of the edge.
     """
     if index.is_rle(annotation):
         resize_bitmap(index.rle_mask(annotation), geometry, out)

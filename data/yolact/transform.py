@@ -1,6 +1,6 @@
 """YOLACT's transform of an image with its instances, for training and for evaluation.
 
-Source: specs of the original's augmentation, section 7; SSD, arXiv:1512.02325, section 2.2.
+Source: [yolact.md: Augmentation]; SSD, arXiv:1512.02325, section 2.2.
 """
 
 from typing import Any
@@ -81,14 +81,14 @@ class YolactTransform:
         if not self._train:
             geometry, photometric = whole_image(*hw, cfg.max_size), Photometric()
             boxes = boxes_px / (hw[::-1] * 2)
-            # parity: the same test as below, but on relative boxes (section 7, step 8)
+            # parity: the same test as below, on relative boxes, step 8 of [yolact.md: Augmentation]
             kept = self._large_enough(boxes)
             return geometry, photometric, kept, boxes[kept]
         rng = np.random if rng is None else rng
         photometric = draw_photometric(rng) if cfg.augment_photometric_distort else Photometric()
         geometry, kept = draw_geometry(rng, cfg, hw, boxes_px, labels)
         boxes = geometry.boxes(boxes_px[kept])
-        # parity: a limit meant for relative boxes, applied to pixels (section 7, step 8)
+        # parity: a limit meant for relative boxes, applied to pixels [yolact.md: Augmentation]
         large = self._large_enough(boxes)
         kept[kept] = large
         return geometry, photometric, kept, boxes[large] / cfg.max_size

@@ -1,6 +1,6 @@
 """ResNet and feature pyramid; state-dict keys are torchvision's and MMDetection's.
 
-Source: arXiv:1512.03385, arXiv:1612.03144; specs/queryinst.md section 2.
+Source: arXiv:1512.03385, arXiv:1612.03144; [queryinst.md: Network].
 """
 
 import torch.nn.functional as F

@@ -2,8 +2,8 @@
 
 Shapes: B images, P proposals an image, N = boxes of the whole batch, D channels. State-dict keys
 and their order are MMDetection's.
-Source: QueryInst, arXiv:2105.01928; Sparse R-CNN, arXiv:2011.12450; specs/queryinst.md sections 2
-to 4.
+Source: QueryInst, arXiv:2105.01928; Sparse R-CNN, arXiv:2011.12450; [queryinst.md: Network],
+[queryinst.md: Forward pass].
 """
 
 import math
@@ -153,7 +153,7 @@ class MaskHead(nn.Module):
     def init_weights(self):
         """Kaiming-normal 3x3 convs; everything else keeps torch's own start.
 
-        parity: the xavier start that the original declares never runs (spec, section 3).
+        parity: the declared xavier start never runs [queryinst.md: Initialisation]
         """
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.conv.weight, mode="fan_out", nonlinearity="relu")

@@ -2,7 +2,7 @@
 
 Shapes: B images, P proposals an image, C classes, S stages. Boxes are xyxy pixels of the resized
 image; its size, before padding, is `img_shape` (h, w).
-Source: QueryInst, arXiv:2105.01928; specs/queryinst.md sections 2 to 7.
+Source: QueryInst, arXiv:2105.01928; [queryinst.md: Forward pass].
 """
 
 import torch
@@ -68,7 +68,7 @@ class QueryInst(nn.Module):
 
     @torch.no_grad()
     def init_weights(self):
-        """Every weight anew, as training starts without a pretrained file (spec, section 3)."""
+        """Every weight anew, as without a pretrained file [queryinst.md: Initialisation]."""
         for module in self.backbone.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -128,7 +128,7 @@ class QueryInst(nn.Module):
         images:  [B, 3, H, W] float, normalised, padded with 0
         metas:   B dicts: img_shape (h, w), ori_shape (h, w), scale_factor (w, h)
         rescale: boxes and masks of the original image; False: of the resized one
-        Boxes are not clipped to the image.
+        parity: no NMS, no threshold, and boxes are not clipped [queryinst.md: Inference]
         """
         _, _, rows, _, stages = self._run(images, [meta["img_shape"] for meta in metas])
         stage = list(stages)[-1]

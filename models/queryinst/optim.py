@@ -1,4 +1,6 @@
-"""Parameter groups and learning rates of a QueryInst config. Source: specs/queryinst.md section 8.
+"""Parameter groups and learning rates of a QueryInst config.
+
+Source: [queryinst.md: Optimizer], [queryinst.md: Learning rate].
 """
 
 from typing import Any
@@ -12,7 +14,8 @@ def param_groups(net: Any) -> list[dict[str, Any]]:
     The multipliers are those of the config's paramwise_cfg. Parameters of equal rate and decay
     share a group, in the order in which the network first has one of it, so the backbone's is the
     first. Frozen parameters are in none.
-    differs: the original has a group for each parameter; the updates are the same.
+    differs: the original has a group for each parameter [queryinst.md: Optimizer]
+    Way back: none, the updates are the same.
     """
     wrapper = net.cfg.optim_wrapper
     optimizer, keys = wrapper.optimizer, wrapper.paramwise_cfg.custom_keys

@@ -1,4 +1,4 @@
-"""Small masks to bitmaps of the image. Source: specs/queryinst.md section 7."""
+"""Small masks to bitmaps of the image. Source: [queryinst.md: Inference]."""
 
 import torch
 
@@ -33,7 +33,8 @@ def _resize_weights(start, end, length, side):
     """[k, length, side] float32: how much each cell of a mask counts at each pixel of an axis."""
     at = torch.arange(length, device=start.device, dtype=torch.float32) + 0.5
     at = (at - start[:, None]) / (end - start)[:, None] * 2 - 1
-    at = torch.where(at.isinf(), 0.0, at)  # parity: boxes without extent show the mask's centre
+    # parity: boxes without extent show the mask's centre [queryinst.md: Inference]
+    at = torch.where(at.isinf(), 0.0, at)
     at = ((at + 1) * side - 1) / 2
     cells = torch.arange(side, device=start.device)
     return (1 - (at[..., None] - cells).abs()).clamp(min=0).nan_to_num()

@@ -4,7 +4,7 @@ The maps lie in one table with a row for each pixel. A pooled cell is the mean o
 samples, so it is a weighted sum of 16 rows, which is what `embedding_bag` computes. Unlike
 torchvision's operator this needs no compiled extension, gives the same gradients in every run, and
 each level, used or not, gets a gradient.
-Source: Mask R-CNN, arXiv:1703.06870; specs/queryinst.md section 4 ("aligned", sampling ratio 2).
+Source: Mask R-CNN, arXiv:1703.06870; [queryinst.md: Forward pass] ("aligned", sampling 2).
 """
 
 import torch

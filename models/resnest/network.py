@@ -1,6 +1,6 @@
 """ResNeSt: a ResNet-D whose 3x3 convolutions are split-attention convolutions.
 
-Source: arXiv:2004.08955; sizes and quirks from specs/resnest.md section 5.
+Source: arXiv:2004.08955; sizes and quirks: [resnest.md: Networks], [resnest.md: Blocks].
 """
 
 import math
@@ -66,7 +66,7 @@ class Bottleneck(nn.Module):
         width = int(planes * (arch.bottleneck_width / BASE_WIDTH)) * arch.groups
         self.conv1 = Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = arch.norm_layer(width)
-        # parity: the pool counts the padding's zeros (specs/resnest.md, section 5)
+        # parity: the pool counts the padding's zeros [resnest.md: Blocks]
         self.avd_layer = nn.AvgPool2d(3, stride, padding=1) if has_avd else None
         self.avd_first = arch.avd_first
         self.conv2 = SplAtConv2d(
@@ -131,11 +131,12 @@ class ResNeSt(nn.Module):
     def _init_weights(self):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                # parity: He's fan-out without dividing by the groups (specs/resnest.md, section 5)
+                # parity: He's fan-out without dividing by the groups [resnest.md: Initialisation]
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
                 nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
             elif isinstance(module, Bottleneck) and self.arch.last_gamma:
                 # differs: the original's last_gamma was undone by its own norm initialisation
+                # [resnest.md: Initialisation]. Way back: TRAINING.LAST_GAMMA False.
                 nn.init.zeros_(module.bn3.weight)
 
 
@@ -164,6 +165,7 @@ def _stage(arch, in_channels, planes, blocks, stride, dilation, is_first):
     if stride != 1 or in_channels != out_channels:
         downsample = _shortcut(arch, in_channels, out_channels, stride, dilation)
     # parity: the first block of a dilated stage is dilated half as much as the others
+    # [resnest.md: Blocks]
     first_dilation = 1 if dilation in (1, 2) else 2
     has_avd = arch.avd and (stride > 1 or is_first)
     stage = [Bottleneck(arch, in_channels, planes, stride, first_dilation, downsample, has_avd)]

@@ -1,6 +1,6 @@
 """Split attention: a 3x3 convolution into several groups of maps, mixed by learned weights.
 
-Source: ResNeSt, arXiv:2004.08955, section 3; radix-major layout, specs/resnest.md section 5.
+Source: ResNeSt, arXiv:2004.08955, section 3; radix-major layout, [resnest.md: Split attention].
 """
 
 import torch

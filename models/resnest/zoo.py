@@ -23,6 +23,7 @@ def _fast(radix, groups, width):
 
 _ARCHITECTURES = {  # one for each of MODEL_NAMES, in its order
     # parity: these are not plain ResNets: radix 1 puts a channel gate behind every 3x3 convolution
+    # [resnest.md: Networks]
     "resnet50": Architecture((3, 4, 6, 3)),
     "resnet101": Architecture((3, 4, 23, 3)),
     "resnet152": Architecture((3, 8, 36, 3)),
@@ -79,7 +80,7 @@ def param_groups(
     spared, decayed = [], []
     for name, parameter in model.named_parameters():
         # parity: the rule goes by name, so the norms inside the deep stem and the shortcuts, which
-        # are not called bn, do get decay (specs/resnest.md, section 7)
+        # are not called bn, do get decay [resnest.md: Optimizer]
         is_spared = "bn" in name or "bias" in name
         (spared if is_spared else decayed).append(parameter)
     return [

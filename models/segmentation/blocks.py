@@ -5,7 +5,7 @@ Parameter and buffer names everywhere in this package are the original's: they a
 
 from torch import nn
 
-BN_MOMENTUM = 0.001  # the original's, HRNet's encoder apart (specs/seg.md, section 5)
+BN_MOMENTUM = 0.001  # the original's, HRNet's encoder apart [segmentation.md: Batch norm]
 HRNET_BN_MOMENTUM = 0.1
 
 
@@ -105,7 +105,7 @@ def dilate(layer: nn.Module, dilation: int) -> None:
     """Turn the stride inside `layer` into dilation, in place; parameters stay as they are.
 
     A strided convolution gets stride 1 and, if 3x3, half of `dilation`; the other 3x3 ones all of
-    it. With 1 the strides go and nothing is dilated. Source: specs/seg.md, section 4.1.
+    it. With 1 the strides go and nothing is dilated. Source: [segmentation.md: Dilation].
     """
     for module in layer.modules():
         if not isinstance(module, nn.Conv2d):

@@ -3,7 +3,7 @@
 Every decoder takes the encoder's list of maps and `segSize`. With `use_softmax` (evaluation) it
 returns probabilities [B, num_class, *segSize]; without, log-probabilities at its own resolution,
 and a pair (main, auxiliary) if it is deeply supervised. The flag decides, not train or eval mode.
-Source: specs/seg.md, section 4.2.
+Source: [segmentation.md: Decoders].
 """
 
 import torch
@@ -118,7 +118,8 @@ class UPerNet(nn.Module):
         last, size = features[-1], features[0].shape[-2:]
         maps = [last]
         for pool, layer in zip(self.ppm_pooling, self.ppm_conv, strict=True):
-            # parity: enlarged before the convolution and its norm, not after as in PPM (4.2)
+            # parity: enlarged before the convolution and its norm, not after as in PPM
+            # [segmentation.md: Decoders]
             maps.append(layer(_enlarged(pool(last), last.shape[-2:])))
         top = self.ppm_last_conv(torch.cat(maps, 1))
         down, outs = top, []

@@ -43,13 +43,13 @@ _DECODERS = {
     "upernet_lite": partial(UPerNet, fpn_dim=256),
     "upernet_small": partial(UPerNet, fpn_dim=32, pool_channels=32, widths=(32, 64, 128)),
 }
-_DECODER_NORM_BIAS = 1e-4
+_DECODER_NORM_BIAS = 1e-4  # parity: not 0 [segmentation.md: Initialisation]
 
 
 def build_encoder(arch: str, fc_dim: int, weights: str | Path = "") -> nn.Module:
     """The encoder `arch`, any case; `encoder(x, return_feature_maps=True)` gives a list of maps.
 
-    fc_dim:  unused as in the original: the name alone decides (see config.py)
+    fc_dim:  unused as in the original: the name alone decides (see settings/segmentation.py)
     weights: "" for the original's random start, or a file in the original's form
     Raises InputError for an unknown name or a file that does not fit.
     """
@@ -137,8 +137,9 @@ class SegmentationModule(nn.Module):
         crit = self.crit
         if not isinstance(crit, nn.NLLLoss) or crit.reduction != "mean" or crit.weight is not None:
             return crit(log_probs, labels)
-        # differs: the mean over no labelled cell is 0, not 0 / 0 (specs/seg.md, 4.4). Else a
-        # picture without a label ends the run, or is skipped with all others of its batch.
+        # differs: the mean over no labelled cell is 0, not 0 / 0
+        # [segmentation.md: Loss and accuracy]. Way back: none, a picture without a label would end
+        # the run, or be skipped with all others of its batch.
         total = F.nll_loss(log_probs, labels, ignore_index=crit.ignore_index, reduction="sum")
         return total / (labels != crit.ignore_index).sum().clamp(min=1)
 

@@ -12,7 +12,7 @@ def corrected_momentum(momentum: float, step: int) -> float:
     Over n updates its statistics are (r_0 a^n + sum a^(n-k) x_k) / (sum of the same weights) with
     a = 1 - momentum: moving quickly at first, by 1/2, 1/3, ..., and by `momentum` in the end.
     Torch's batch norm makes the same average when its momentum is 1 / (the weights' sum so far).
-    Source: specs/seg.md, section 5.
+    parity: on several GPUs alone; on one the statistics are slow [segmentation.md: Batch norm]
     """
     keep = 1 - momentum
     weights = (1 - keep ** (step + 2)) / momentum

@@ -33,7 +33,8 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         if count.item() < 2:
             raise ValueError("batch norm needs more than one value per channel in all processes")
         mean = total / count
-        # differs: var + eps as in torch; the original takes max(var, eps) (specs/seg.md, section 5)
+        # differs: var + eps as in torch; the original takes max(var, eps)
+        # [segmentation.md: Batch norm]. Way back: none, one norm for GPUs and CPUs; 5e-6 at var 1.
         var = (square / count - mean.square()).clamp(min=0)
         with torch.no_grad():
             self.num_batches_tracked += 1

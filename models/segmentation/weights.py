@@ -82,6 +82,8 @@ def load_original_state_dict(
     The batch norms' extra buffers and `num_batches_tracked` may be absent, a classifier's entries
     are ignored. Raises InputError for any other key that is missing, unexpected or of another
     shape; the net is then unchanged.
+    differs: the original takes any file, in silence [segmentation.md: Weight files]
+    Way back: --pretrained takes what fits, and says so.
     """
     _load(net, state_dict, source)
 

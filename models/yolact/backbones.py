@@ -1,9 +1,10 @@
 """Backbones: ResNet (plain, deformable, GroupNorm), Darknet-53 and VGG-16 with reduced fc layers.
 
 Each is a module whose forward takes images [B, 3, H, W] and returns the outputs of all its stages,
-finest first; `channels` are theirs. State-dict keys and their order are the original's (spec,
-section 4), which is why stages are called `layers` and stand before the stem. A network that wants
-more stages than a backbone has gets down-sampling ones appended, from `num_own_stages` on.
+finest first; `channels` are theirs. State-dict keys and their order are the original's
+[yolact.md: Backbones], which is why stages are called `layers` and stand before the stem. A network
+that wants more stages than a backbone has gets down-sampling ones appended, from `num_own_stages`
+on.
 """
 
 from torch import nn

@@ -1,7 +1,7 @@
 """Modulated deformable convolution (DCNv2), with or without torchvision's compiled operator.
 
-Source: Deformable ConvNets v2, arXiv:1811.11168, section 3.2; layout as in the project spec,
-section 4.
+Source: Deformable ConvNets v2, arXiv:1811.11168, section 3.2; layout:
+[yolact.md: Backbones].
 """
 
 import functools

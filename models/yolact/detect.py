@@ -1,7 +1,7 @@
 """From raw predictions to detections: score cut, box decoding, three kinds of NMS.
 
 Shapes: P priors, n priors that pass the score cut, C foreground classes, K prototypes, k kept.
-Source: YOLACT, arXiv:1904.02689, section 4 (Fast NMS); project spec, section 10.
+Source: YOLACT, arXiv:1904.02689, section 4 (Fast NMS); [yolact.md: Detection].
 """
 
 import torch
@@ -61,6 +61,7 @@ def per_class_fast_nms(boxes, scores, cfg):
     """Drop what overlaps any better box of its class, even one that is dropped itself."""
     num_classes, n = scores.shape
     # parity: all n boxes compete in every class, also with scores under nms_conf_thresh
+    # [yolact.md: Detection]
     scores, prior = scores.topk(min(cfg.nms_top_k, n), dim=1)  # [C, t], best first
     keep = _best_overlap(boxes[prior]) <= cfg.nms_thresh
     label = torch.arange(num_classes, device=boxes.device)[:, None].expand_as(prior)
@@ -92,6 +93,7 @@ def traditional_nms(boxes, scores, cfg):
         kept.scatter_(1, best, kept.gather(1, best) | left.gather(1, best))
         best_box = boxes_px.gather(1, best[:, :, None].expand(-1, -1, 4))
         # parity: this NMS alone suppresses AT the threshold, and counts pixels inclusively
+        # [yolact.md: Detection]
         left &= _inclusive_iou(best_box, boxes_px) < cfg.nms_thresh
         left.scatter_(1, best, False)
         if not left.any():

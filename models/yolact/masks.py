@@ -20,7 +20,7 @@ def postprocess(detection, width, height, net=None, score_threshold=0.0, crop_ma
     crop_masks:       cut each mask to its box
     Returns class [n] int64, score [n], box [n,4] int64 x1 y1 x2 y2 within the image, mask
     [n,height,width] bool, mask_score [n] (the score, times the predicted mask IoU if rescored).
-    Project spec, section 10.
+    Source: [yolact.md: Masks of detections].
     """
     keep = detection["score"] > score_threshold
     label, score = detection["class"][keep], detection["score"][keep]
@@ -32,6 +32,7 @@ def postprocess(detection, width, height, net=None, score_threshold=0.0, crop_ma
     if crop_masks:
         soft = crop_to_boxes(soft, boxes)
     mask_score = score
+    # parity: the box keeps its class score unless rescore_bbox [yolact.md: Masks of detections]
     if net is not None and net.cfg.rescore_mask and net.cfg.use_maskiou and len(score):
         ious = net.maskiou_net(soft[:, None])  # [n, C-1]
         mask_score = score * ious.gather(1, label[:, None]).squeeze(1)

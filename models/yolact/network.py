@@ -2,7 +2,7 @@
 
 Shapes: B images, P priors, C classes with background 0, K prototypes, h x w the prototypes' map.
 Module names are the original's, since state-dict keys are a public file format.
-Source: YOLACT, arXiv:1904.02689; YOLACT++, arXiv:1912.06218; project spec sections 4 and 5.
+Source: YOLACT, arXiv:1904.02689; YOLACT++, arXiv:1912.06218; [yolact.md: Network].
 """
 
 import torch
@@ -204,6 +204,7 @@ class Fpn(nn.Module):
             else:
                 level = F.max_pool2d(levels[-1], 1, stride=2)
             # differs: the original's relu_downsample_layers changed other levels than these
+            # [yolact.md: Known faults]. Way back: none, no config sets the key.
             levels.append(F.relu(level) if self.cfg.relu_downsample_layers else level)
         return levels
 

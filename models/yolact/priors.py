@@ -13,7 +13,7 @@ def make_priors(cfg, level_sizes, device=None):
     cfg:          a YOLACT config with a backbone
     level_sizes:  (h, w) of each level, cells
     Returns [P, 4] float32, cx cy w h as fractions of the image; cells row by row, and at each cell
-    the priors in the order of aspect lists, scales, ratios. Not clipped. Project spec, section 5.
+    the priors in the order of aspect lists, scales, ratios. Not clipped. [yolact.md: Priors]
     """
     levels = [
         _level_priors(cfg, level, height, width, device)
@@ -23,7 +23,7 @@ def make_priors(cfg, level_sizes, device=None):
 
 
 def _level_priors(cfg, level, height, width, device):
-    # parity: the original computed in double precision and rounded the result once
+    # parity: computed in double precision, the result rounded once [yolact.md: Priors]
     options = {"dtype": torch.float64, "device": device}
     shapes = torch.tensor(_prior_shapes(cfg, level, height, width), **options)
     y = (torch.arange(height, **options) + 0.5) / height
@@ -43,7 +43,8 @@ def _prior_shapes(cfg, level, height, width):
             for ratio in ratios:
                 root = ratio if backbone.preapply_sqrt else math.sqrt(ratio)
                 w, h = scale * root / unit_w, scale / root / unit_h
-                # parity: "square" keeps the width, so three ratios give three sizes (section 5)
+                # parity: "square" keeps the width, so three ratios give three sizes
+                # [yolact.md: Priors]
                 shapes.append((w, w if backbone.use_square_anchors else h))
     return shapes
 

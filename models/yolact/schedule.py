@@ -1,6 +1,6 @@
 """YOLACT's schedule, and what its trainer changes in a config because of the batch size.
 
-Source: project spec, sections 1 and 9.
+Source: [yolact.md: Batch size], [yolact.md: Learning rate].
 """
 
 from dataclasses import replace

@@ -122,7 +122,7 @@ def _num_classes(state):
 
 
 def _is_old_duplicate(key, cfg):
-    """Entries of the original's first files that its networks do not have (spec, section 2)."""
+    """Entries of the original's first files that its networks do not have [yolact.md: Files]."""
     if key.startswith("backbone.layer") and not key.startswith("backbone.layers"):
         return True
     match = re.match(r"fpn\.downsample_layers\.(\d+)\.", key)

@@ -1,6 +1,6 @@
 """A run's log in MMDetection's form: its console lines, and the scalars that its tools plot.
 
-Source: specs/trainer_features.md, sections 3 and 4.
+Source: [queryinst.md: Run folder and log].
 """
 
 import time

@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime.errors import InputError
 
-# nvidia-smi's names -> the log's (specs: yolact, section 9). MiB, W, the rest in percent.
+# nvidia-smi's names -> the log's [yolact.md: Log]. MiB, W, the rest in percent.
 _SESSION_FIELDS = {"index": "idx", "name": "name", "uuid": "uuid",
                    "power.limit": "pwr_cap", "memory.total": "mem_total"}
 _RUNNING_FIELDS = {"fan.speed": "fan_spd", "temperature.gpu": "temp", "power.draw": "pwr_used",

@@ -69,7 +69,7 @@ def queryinst_schedules():
 
 @pytest.mark.parametrize("kind, iters_per_epoch, rows", list(queryinst_schedules()))
 def test_queryinst(kind, iters_per_epoch, rows):
-    # the ramp reaches the base one iteration before its stated end (specs/queryinst.md, section 8)
+    # the ramp reaches the base one iteration before its stated end [queryinst.md: Learning rate]
     warmup_iters, milestones = {"1x": (999, (8, 11)), "3x": (499, (27, 33))}[kind]
     steps = [epoch * iters_per_epoch for epoch in milestones]
     for group, base in (("backbone", 1e-5), ("other", 1e-4)):

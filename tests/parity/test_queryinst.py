@@ -233,7 +233,7 @@ def test_without_any_object(net):
     with torch.no_grad():
         losses = net.train().loss(images, make_samples(([], [])))
     for stage in range(6):
-        # measured in the original: about 6e6 to 3e7 (spec, section 6)
+        # measured in the original: about 6e6 to 3e7 [queryinst.md: Losses]
         assert 5e6 < losses[f"s{stage}.loss_cls"] / torch.finfo(torch.float32).eps < 4e7
         for name in ("loss_bbox", "loss_iou", "loss_mask", "pos_acc"):
             assert losses[f"s{stage}.{name}"] == 0

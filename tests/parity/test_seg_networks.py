@@ -283,8 +283,8 @@ def test_running_statistics(name):
         check_values(state["_running_iter"], parallel["running_iter"], rel=1e-6)  # kept in float32
         check_values(state["_tmp_running_mean"], parallel["tmp_running_mean"])
         check_values(x.mean((0, 2, 3)), parallel["mean"])
-        # differs: torch adds eps to the variance where the original takes at least eps: at most
-        # eps / 2 of the value, 5e-6 relative at variance 1
+        # torch adds eps to the variance where the original takes at least eps: at most eps / 2 of
+        # the value, 5e-6 relative at variance 1 [segmentation.md: Batch norm]
         variance = x.var((0, 2, 3), correction=0)
         check_values((variance + corrected.eps).rsqrt(), parallel["inv_std"], rel=1e-5)
 

@@ -9,7 +9,7 @@ from goldens import load_golden
 from models.yolact import build_yolact, load_yolact_config
 from models.yolact.backbones import build_backbone
 
-# learnable tensors and numbers in them (spec, section 4)
+# learnable tensors and numbers in them [yolact.md: Backbones]
 COUNTS = {
     "yolact_base": (348, 50157071), "yolact_im400": (348, 50157071),
     "yolact_im700": (348, 50157071), "yolact_darknet53": (192, 47783087),

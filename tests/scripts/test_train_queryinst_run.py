@@ -16,7 +16,7 @@ FILES = {"cache", "config.yaml", "curves.png", "env.json", "last_checkpoint", "l
 NUMBER = r"-?(\d+\.\d{4}|nan)"
 TERMS = "".join(rf"  s{i}\.{name}: {NUMBER}" for i in range(2) for name in
                 ("loss_cls", "pos_acc", "loss_bbox", "loss_iou", "loss_mask"))
-# specs/trainer_features.md, section 4
+# [queryinst.md: Run folder and log]
 TRAIN_LINE = re.compile(
     r"\d\d/\d\d \d\d:\d\d:\d\d - mmengine - INFO - Epoch\(train\)  ?\[(\d+)\]\[(\d)/(\d)\]  "
     r"base_lr: (\d\.\d{4}e-\d\d) lr: (\d\.\d{4}e-\d\d)  eta: \d+:\d\d:\d\d  time: \d+\.\d{4}  "
@@ -120,7 +120,8 @@ def test_rates_scale_and_gradients_accumulate(query_train):
     assert "scaled to 0.0005" in run.text  # batches of 4, the rate is for 8
     rates = [line.split("base_lr: ")[1].split("  ")[0] for line in run.text.splitlines()
              if "base_lr: " in line]
-    assert rates[0] == "1.0000e-04 lr: 5.0000e-05"  # parity: base_lr is logged unscaled
+    # parity: base_lr is logged unscaled [queryinst.md: Learning rate]
+    assert rates[0] == "1.0000e-04 lr: 5.0000e-05"
     assert run.names == ["epoch_1.pth", "iter_1.pth"]  # an epoch is two updates of two batches
     assert run.load("epoch_1.pth")["training"]["ema"]["n_averaged"] == 2
 

@@ -101,7 +101,7 @@ def test_the_files_are_the_originals(whole):
                             whole.out / "encoder_epoch_2.pth")
     build_decoder(cfg.MODEL.arch_decoder, cfg.MODEL.fc_dim, 7, whole.out / "decoder_epoch_2.pth")
     saved = whole.load("encoder_epoch_2.pth")
-    assert len(saved) == 459  # specs/seg.md, section 4.1: the original's entries
+    assert len(saved) == 459  # the original's entries [segmentation.md: Encoders]
     for key in ("features.0.1._tmp_running_mean", "features.0.1._running_iter"):
         assert key in saved
     assert torch.equal(encoder.state_dict()["features.0.1.running_var"],

@@ -1,4 +1,4 @@
-"""The log line and the scalars are MMDetection's (specs/trainer_features.md, section 4)."""
+"""The log line and the scalars are MMDetection's [queryinst.md: Run folder and log]."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""MultiBoxLoss against a plain loop over the spec's section 8, and its edges."""
+"""MultiBoxLoss against a plain loop over [yolact.md: Losses], and its edges."""
 
 from datetime import timedelta
 from types import SimpleNamespace
@@ -97,7 +97,7 @@ def make_inputs(counts, dtype=torch.float64, seed=0):
 
 
 def sequential_match(iou):
-    """The spec's rule word by word: {prior: object}."""
+    """The rule of [yolact.md: Matching] word by word: {prior: object}."""
     iou, taken = iou.clone(), {}
     for _ in range(len(iou)):
         best, prior = iou.max(1)
@@ -137,7 +137,7 @@ def shrunk(masks, size):
 
 
 def plain_loss(predictions, targets, masks, num_crowds, cfg):
-    """Section 8 of the spec, image by image and positive by positive."""
+    """[yolact.md: Losses], image by image and positive by positive."""
     h, w = PROTO_SIZE
     total, n = dict.fromkeys("BMCIS", 0.0), 0
     for image, (target, mask) in enumerate(zip(targets, masks, strict=True)):

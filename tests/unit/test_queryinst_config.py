@@ -10,7 +10,7 @@ from settings.loading import load_config, save_config
 
 ONE_X = "queryinst_r50_fpn_1x_coco"
 CROP = "queryinst_r50_fpn_300-proposals_crop-ms-480-800-3x_coco"
-# name: depth, proposals, epochs, milestones, last iteration of the warm-up (spec, section 1)
+# name: depth, proposals, epochs, milestones, last iteration of the warm-up [queryinst.md: Configs]
 TABLE = {
     ONE_X: (50, 100, 12, (8, 11), 999),
     "queryinst_r50_fpn_ms-480-800-3x_coco": (50, 100, 36, (27, 33), 499),

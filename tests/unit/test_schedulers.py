@@ -86,7 +86,7 @@ def test_incomplete_modes_are_refused(mode, text):
 
 def test_autoscale_floors_as_floats_and_leaves_eight_alone():
     steps = (280000, 600000, 700000, 750000)
-    # specs/yolact.md, section 1
+    # [yolact.md: Batch size]
     assert autoscale(3, 1e-3, steps, 800000) == (
         1e-3 * 0.375,
         (746666, 1600000, 1866666, 2000000),

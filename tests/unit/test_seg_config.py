@@ -9,7 +9,7 @@ from runtime.errors import InputError
 from settings.loading import save_config
 from settings.segmentation import CONFIG_FOLDER, DECODERS, ENCODERS, SegConfig
 
-# encoder, decoder, fc_dim, padding, rate, batch, epochs, checkpoint (specs/seg.md, section 2)
+# encoder, decoder, fc_dim, padding, rate, batch, epochs, checkpoint [segmentation.md: Recipes]
 SHIPPED = {
     "ade20k-mobilenetv2dilated-c1_deepsup":
         ("mobilenetv2dilated", "c1_deepsup", 320, 8, 8, 3, 20, "epoch_20.pth"),

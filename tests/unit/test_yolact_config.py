@@ -9,7 +9,7 @@ from runtime.errors import InputError
 from settings.loading import save_config, to_dict
 from settings.yolact import YolactConfig, priors_per_cell
 
-# name -> keys that differ from the parent (spec, section 3); None: the parent is the root.
+# name -> keys that differ from the parent [yolact.md: Configs]; None: the parent is the root.
 RECIPES = {
     "yolact_im400": ("yolact_base", {
         "max_size": 400, "scales": ((17,), (34,), (69,), (139,), (279,))}),
