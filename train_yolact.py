@@ -103,7 +103,7 @@ from metrics.coco import CocoEvaluator, format_table
 from models import yolact
 from models.export import check_export, export_once
 from runtime.run.ending import draw_curves, say_done
-from runtime.run.guard import NonFiniteGuard, SkippedImages
+from runtime.run.guard import NonFiniteGuard
 from runtime.run.meter import Meter
 from runtime.run.rescue import Rescue
 from runtime.run.run import Run, start_run
@@ -284,13 +284,11 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
     rescue = Rescue(run, learner.net, None if flags.dry_run else
                     partial(save, occasion=Occasion.STOP), start, source,
                     lost_by=("SIGINT",) if flags.no_interrupt else ())
-    skipped = SkippedImages(run)
-
     def validate(iteration: int) -> None:
         begin, epoch = time.perf_counter(), timetable.epoch_of(iteration)
         run.log("Computing validation mAP (this may take a while)...")
-        metrics = evaluate(flags, run, learner.net.cfg, learner.scored, learner.precision, valid_set,
-                           rescue, skipped)
+        metrics = evaluate(flags, run, learner.net.cfg, learner.scored, learner.precision,
+                           valid_set, rescue)
         run.record_scores(iteration, epoch, metrics)
         session_log.val(metrics, epoch, iteration, round(time.perf_counter() - begin, 2))
         if scores.validated(iteration, metrics):
@@ -299,14 +297,16 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
         learner.net.train()
 
     with rescue.watching():
-        loop(flags, run, learner, criterion, step_net, loader, timetable, scores, rescue, skipped,
+        if checkpoints.missed(start, source):
+            save(start)
+        loop(flags, run, learner, criterion, step_net, loader, timetable, scores, rescue,
              session_log, save, validate if valid_set else None)
 
 
 def loop(
     flags: Flags, run: Run, learner: Learner, criterion: MultiBoxLoss, step_net: torch.nn.Module,
     loader: ResumableLoader, timetable: Timetable, scores: Scores, rescue: Rescue,
-    skipped: SkippedImages, session_log: SessionLog, save: Callable[..., Path | None],
+    session_log: SessionLog, save: Callable[..., Path | None],
     validate: Callable[[int], None] | None,
 ) -> None:
     """The updates of a session, with saves and validations, and the last of both."""
@@ -351,7 +351,7 @@ def loop(
 
             meter.updated(losses)
             progress.update()
-            skipped.in_training(step, batches)
+            run.skipped.in_training(step, batches)
             session_log.train(losses, epoch, step, lr, round(meter.elapsed_s, 2))
             if timetable.logs_at(step):
                 run.record(meter.train_event(step, epoch, lr, losses, grad_norm))
@@ -376,7 +376,7 @@ def loop(
     if scores.metrics:
         overall, at_50, boxes = (scores.metrics[name] / 100 for name in CURVES[:3])
         lines += [f"mask AP {overall:.2f}, at IoU 0.5 {at_50:.2f}, box AP {boxes:.2f}"]
-    say_done(run, guard, skipped, lines)
+    say_done(run, guard, lines)
 
 
 def backward(flags: Flags, run: Run, learner: Learner, step_net: torch.nn.Module,
@@ -402,7 +402,7 @@ def backward(flags: Flags, run: Run, learner: Learner, step_net: torch.nn.Module
 
 def evaluate(
     flags: Flags, run: Run, cfg: YolactConfig, net: yolact.Yolact, precision: Precision,
-    valid_set: InstanceDataset, rescue: Rescue, skipped: SkippedImages,
+    valid_set: InstanceDataset, rescue: Rescue,
 ) -> dict[str, float]:
     """COCO scores in percent over the validation images, the same on every rank.
 
@@ -416,7 +416,7 @@ def evaluate(
     net.eval()
     with closing(batches), torch.no_grad():
         for batch in rescue.in_step(batches, len(chosen), EVAL_BATCH):
-            skipped.in_validation(batch["skipped"])
+            run.skipped.in_validation(batch["skipped"])
             if not batch["image_ids"]:
                 continue
             with precision.autocast():
@@ -464,8 +464,7 @@ def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes
     run.open_folder(folder, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
     keep_indexes(run, indexes, folder / CACHE)
     metrics = evaluate(flags, run, cfg, net, learner.precision,
-                       open_part(flags, cfg, indexes, "valid"), Rescue(run, start=iteration),
-                       SkippedImages(run))
+                       open_part(flags, cfg, indexes, "valid"), Rescue(run, start=iteration))
     run.record_scores(iteration, None, metrics)
 
 

@@ -68,6 +68,14 @@ class CheckpointSeries:
         """Where the weights after `iteration` updates go."""
         return self._naming.path(iteration, occasion)
 
+    def missed(self, iteration: int, source: Path | None) -> bool:
+        """Whether a stop came before a regular save: `source`, gone on from, is what it left.
+
+        Such a run saves the regular one first, so that it ends with the files of an unbroken run.
+        """
+        stopped = self.path(iteration, Occasion.STOP)
+        return source == stopped != self.path(iteration) and self.due(iteration)
+
     def save(
         self, iteration: int, weights: Content, state: Content | None = None,
         occasion: Occasion = Occasion.REGULAR, **extra: Any,

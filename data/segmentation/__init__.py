@@ -12,7 +12,7 @@ from data.segmentation.batches import (
     train_batch,
 )
 from data.segmentation.check import check_seg_files, open_lists
-from data.segmentation.lists import SegList, cache_made_list, read_seg_list
+from data.segmentation.lists import SegList, cache_made_lists, read_seg_list
 
 __all__ = [
     "ADE20K_CLASSES",
@@ -21,7 +21,7 @@ __all__ = [
     "EvalItems",
     "SegList",
     "TrainBatches",
-    "cache_made_list",
+    "cache_made_lists",
     "check_seg_files",
     "class_colors",
     "color_encode",

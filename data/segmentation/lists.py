@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def read_seg_list(
                   has a part `images`, the labels then lie in `annotations`; or a missing
                   `<split>.odgt` while `images/<split>` and `annotations/<split>` lie below `root`
     root:         DATASET.root_dataset; folders and the list's paths may be relative to it
-    cache_folder: where a list made from folders is kept (`cache_made_list`) and found again while
+    cache_folder: where a list made from folders is kept (`cache_made_lists`) and found again while
                   the folders' files stay the same
     key:          the config key, for messages
     needs_sizes:  read the sizes that the list lacks from the images; evaluation needs none
@@ -112,10 +113,11 @@ def read_seg_list(
     return SegList(records, made_from)
 
 
-def cache_made_list(records: SegList, folder: str | Path) -> None:
-    """Keep a list made from folders in `folder` (the run's); one read from a file is left alone."""
-    if records.made_from and not Path(folder, records.made_from).exists():
-        records.write(Path(folder, records.made_from))
+def cache_made_lists(run: Any, lists: Mapping[str, SegList]) -> None:
+    """Rank 0 keeps lists made from folders in the run's folder; those of files are left alone."""
+    for records in lists.values() if run.is_main else ():
+        if records.made_from and not Path(run.folder, records.made_from).exists():
+            records.write(Path(run.folder, records.made_from))
 
 
 def _folder_pair(list_file, root, key):

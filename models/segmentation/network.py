@@ -21,6 +21,7 @@ from models.segmentation.resnet import (
 )
 from models.segmentation.weights import load_weights_file
 from runtime.errors import InputError, did_you_mean
+from settings.segmentation import SegConfig
 
 _ENCODERS = {
     "mobilenetv2dilated": MobileNetV2Dilated,
@@ -145,6 +146,16 @@ class SegmentationModule(nn.Module):
 
     def _features(self, feed):
         return self.encoder(feed["img_data"], return_feature_maps=True)
+
+
+def build_module(cfg: SegConfig) -> SegmentationModule:
+    """The config's encoder and decoder, at random, and the loss, which leaves labels of -1 out."""
+    model = cfg.MODEL
+    return SegmentationModule(
+        build_encoder(model.arch_encoder, model.fc_dim),
+        build_decoder(model.arch_decoder, model.fc_dim, cfg.DATASET.num_class),
+        nn.NLLLoss(ignore_index=-1),
+        cfg.TRAIN.deep_sup_scale if model.is_deep_supervised else None)
 
 
 class TrainingStep(nn.Module):

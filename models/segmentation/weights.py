@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.checkpoint.seg_files import NETS, checkpoint_of
+from common.checkpoint.forms import NETS, net_path
 from models.load_report import LoadReport, compare_weights
 from models.segmentation.hrnet import HRNetV2
 from models.segmentation.mobilenet import MobileNetV2Dilated
@@ -195,8 +195,7 @@ def start_weights(
     """
     nets = {"encoder": module.encoder, "decoder": module.decoder}
     if pretrained:
-        checkpoints, suffix = checkpoint_of(pretrained)
-        pair = dict(zip(nets, checkpoints.paths(suffix), strict=True))
+        pair = {net: net_path(pretrained, net) for net in NETS}
         files = {name: path for name, path in pair.items() if path.exists()}
         for name, path in (files or {"encoder": Path(pretrained)}).items():
             for part, state in _by_net(name, read_weights(path, run.log)).items():
@@ -215,3 +214,14 @@ def start_weights(
         if path:
             run.log(f"Loading weights for net_{name} from {path}")
             load_weights_file(nets[name], path)
+
+
+def load_both(module: nn.Module, weights: Mapping[str, Mapping[str, Any]], path: Path) -> str:
+    """Both networks' weights of a checkpoint, {"encoder": ..., "decoder": ...}, into `module`.
+
+    path: of the encoder's file. Returns what messages call the files, FOLDER/*_epoch_N.pth.
+    Raises InputError as `load_original_state_dict`.
+    """
+    for net, state in weights.items():
+        load_original_state_dict(getattr(module, net), state, str(net_path(path, net)))
+    return str(net_path(path, "*"))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from runtime.pictures import plot_curves
-from runtime.run.guard import NonFiniteGuard, SkippedImages, skips_text
+from runtime.run.guard import NonFiniteGuard, skips_text
 from runtime.run.run import Run
 
 
@@ -13,10 +13,8 @@ def draw_curves(run: Run, scores: Sequence[str], title: str) -> None:
         plot_curves(run.folder / "metrics.jsonl", run.folder / "curves.png", scores, title)
 
 
-def say_done(
-    run: Run, guard: NonFiniteGuard, skipped: SkippedImages, lines: Iterable[str]
-) -> None:
+def say_done(run: Run, guard: NonFiniteGuard, lines: Iterable[str]) -> None:
     """The log's last lines: what was left out, the script's own `lines`, the pictures' paths."""
     pictures = sorted(run.folder.glob("*.png")) if run.folder is not None else ()
-    for line in (*skips_text(guard, skipped), *lines, *map(str, pictures)):
+    for line in (*skips_text(guard, run.skipped), *lines, *map(str, pictures)):
         run.log(line)

@@ -30,6 +30,7 @@ from runtime.run.files import (
     json_line,
     set_aside,
 )
+from runtime.run.guard import SkippedImages
 from runtime.run.lock import RunLocks
 from runtime.run.log import RunLog
 from runtime.run.tensorboard import EventWriter
@@ -75,6 +76,7 @@ class Run:
     device:         where to compute
     folder:         of the run; None until `open_folder`
     stop_requested: name of the stop signal that the ranks agreed on, or None
+    skipped:        says and counts the images that this session does without
 
     Methods named "all ranks" are collectives: every rank calls them, in the same order.
     """
@@ -103,6 +105,7 @@ class Run:
         self._metrics: LineFile | None = None
         self._events: EventWriter | None = None
         self._locks = RunLocks(self.warn)
+        self.skipped = SkippedImages(self)
         self._claimed: list[Path] = []
 
     def claim(self, *locks: Path) -> None:

@@ -13,7 +13,7 @@ from data.segmentation import (
     EvalItems,
     SegList,
     TrainBatches,
-    cache_made_list,
+    cache_made_lists,
     check_seg_files,
     class_colors,
     color_encode,
@@ -129,7 +129,7 @@ def test_folder_pair_instead_of_a_list(tmp_path, root):
     run = tmp_path / "run"
     run.mkdir()
     before = sorted(str(path) for path in root.rglob("*"))
-    cache_made_list(split, run)
+    cache_made_lists(SimpleNamespace(is_main=True, folder=run), {"train": split})
     (cached,) = run.iterdir()
     assert sorted(str(path) for path in root.rglob("*")) == before  # nothing in the data set
     # the cached list is taken: a change of its text shows

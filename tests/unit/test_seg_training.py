@@ -13,7 +13,7 @@ from common.parallel import pick_gpus
 from models import segmentation as models
 from models.segmentation.sync_norm import CpuSyncBatchNorm
 from runtime.errors import InputError
-from runtime.run.meter import EpochMeans
+from runtime.run.seg_history import SegHistory
 from settings.segmentation import TrainConfig
 
 
@@ -166,14 +166,24 @@ def test_one_image_is_too_few_for_a_pyramid():
         models.check_batch("PPM_deepsup", few, False)
 
 
-def test_means_since_the_epochs_start():
-    meter = SimpleNamespace(elapsed_s=2.0, waited_s=0.5)
-    means = EpochMeans()
-    means.add(1.0, 0.25, meter)
-    resumed = EpochMeans(**means.saved())
-    resumed.add(float("nan"), 0.0, meter)
-    resumed.add(2.0, 0.75, SimpleNamespace(elapsed_s=4.0, waited_s=0.0))
-    assert resumed.line() == ("Time: 3.00, Data: 0.25", "Accuracy: 50.00, Loss: 1.500000")
+def test_means_since_the_epochs_start_and_the_points_of_the_curves():
+    def meter(elapsed_s, waited_s):
+        return SimpleNamespace(elapsed_s=elapsed_s, waited_s=waited_s)
+
+    history = SegHistory(epoch_iters=4, disp_iter=2)
+    history.updated(0, 1.0, 0.25, meter(2.0, 0.5))
+    resumed = SegHistory(epoch_iters=4, disp_iter=2)
+    resumed.restore(history.pack())
+    assert (history.is_resumed, resumed.is_resumed) == (False, True)
+    resumed.updated(1, float("nan"), 0.0, meter(2.0, 0.5))  # counts for the times alone
+    resumed.updated(2, 2.0, 0.75, meter(4.0, 0.0))
+    assert resumed.line(2, {"encoder": 0.5, "decoder": 0.25}) == (
+        "Epoch: [1][2/4], Time: 3.00, Data: 0.25, lr_encoder: 0.500000, lr_decoder: 0.250000, "
+        "Accuracy: 50.00, Loss: 1.500000")
+    assert resumed.curves == {"train": {"epoch": [0.0, 0.5], "loss": [1.0, 2.0],
+                                        "acc": [0.25, 0.75]}}
+    resumed.updated(4, 5.0, 1.0, meter(1.0, 1.0))  # the next epoch begins anew
+    assert resumed.line(4, {"encoder": 0, "decoder": 0}).endswith("Accuracy: 100.00, Loss: 5.000000")
 
 
 @pytest.mark.parametrize("text, device, count, wanted", [
