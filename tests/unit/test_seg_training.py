@@ -183,7 +183,8 @@ def test_means_since_the_epochs_start_and_the_points_of_the_curves():
     assert resumed.curves == {"train": {"epoch": [0.0, 0.5], "loss": [1.0, 2.0],
                                         "acc": [0.25, 0.75]}}
     resumed.updated(4, 5.0, 1.0, meter(1.0, 1.0))  # the next epoch begins anew
-    assert resumed.line(4, {"encoder": 0, "decoder": 0}).endswith("Accuracy: 100.00, Loss: 5.000000")
+    line = resumed.line(4, {"encoder": 0, "decoder": 0})
+    assert line.endswith("Accuracy: 100.00, Loss: 5.000000")
 
 
 @pytest.mark.parametrize("text, device, count, wanted", [
