@@ -22,11 +22,10 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 from runtime import cli
-from runtime.cli import flag
+from runtime.cli import Flags, flag
 from runtime.launch.signals import StopSignals
 
 SCRIPT = "train_seg"
@@ -51,7 +50,7 @@ def flags(
     # --- additions
     resume: Annotated[str | None, flag("--resume", "latest, interrupt or a checkpoint's file",
                                        rich_help_panel=cli.ADDITIONS)] = None,
-):
+) -> None:
     """Train, evaluate or apply semantic segmentation networks."""
 
 
@@ -61,18 +60,12 @@ if __name__ == "__main__":
 
 import torch
 
+from common import parallel
 from common.checkpoint.forms import NETS
 from common.checkpoint.series import CheckpointSeries, Occasion, seg_series
 from common.optim import SGD, Learner, Precision, accumulated, add_terms, mean_floats
 from common.optim.learner import trained_average
 from common.optim.optimizers import Optimizers
-from common.parallel import (
-    UserScatteredDataParallel,
-    check_one_process,
-    pick_gpus,
-    to_device,
-    user_scattered_collate,
-)
 from common.schedulers import poly
 from data import segmentation
 from data.drawn.shapes import with_drawn_scenes
@@ -93,7 +86,7 @@ from runtime.run.timetable import Timetable, last_iteration
 from settings.loading import to_yaml
 from settings.segmentation import SegConfig
 
-Flags = SimpleNamespace
+SegLearner = Learner[models.SegmentationModule]
 Lists = dict[str, segmentation.SegList]  # of the parts that are needed: "train", "val"
 
 
@@ -102,7 +95,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     flags.trains = not (flags.eval_only or flags.export or flags.predict)
     flags.layout = torch.channels_last if flags.channels_last else torch.contiguous_format
     cfg = read_config(flags)
-    device, flags.gpu_numbers = pick_gpus(flags.gpus, DEFAULT_GPUS, flags.device)
+    device, flags.gpu_numbers = parallel.pick_gpus(flags.gpus, DEFAULT_GPUS, flags.device)
     run = start_run(SCRIPT, device, cfg.TRAIN.seed, stop, dist_timeout_s=flags.dist_timeout)
     with closing(run):
         if flags.export:
@@ -120,9 +113,6 @@ def main(flags: Flags, stop: StopSignals) -> None:
             (train if flags.trains else use_trained)(flags, run, cfg, lists)
 
 
-# --- settings
-
-
 def read_config(flags: Flags) -> SegConfig:
     """The frozen config: file < KEY VALUE pairs < --cfg-options < flags."""
     pairs = models.pairs_to_overrides(flags.opts or [])
@@ -132,21 +122,19 @@ def read_config(flags: Flags) -> SegConfig:
     cfg = models.load_seg_config(flags.cfg, [*pairs.items(), *options])
     # differs: no more workers than cores; the batches do not depend on their number
     # [segmentation.md: Config keys]. Way back: --workers 16.
-    given = {"seed": cfg.TRAIN.seed, "workers": min(cfg.TRAIN.workers, os.cpu_count() or 1)}
-    given |= {key: vars(flags)[key] for key in given if vars(flags)[key] is not None}
-    return replace(cfg, TRAIN=replace(cfg.TRAIN, **given))
-
-
-# --- building
+    workers = min(cfg.TRAIN.workers, os.cpu_count() or 1)
+    return replace(cfg, TRAIN=replace(
+        cfg.TRAIN, seed=cfg.TRAIN.seed if flags.seed is None else flags.seed,
+        workers=workers if flags.workers is None else flags.workers))
 
 
 def build_training(flags: Flags, run: Run, cfg: SegConfig, num_devices: int
-                   ) -> tuple[Learner, models.NormMomentum, torch.nn.Module]:
+                   ) -> tuple[SegLearner, models.NormMomentum, torch.nn.Module]:
     """(networks and optimizers, what sets the norms' momentum, the wrapped training step)."""
     settings = cfg.TRAIN
     precision = Precision(flags.amp, run.device, run.warn)
-    module = models.build_module(cfg).to(run.device, memory_format=flags.layout)
-    check_one_process(len(flags.gpu_numbers), flags.compile)
+    module = models.build_module(cfg, run.device, flags.layout)
+    parallel.check_one_process(len(flags.gpu_numbers), flags.compile)
     is_synchronised = run.world_size > 1 and settings.sync_bn and not settings.fix_bn
     if is_synchronised:
         module = models.synchronise_norms(module, run.device)
@@ -158,17 +146,17 @@ def build_training(flags: Flags, run: Run, cfg: SegConfig, num_devices: int
                  weight_decay=settings.weight_decay)
         for net, lr in zip(NETS, (settings.lr_encoder, settings.lr_decoder), strict=True)})
     step_net: torch.nn.Module = models.TrainingStep(module)
-    if flags.compile:
-        step_net = torch.compile(step_net, dynamic=True)  # nearly every batch has its own size
+    if flags.compile:  # nearly every batch has its own size
+        step_net.compile(dynamic=True)
     if len(flags.gpu_numbers) > 1:
-        step_net = UserScatteredDataParallel(step_net, flags.gpu_numbers)
+        step_net = parallel.UserScatteredDataParallel(step_net, flags.gpu_numbers)
     return Learner(module, optimizers, precision), norms, run.wrap(step_net)
 
 
 def find_start(
     flags: Flags, run: Run, cfg: SegConfig, checkpoints: CheckpointSeries, learner: Learner,
     scores: Scores, history: SegHistory, identity: dict[str, Any],
-) -> tuple[Learner, int, Path | None]:
+) -> tuple[SegLearner, int, Path | None]:
     """Load what the flags name and say what: (with its average, updates made, file gone on from).
 
     Precedence: own checkpoint > --pretrained > MODEL.weights_* > ImageNet's file > random weights.
@@ -189,9 +177,6 @@ def find_start(
     return learner, checkpoints.iteration_of(found), found.path
 
 
-# --- training
-
-
 def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     """Data, networks, where to start, the run's files, and then the loop."""
     # data and networks
@@ -204,7 +189,7 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
         seed=settings.seed, bad_images=flags.bad_images)
     loader = ResumableLoader(
         batches, num_devices, seed=settings.seed, workers=settings.workers, rank=run.rank,
-        world_size=run.world_size, collate=user_scattered_collate, shuffle=False,
+        world_size=run.world_size, collate=parallel.user_scattered_collate, shuffle=False,
         pin_memory=run.device.type == "cuda")
 
     # where to start
@@ -223,7 +208,7 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
                              flags.dry_run)
     timetable = Timetable(
         start, stop_at, settings.epoch_iters, flags.log_every or settings.disp_iter,
-        checkpoints.due, validate_every=cfg.VAL.interval if "val" in lists else 0,
+        checkpoints.due, validate_every=cfg.VAL.interval, validate_end="val" in lists,
         logs_by_epoch=True, is_dry=flags.dry_run)
 
     # the run's files
@@ -257,18 +242,27 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
 
     rescue = Rescue(run, learner.net, None if flags.dry_run else
                     partial(save, occasion=Occasion.STOP), start, source)
+
+    def validate(iteration: int, table: bool = False) -> None:
+        metrics = evaluate(flags, run, cfg, learner.scored, learner.precision,
+                           lists["val"], rescue, table)
+        run.record_scores(iteration, timetable.epoch_of(iteration), metrics)
+        if scores.validated(iteration, metrics):
+            save(iteration, is_best=True)
+        draw_curves(run, CURVES, folder.name)
+
     with rescue.watching():
         if checkpoints.missed(start, source):
             save(start)
-        loop(flags, run, cfg, learner, norms, step_net, loader, lists.get("val"), timetable,
-             meter, scores, history, rescue, save)
+        loop(flags, run, cfg, learner, norms, step_net, loader, timetable, meter, scores, history,
+             rescue, save, validate)
 
 
 def loop(
-    flags: Flags, run: Run, cfg: SegConfig, learner: Learner, norms: models.NormMomentum,
-    step_net: torch.nn.Module, loader: ResumableLoader, records: segmentation.SegList | None,
-    timetable: Timetable, meter: Meter, scores: Scores, history: SegHistory, rescue: Rescue,
-    save: Callable[..., Path | None],
+    flags: Flags, run: Run, cfg: SegConfig, learner: SegLearner, norms: models.NormMomentum,
+    step_net: torch.nn.Module, loader: ResumableLoader, timetable: Timetable, meter: Meter,
+    scores: Scores, history: SegHistory, rescue: Rescue, save: Callable[..., Path | None],
+    validate: Callable[..., None],
 ) -> None:
     """The updates of a session, with saves and validations, and the last of both."""
     settings, optimizers, precision = cfg.TRAIN, learner.optimizer, learner.precision
@@ -276,13 +270,6 @@ def loop(
     guard = NonFiniteGuard(run, flags.nan, precision.is_scaled)
     lr_at = {net: poly(lr, settings.epoch_iters * settings.num_epoch, settings.lr_pow)
              for net, lr in zip(NETS, (settings.lr_encoder, settings.lr_decoder), strict=True)}
-
-    def validate(iteration: int, table: bool = False) -> None:
-        metrics = evaluate(flags, run, cfg, learner.scored, precision, records, rescue, table)
-        run.record_scores(iteration, timetable.epoch_of(iteration), metrics)
-        if scores.validated(iteration, metrics):
-            save(iteration, is_best=True)
-        draw_curves(run, CURVES, run.folder.name)
 
     if timetable.validates_at(start, scores.validated_at):
         validate(start)  # stopped between an epoch's last update and its validation
@@ -337,7 +324,7 @@ def loop(
         run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
         return
     rescue.saved(stop_at, save(stop_at, Occasion.LAST))
-    if records is not None and scores.validated_at != stop_at:
+    if timetable.validates_end(scores.validated_at):
         validate(stop_at, table=True)  # after the save: a fault must not cost the last weights
         save(stop_at, Occasion.LAST)
     draw_curves(run, CURVES, run.folder.name)
@@ -348,7 +335,7 @@ def loop(
 
 
 def backward(
-    flags: Flags, run: Run, learner: Learner, norms: models.NormMomentum,
+    flags: Flags, run: Run, learner: SegLearner, norms: models.NormMomentum,
     step_net: torch.nn.Module, batches: list[list[dict[str, Any]]], step: int,
 ) -> dict[str, torch.Tensor]:
     """Forward and backward of one update. Returns its terms {name: 0-d tensor}.
@@ -361,17 +348,14 @@ def backward(
         norms.set(step * len(batches) + i)
         feeds = [{"img_data": piece["img_data"].to(memory_format=flags.layout),
                   "seg_label": piece["seg_label"]} for piece in pieces]
-        scatters = isinstance(step_net, UserScatteredDataParallel)
+        scatters = isinstance(step_net, parallel.UserScatteredDataParallel)
         with learner.precision.autocast():
-            terms = step_net(feeds if scatters else to_device(feeds[0], run.device))
+            terms = step_net(feeds if scatters else parallel.to_device(feeds[0], run.device))
         terms = {name: value.mean() / len(batches) for name, value in terms.items()}
         loss = sum(value for name, value in terms.items() if name != "accuracy")
         learner.precision.scaler.scale(loss).backward()
         add_terms(sums, terms)
     return sums
-
-
-# --- evaluation
 
 
 def evaluate(
@@ -385,7 +369,8 @@ def evaluate(
     After a stop signal the state is saved and Stopped raised.
     """
     dataset, folder = cfg.DATASET, Path(cfg.DIR)
-    meter, seconds, shown = SegmentationMeter(dataset.num_class), [], []
+    meter, seconds = SegmentationMeter(dataset.num_class), []
+    shown: list[tuple[Any, ...]] = []
     apart = max(1, len(records) // PICTURED)
     for item in scored_items(flags, run, cfg, module, precision, records, rescue):
         label = item["seg_label"][0].numpy()
@@ -419,7 +404,7 @@ def scored_items(
     own = range(run.rank, len(records), run.world_size)
     items = ordered_batches(
         segmentation.EvalItems(records, cfg.DATASET, flags.bad_images), own, 1,
-        collate=user_scattered_collate, workers=min(EVAL_WORKERS, cfg.TRAIN.workers))
+        collate=parallel.user_scattered_collate, workers=min(EVAL_WORKERS, cfg.TRAIN.workers))
     with closing(items), models.scoring(module), run.progress(len(own)) as progress:
         for i, (item,) in enumerate(rescue.in_step(items, len(records), 1)):
             progress.update()
@@ -427,7 +412,7 @@ def scored_items(
                 run.skipped.in_validation(item["skipped"])
                 continue
             begin = time.perf_counter()
-            images = to_device(item.pop("img_data"), run.device)
+            images = parallel.to_device(item.pop("img_data"), run.device)
             with precision.autocast():
                 scores = models.average_scores(module, images, item["img_ori"].shape[:2])
             prediction = pictures.as_classes(scores)
@@ -437,7 +422,7 @@ def scored_items(
 
 def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     """--eval-only, appended to the run folder's metrics, --predict or --export."""
-    module = models.build_module(cfg).to(run.device, memory_format=flags.layout)
+    module = models.build_module(cfg, run.device, flags.layout)
     checkpoints = seg_series(cfg.DIR, cfg.TRAIN.epoch_iters)
     # a checkpoint that the command line names is what is meant, whatever is better or newer
     part, section = ("TEST", cfg.TEST) if flags.predict else ("VAL", cfg.VAL)
@@ -448,10 +433,8 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     module = trained_average(module, found.state)
     run.log(f"Loaded {name}, iteration {iteration}.")
     if flags.export:
-        side = cfg.DATASET.imgSizes[0] // cfg.DATASET.padding_constant or 1
-        side *= cfg.DATASET.padding_constant
         with models.scoring(module):
-            export_once(run, module, torch.zeros(1, 3, side, side), flags.export,
+            export_once(run, module, models.example_input(cfg.DATASET), flags.export,
                         method="class_probabilities")
         return
     rescue = Rescue(run, start=iteration)

@@ -21,11 +21,10 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 from runtime import cli
-from runtime.cli import flag
+from runtime.cli import Flags, flag
 from runtime.launch.signals import StopSignals
 
 SCRIPT = "train_yolact"
@@ -79,7 +78,7 @@ def flags(
                                    "process's own, or all", metavar="rank|global",
                                    callback=cli.one_of("rank", "global"),
                                    rich_help_panel=cli.ADDITIONS)] = "rank",
-):
+) -> None:
     """Train YOLACT or YOLACT++ on COCO-format instance masks."""
 
 
@@ -113,7 +112,7 @@ from runtime.run.yolact_log import SessionLog, console_line, open_session_log
 from settings.loading import to_yaml
 from settings.yolact import YolactConfig
 
-Flags = SimpleNamespace
+YolactLearner = Learner[yolact.Yolact]
 Indexes = dict[str, CocoIndex]  # annotations of the parts that are needed: "train", "valid"
 
 
@@ -128,7 +127,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
         if flags.export:
             check_export(flags.export)
         cfg, own_indexes = run.from_main(lambda: read_settings(flags, run))
-        folder = Path(flags.log_folder) / cfg.name
+        folder = Path(flags.log_folder) / str(cfg.name)
         if flags.check_data:
             images = cfg.dataset.train_images, cfg.dataset.valid_images
             show_checked(run, own_indexes, images, folder,
@@ -137,9 +136,6 @@ def main(flags: Flags, stop: StopSignals) -> None:
         indexes = share_indexes(run, cfg.dataset, own_indexes)
         check_one_process(run.own_devices(flags.device), flags.compile)
         (train if flags.trains else use_trained)(flags, run, cfg, folder, indexes)
-
-
-# --- settings
 
 
 def read_settings(flags: Flags, run: Run) -> tuple[YolactConfig, Indexes]:
@@ -156,7 +152,7 @@ def read_settings(flags: Flags, run: Run) -> tuple[YolactConfig, Indexes]:
     if flags.eval_only or flags.check_data or (flags.trains and flags.validation_epoch > 0):
         parts.append("valid")
     is_kept = not (flags.dry_run or flags.check_data)
-    cache = Path(flags.log_folder) / cfg.name / CACHE if is_kept else None
+    cache = Path(flags.log_folder) / str(cfg.name) / CACHE if is_kept else None
     dataset, indexes = open_coco(dataset, parts, own_data=own_data, deep=flags.check_data,
                                  run=run, cache_folder=cache)
     cfg = replace(cfg, dataset=dataset, num_classes=len(dataset.class_names) + 1)
@@ -165,9 +161,6 @@ def read_settings(flags: Flags, run: Run) -> tuple[YolactConfig, Indexes]:
     per_device = flags.batch_size // run.num_devices(flags.device)
     cfg = yolact.with_batch_norm_rule(cfg, per_device, run.log)
     return yolact.with_given(cfg, vars(flags), "lr", "momentum", "decay", "gamma"), indexes
-
-
-# --- building
 
 
 def open_part(flags: Flags, cfg: YolactConfig, indexes: Indexes, part: str) -> InstanceDataset:
@@ -180,7 +173,7 @@ def open_part(flags: Flags, cfg: YolactConfig, indexes: Indexes, part: str) -> I
 
 
 def build_network(flags: Flags, run: Run, cfg: YolactConfig, shares: list[int] | None
-                  ) -> tuple[Learner, MultiBoxLoss, torch.nn.Module]:
+                  ) -> tuple[YolactLearner, MultiBoxLoss, torch.nn.Module]:
     """(network and optimizer, the loss, both as the module that is trained: compiled, wrapped)."""
     precision = Precision(flags.amp, run.device, run.warn)
     net = yolact.build_yolact(cfg).to(run.device).to(memory_format=flags.layout)
@@ -193,9 +186,9 @@ def build_network(flags: Flags, run: Run, cfg: YolactConfig, shares: list[int] |
 
 
 def find_start(
-    flags: Flags, run: Run, checkpoints: CheckpointSeries, learner: Learner, scores: Scores,
+    flags: Flags, run: Run, checkpoints: CheckpointSeries, learner: YolactLearner, scores: Scores,
     identity: dict[str, Any],
-) -> tuple[Learner, int, Path | None]:
+) -> tuple[YolactLearner, int, Path | None]:
     """Load what the flags name and say what: (with its average, updates made, file gone on from).
 
     Precedence: own checkpoint > --pretrained > backbone file > random weights.
@@ -218,16 +211,10 @@ def find_start(
     return learner, iteration, found.path
 
 
-# --- training
-
-
 def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Indexes) -> None:
     """Data, network, where to start, the run's files, and then the loop."""
     # data and network
-    shares = None
-    if flags.batch_alloc:
-        shares = parse_batch_alloc(flags.batch_alloc, run.num_devices(flags.device),
-                                   flags.batch_size)
+    shares = parse_batch_alloc(flags.batch_alloc, run.num_devices(flags.device), flags.batch_size)
     train_set = open_part(flags, cfg, indexes, "train")
     valid_set = open_part(flags, cfg, indexes, "valid") if "valid" in indexes else None
     loader = ResumableLoader(
@@ -241,7 +228,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
     if not flags.dry_run:
         run.claim(folder / ".lock", Path(flags.save_folder) / f".{cfg.name}.lock")
     checkpoints = yolact_series(
-        flags.save_folder, cfg.name, flags.save_interval, flags.save_every, flags.keep_latest,
+        flags.save_folder, str(cfg.name), flags.save_interval, flags.save_every, flags.keep_latest,
         flags.keep_latest_interval, run.log, per_epoch=per_epoch)
     # what a continuation must share with the run it continues, or its batches would differ
     identity = {"batch_size": flags.batch_size, "accumulate": flags.accumulate,
@@ -252,8 +239,8 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
     stop_at = last_iteration(start, cfg.max_iter, flags.max_iters, flags.dry_run)
     timetable = Timetable(  # parity: none after the first epoch [yolact.md: Training loop]
         start, stop_at, per_epoch, flags.log_every, checkpoints.due, is_dry=flags.dry_run,
-        validate_every=flags.validation_epoch if valid_set else 0, validate_after=1,
-        validate_from=2)
+        validate_every=flags.validation_epoch, validate_after=1, validate_from=2,
+        validate_end=valid_set is not None)
 
     # the run's files
     session_log = SessionLog()
@@ -263,8 +250,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
         keep_indexes(run, indexes, folder / CACHE)
         if run.is_main:
             save_samples(train_set, cfg, folder / "train_samples.png", PICTURED)
-        if run.is_main and not flags.no_log:
-            session_log = open_session_log(Path(flags.log_folder) / f"{cfg.name}.log", flags)
+            session_log = open_session_log(folder.with_name(f"{folder.name}.log"), flags)
     run.log(f"Begin training! Iterations {start} to {stop_at}, {per_epoch} an epoch, "
             f"{flags.batch_size * flags.accumulate} of {len(train_set)} images each.")
 
@@ -284,7 +270,9 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
     rescue = Rescue(run, learner.net, None if flags.dry_run else
                     partial(save, occasion=Occasion.STOP), start, source,
                     lost_by=("SIGINT",) if flags.no_interrupt else ())
+
     def validate(iteration: int) -> None:
+        assert valid_set is not None, "without images none is due"
         begin, epoch = time.perf_counter(), timetable.epoch_of(iteration)
         run.log("Computing validation mAP (this may take a while)...")
         metrics = evaluate(flags, run, learner.net.cfg, learner.scored, learner.precision,
@@ -293,21 +281,21 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
         session_log.val(metrics, epoch, iteration, round(time.perf_counter() - begin, 2))
         if scores.validated(iteration, metrics):
             save(iteration, is_best=True)
-        draw_curves(run, CURVES, cfg.name)
+        draw_curves(run, CURVES, folder.name)
         learner.net.train()
 
     with rescue.watching():
         if checkpoints.missed(start, source):
             save(start)
         loop(flags, run, learner, criterion, step_net, loader, timetable, scores, rescue,
-             session_log, save, validate if valid_set else None)
+             session_log, save, validate)
 
 
 def loop(
-    flags: Flags, run: Run, learner: Learner, criterion: MultiBoxLoss, step_net: torch.nn.Module,
-    loader: ResumableLoader, timetable: Timetable, scores: Scores, rescue: Rescue,
-    session_log: SessionLog, save: Callable[..., Path | None],
-    validate: Callable[[int], None] | None,
+    flags: Flags, run: Run, learner: YolactLearner, criterion: MultiBoxLoss,
+    step_net: torch.nn.Module, loader: ResumableLoader, timetable: Timetable, scores: Scores,
+    rescue: Rescue, session_log: SessionLog, save: Callable[..., Path | None],
+    validate: Callable[[int], None],
 ) -> None:
     """The updates of a session, with saves and validations, and the last of both."""
     net, optimizer, precision = learner.net, learner.optimizer, learner.precision
@@ -316,7 +304,7 @@ def loop(
     lr_at = yolact.schedule(net.cfg)
     delayed = sorted(net.cfg.delayed_settings, key=lambda due: due[0])
     start, stop_at = timetable.start, timetable.stop_at
-    if validate and timetable.validates_at(start, scores.validated_at):
+    if timetable.validates_at(start, scores.validated_at):
         validate(start)  # stopped between an epoch's last update and its validation
 
     net.train()
@@ -361,17 +349,17 @@ def loop(
             if timetable.saves_at(iteration):
                 rescue.saved(iteration, save(iteration))
                 meter.restart_clock()
-            if validate and timetable.validates_now(iteration, scores.validated_at):
+            if timetable.validates_now(iteration, scores.validated_at):
                 validate(iteration)
                 meter.restart_clock()
     if flags.dry_run:
         run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
         return
     rescue.saved(stop_at, save(stop_at, Occasion.LAST))
-    if validate and scores.validated_at != stop_at:
+    if timetable.validates_end(scores.validated_at):
         validate(stop_at)  # after the save: a fault in it must not cost the last weights
         save(stop_at, Occasion.LAST)  # with the best score in the state
-    draw_curves(run, CURVES, net.cfg.name)
+    draw_curves(run, CURVES, run.folder.name)
     lines = [f"Done. Weights are in {flags.save_folder}, log and metrics in {run.folder}."]
     if scores.metrics:
         overall, at_50, boxes = (scores.metrics[name] / 100 for name in CURVES[:3])
@@ -379,7 +367,7 @@ def loop(
     say_done(run, guard, lines)
 
 
-def backward(flags: Flags, run: Run, learner: Learner, step_net: torch.nn.Module,
+def backward(flags: Flags, run: Run, learner: YolactLearner, step_net: torch.nn.Module,
              batches: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Forward and backward of one update. Returns its losses {name: 0-d tensor}."""
     learner.optimizer.zero_grad(set_to_none=True)
@@ -397,9 +385,6 @@ def backward(flags: Flags, run: Run, learner: Learner, step_net: torch.nn.Module
     return sums
 
 
-# --- evaluation
-
-
 def evaluate(
     flags: Flags, run: Run, cfg: YolactConfig, net: yolact.Yolact, precision: Precision,
     valid_set: InstanceDataset, rescue: Rescue,
@@ -411,7 +396,8 @@ def evaluate(
     chosen = valid_set.scattered(flags.validation_size)
     batches = ordered_batches(valid_set, chosen[run.rank::run.world_size], EVAL_BATCH,
                               collate=collate_instances, workers=flags.num_workers)
-    evaluator, pictures = CocoEvaluator(cfg.dataset.valid_info), []
+    evaluator = CocoEvaluator(cfg.dataset.valid_info)
+    pictures: list[tuple[Any, ...]] = []
     run.share_buffers(net)  # each rank's BatchNorm statistics are of its own batches
     net.eval()
     with closing(batches), torch.no_grad():
@@ -448,11 +434,10 @@ def evaluate(
     return run.broadcast(metrics)
 
 
-def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Indexes
-                ) -> None:
+def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Indexes) -> None:
     """--eval-only, appended to the run folder's metrics, or --export."""
     learner, _, _ = build_network(flags, run, cfg, shares=None)
-    checkpoints = yolact_series(flags.save_folder, cfg.name, flags.save_interval, per_epoch=1)
+    checkpoints = yolact_series(flags.save_folder, str(cfg.name), flags.save_interval, per_epoch=1)
     found = checkpoints.find_trained(flags.resume, run.warn)
     yolact.load_weights(learner.net, found.weights, source=found.path)
     net, iteration = trained_average(learner.net, found.state), checkpoints.iteration_of(found)

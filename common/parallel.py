@@ -137,8 +137,13 @@ def scatter_batch(
     return [to_device(_cut(batch, start, stop), device) for start, stop, device in spans]
 
 
-def parse_batch_alloc(text: str, num_devices: int, batch_size: int) -> list[int]:
-    """Images of each device from a text such as "5,3". Raises InputError when they do not fit."""
+def parse_batch_alloc(text: str | None, num_devices: int, batch_size: int) -> list[int] | None:
+    """Images of each device from a text such as "5,3"; None, for even shares, without one.
+
+    Raises InputError when they do not fit.
+    """
+    if not text:
+        return None
     pieces = text.split(",")
     alloc = [int(piece) if piece.strip().isdigit() else 0 for piece in pieces]
     _check_alloc(alloc, num_devices, batch_size, text)

@@ -31,7 +31,7 @@ ADDITIONS = "Additions"  # the help panel of what the original scripts do not ha
 # what torch.distributed says when a peer does not answer any more
 _CONNECTION = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken pipe")
 
-Flags = Callable[..., SimpleNamespace]
+Flags = SimpleNamespace  # what a script's `flags` returns: a value by each parameter's name
 
 TRUE_TEXTS = ("yes", "true", "t", "1")
 
@@ -226,16 +226,18 @@ SHARED: dict[str, tuple[Any, Any]] = {
 }
 
 
-def with_shared(*without: str, **defaults: Any) -> Callable[[Callable[..., None]], Flags]:
+def with_shared(
+    *without: str, **defaults: Any
+) -> Callable[[Callable[..., None]], Callable[..., Flags]]:
     """Makes a function whose parameters are a script's own flags return them and the shared ones.
 
     without:  those of `SHARED` that the script has under another name
     defaults: those that the script has with another default
     """
 
-    def decorate(own: Callable[..., None]) -> Flags:
-        def flags(**given: Any) -> SimpleNamespace:
-            return SimpleNamespace(**given)
+    def decorate(own: Callable[..., None]) -> Callable[..., Flags]:
+        def flags(**given: Any) -> Flags:
+            return Flags(**given)
 
         signature = inspect.signature(own)
         shared = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import nn
@@ -12,9 +12,11 @@ from common.checkpoint.state import check_same_run, pack_state, restore_state
 from common.optim.ema import average_of
 from common.optim.precision import Precision
 
+Net = TypeVar("Net", bound=nn.Module)
+
 
 @dataclass(frozen=True)
-class Learner:
+class Learner(Generic[Net]):
     """A network in training.
 
     net:       the bare network, without wrappers
@@ -23,17 +25,17 @@ class Learner:
     ema:       the moving average of the weights, None without `--ema`
     """
 
-    net: nn.Module
+    net: Net
     optimizer: Any
     precision: Precision
     ema: AveragedModel | None = None
 
     @property
-    def scored(self) -> nn.Module:
+    def scored(self) -> Net:
         """What is validated: the average of the weights where there is one."""
-        return self.ema.module if self.ema is not None else self.net
+        return cast(Net, self.ema.module) if self.ema is not None else self.net
 
-    def averaging(self, decay: float | None) -> "Learner":
+    def averaging(self, decay: float | None) -> "Learner[Net]":
         """With an average that begins at the present weights; `decay` None: without one."""
         return self if decay is None else replace(self, ema=average_of(self.net, decay))
 
@@ -75,7 +77,7 @@ class Learner:
         restore_state(state, self.optimizer, self.precision.scaler, self.ema)
 
 
-def trained_average(net: nn.Module, saved: Mapping[str, Any] | None) -> nn.Module:
+def trained_average(net: Net, saved: Mapping[str, Any] | None) -> Net:
     """What a checkpoint's training scored: its averaged weights, else `net` itself.
 
     saved: the checkpoint's training state, or None
@@ -84,4 +86,4 @@ def trained_average(net: nn.Module, saved: Mapping[str, Any] | None) -> nn.Modul
         return net
     average = average_of(net, decay=0.0)
     average.load_state_dict(saved["ema"])
-    return average.module
+    return cast(Net, average.module)

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,7 +95,7 @@ class ResumableLoader:
 
     def steps(
         self, start: int, stop: int, accumulate: int = 1
-    ) -> Iterator[tuple[int, int, list[Any]]]:
+    ) -> Generator[tuple[int, int, list[Any]], None, None]:
         """(step, epoch, its `accumulate` batches) for the updates `start` to `stop` - 1.
 
         `step` counts updates from 0 over the whole run. An InputError raised for a sample arrives
@@ -157,7 +157,7 @@ def ordered_batches(
     *,
     collate: Callable[[list], Any],
     workers: int = 0,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Batches of `dataset[i]` for the `indices`, in order, the last one as short as it comes.
 
     For evaluation: nothing is drawn, nothing left out. Errors and workers as in `ResumableLoader`;

@@ -21,7 +21,7 @@ from models.segmentation.resnet import (
 )
 from models.segmentation.weights import load_weights_file
 from runtime.errors import InputError, did_you_mean
-from settings.segmentation import SegConfig
+from settings.segmentation import DatasetConfig, SegConfig
 
 _ENCODERS = {
     "mobilenetv2dilated": MobileNetV2Dilated,
@@ -148,14 +148,29 @@ class SegmentationModule(nn.Module):
         return self.encoder(feed["img_data"], return_feature_maps=True)
 
 
-def build_module(cfg: SegConfig) -> SegmentationModule:
-    """The config's encoder and decoder, at random, and the loss, which leaves labels of -1 out."""
+def build_module(
+    cfg: SegConfig, device: torch.device, layout: torch.memory_format
+) -> SegmentationModule:
+    """The config's encoder and decoder, at random, and the loss, which leaves labels of -1 out.
+
+    layout: of the weights in memory
+    """
     model = cfg.MODEL
-    return SegmentationModule(
+    module = SegmentationModule(
         build_encoder(model.arch_encoder, model.fc_dim),
         build_decoder(model.arch_decoder, model.fc_dim, cfg.DATASET.num_class),
         nn.NLLLoss(ignore_index=-1),
         cfg.TRAIN.deep_sup_scale if model.is_deep_supervised else None)
+    module.to(device)
+    # torch's types do not know this form of `to`
+    return module.to(memory_format=layout)  # type: ignore[call-overload]
+
+
+def example_input(dataset_cfg: DatasetConfig) -> Tensor:
+    """Zeros [1, 3, S, S] for an export; S is the smallest size of the config, as it is padded."""
+    sizes, unit = dataset_cfg.imgSizes, dataset_cfg.padding_constant
+    side = max(1, (sizes if isinstance(sizes, int) else sizes[0]) // unit) * unit
+    return torch.zeros(1, 3, side, side)
 
 
 class TrainingStep(nn.Module):

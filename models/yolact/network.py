@@ -14,7 +14,7 @@ from models.yolact.detect import detect
 from models.yolact.priors import make_priors, unmatched
 from models.yolact.weights import init_weights, load_backbone
 from runtime.errors import InputError
-from settings.yolact import priors_per_cell
+from settings.yolact import YolactConfig, priors_per_cell
 from settings.yolact_recipes import check_class_count, load_yolact_config
 
 ACTIVATIONS = {
@@ -53,6 +53,8 @@ def objects_without_prior(cfg, boxes):
 
 class Yolact(nn.Module):
     """forward: training mode gives `forward_heads`, evaluation mode detections (see `detect`)."""
+
+    cfg: YolactConfig
 
     def __init__(self, cfg):
         super().__init__()

@@ -9,12 +9,12 @@ from runtime.run.run import Run
 
 def draw_curves(run: Run, scores: Sequence[str], title: str) -> None:
     """curves.png in the run folder: losses, rate and `scores` of metrics.jsonl; rank 0 draws."""
-    if run.is_main and run.folder is not None:
+    if run.is_main:
         plot_curves(run.folder / "metrics.jsonl", run.folder / "curves.png", scores, title)
 
 
 def say_done(run: Run, guard: NonFiniteGuard, lines: Iterable[str]) -> None:
     """The log's last lines: what was left out, the script's own `lines`, the pictures' paths."""
-    pictures = sorted(run.folder.glob("*.png")) if run.folder is not None else ()
+    pictures = sorted(run.folder.glob("*.png"))
     for line in (*skips_text(guard, run.skipped), *lines, *map(str, pictures)):
         run.log(line)

@@ -40,7 +40,7 @@ class Rescue:
     ):
         self._run, self._save, self._lost_by = run, save, lost_by
         self._start = self._iteration = start
-        self._last_good = (start, source)
+        self._last_good: tuple[int, Path | str | None] = (start, source)
         self._is_changing = False
         self._is_begun = False  # between `begins` and `done` there is something to take back
         # those that travel in checkpoints; others are constants or made anew
@@ -67,8 +67,8 @@ class Rescue:
         """`iteration` updates are behind the present state."""
         self._iteration, self._is_changing, self._is_begun = iteration, False, False
 
-    def saved(self, iteration: int, path: Path | str) -> None:
-        """The state after `iteration` updates lies in `path`."""
+    def saved(self, iteration: int, path: Path | str | None) -> None:
+        """The state after `iteration` updates lies in `path`; None where another rank wrote it."""
         self._last_good = (iteration, path)
 
     @contextmanager

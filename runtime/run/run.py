@@ -74,7 +74,6 @@ class Run:
 
     rank, world_size, local_rank: of this process; is_main: rank 0
     device:         where to compute
-    folder:         of the run; None until `open_folder`
     stop_requested: name of the stop signal that the ranks agreed on, or None
     skipped:        says and counts the images that this session does without
 
@@ -95,7 +94,7 @@ class Run:
         self.local_rank = launch.local_rank
         self.is_main = launch.rank == 0
         self.device = device
-        self.folder: Path | None = None
+        self._folder: Path | None = None
         self.stop_requested: str | None = None
         self._script = script
         self._launcher = launch.launcher
@@ -107,6 +106,13 @@ class Run:
         self._locks = RunLocks(self.warn)
         self.skipped = SkippedImages(self)
         self._claimed: list[Path] = []
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes. Raises RuntimeError before `open_folder`."""
+        if self._folder is None:
+            raise RuntimeError("the run has no folder yet")
+        return self._folder
 
     def claim(self, *locks: Path) -> None:
         """Keep other trainings from writing where this one will, until it ends (all ranks).
@@ -142,7 +148,7 @@ class Run:
         Raises SaveError on every rank when rank 0 cannot write there, InputError when another
         training does, or the tensorboard package is wanted and missing.
         """
-        self.folder = Path(folder)
+        self._folder = Path(folder)
         if not append:
             self._take([*self._claimed, self.folder / run_lock.NAME])
         devices = self.gather(device_name(self.device))

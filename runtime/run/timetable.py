@@ -24,7 +24,8 @@ class Timetable:
     per_epoch:      updates an epoch
     log_every:      updates between log lines; with `logs_by_epoch` counted anew in each epoch
     saves:          saves(iteration): whether a regular checkpoint belongs after so many updates
-    validate_every: epochs between validations; 0: none but the last
+    validate_every: epochs between validations; 0: none
+    validate_end:   whether the end of the session is validated, where no epoch's end has been it
     validate_after: epochs that are over when the intervals begin
     validate_from:  the first epoch, counted from 1, that may be followed by a validation
     validate_last:  the epoch, counted from 1, that is followed by one in any case; 0: none
@@ -39,6 +40,7 @@ class Timetable:
     log_every: int
     saves: Callable[[int], bool]
     validate_every: int = 0
+    validate_end: bool = False
     validate_after: int = 0
     validate_from: int = 1
     validate_last: int = 0
@@ -76,6 +78,10 @@ class Timetable:
     def validates_now(self, iteration: int, validated_at: int) -> bool:
         """`validates_at` between two updates; the validation at the end is the script's own."""
         return iteration < self.stop_at and self.validates_at(iteration, validated_at)
+
+    def validates_end(self, validated_at: int) -> bool:
+        """Whether a validation belongs after the last update."""
+        return self.validate_end and not self.is_dry and validated_at != self.stop_at
 
     def keeps_metrics_to(self, validated_at: int) -> float | None:
         """Up to where a resumed session keeps the lines of metrics.jsonl; None: it starts anew.

@@ -102,7 +102,9 @@ class SessionLog:
 
 
 def open_session_log(path: Path, flags: SimpleNamespace) -> SessionLog:
-    """The log at `path`, begun with the command line's flags; of these, `log_gpu` counts."""
+    """The log at `path`, begun with the command line's flags; `no_log` and `log_gpu` count here."""
+    if flags.no_log:
+        return SessionLog()
     plain = {name: value for name, value in vars(flags).items()
              if isinstance(value, str | int | float | list | None)}
     return SessionLog(path, plain, flags.log_gpu)
