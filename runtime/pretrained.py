@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from common.checkpoint.weights import read_weights  # noqa: F401  until the scripts ask there
 from runtime.errors import InputError, SaveError
 from runtime.files import write_atomically
 
