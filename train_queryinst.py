@@ -79,6 +79,7 @@ import torch
 from common.checkpoint.foreign import load_any_checkpoint
 from common.checkpoint.series import checkpoint_rules, find_single
 from common.checkpoint.state import check_same_run, pack_state, restore_state
+from common.checkpoint.weights import read_weights
 from common.optim.adamw import OrderedAdamW
 from common.optim.ema import average_of
 from common.optim.precision import Precision
@@ -102,7 +103,7 @@ from models.export import check_export, export_once
 from runtime.errors import InputError
 from runtime.launch.ranks import take_launcher
 from runtime.pictures import plot_curves
-from runtime.pretrained import find_pretrained_once, read_weights
+from runtime.pretrained import find_pretrained_once
 from runtime.run.guard import NonFiniteGuard, SkippedImages, skips_text
 from runtime.run.meter import Meter
 from runtime.run.mmdetection_log import MMLog, new_stamp

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.checkpoint.weights import read_weights
 from models.load_report import LoadReport, compare_weights
 from runtime.errors import InputError
-from runtime.pretrained import read_weights
 from settings.queryinst_model import BackboneConfig
 
 # torchvision's first weights, which MMDetection's `torchvision://` means.

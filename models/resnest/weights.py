@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.checkpoint.weights import read_weights
 from runtime.errors import InputError
-from runtime.pretrained import find_pretrained, read_weights
+from runtime.pretrained import find_pretrained
 from settings.resnest import MODEL_NAMES
 
 _RELEASE = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/"
@@ -87,7 +88,7 @@ def load_weights(
 ) -> WeightsReport:
     """Load a file into a network of `models.resnest` and say what came of it.
 
-    path: weights in any wrapper, as `runtime.pretrained.read_weights` takes them
+    path: weights in any wrapper, as `common.checkpoint.weights.read_weights` takes them
     name: the network's, to notice a file that is named after another one of the same shapes
     checkpoint: the file's content, if it is loaded already: its `state_dict`, or itself
     log:  told which of a file's weights were taken

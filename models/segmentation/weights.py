@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.checkpoint.forms import NETS, net_path
+from common.checkpoint.weights import read_weights
 from models.load_report import LoadReport, compare_weights
 from models.segmentation.hrnet import HRNetV2
 from models.segmentation.mobilenet import MobileNetV2Dilated
 from models.segmentation.resnet import ResNetEncoder
 from runtime.errors import InputError
-from runtime.pretrained import find_pretrained, read_weights
+from runtime.pretrained import find_pretrained
 
 _EXTRAS = ("_tmp_running_mean", "_tmp_running_var", "_running_iter")
 _MAY_LACK = (*_EXTRAS, "num_batches_tracked")

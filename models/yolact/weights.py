@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from common.checkpoint.foreign import load_any_checkpoint
+from common.checkpoint.weights import read_weights, weights_in
 from models.load_report import compare_weights
 from models.yolact.deform_conv import DeformConv
 from runtime.errors import InputError
-from runtime.pretrained import find_pretrained_once, read_weights, weights_in
+from runtime.pretrained import find_pretrained_once
 
 
 def load_weights(net, state_dict, partial=False, source="weights"):

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from common.checkpoint.weights import read_weights
 from models.queryinst.weights import load_backbone
 from models.resnest import build_resnest
 from models.resnest.weights import load_weights
 from models.segmentation import build_decoder, build_encoder
 from models.segmentation.weights import load_weights_file, start_weights
 from runtime.errors import InputError
-from runtime.pretrained import read_weights
 
 
 def network(seed=0):
