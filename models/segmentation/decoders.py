@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.segmentation.blocks import conv, conv_norm_relu, norm
+from models.residual import conv
+from models.segmentation.blocks import conv_norm_relu, norm
 from models.segmentation.pyramid import pyramid_conv
 
 POOL_SCALES = (1, 2, 3, 6)

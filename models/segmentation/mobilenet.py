@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from models.segmentation.blocks import conv, dilate, init_like_original, norm
+from models.residual import conv
+from models.segmentation.blocks import dilate, init_like_original, norm
 
 # (expansion t, channels c, repeats n, first stride s); width 1
 _SETTINGS = (
