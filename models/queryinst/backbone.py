@@ -45,6 +45,7 @@ class ResNet(nn.Module):
         return [self.conv1, self.bn1, *stages[: self.frozen_stages]]
 
     def forward(self, x):
+        """[B, 3, H, W] float, normalised, to four maps [B, channels[i], h, w], finest first."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         outs = []
@@ -70,6 +71,7 @@ class ConvModule(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
     def forward(self, x):
+        """[B, in_channels, H, W] to [B, out_channels, H, W]."""
         return self.conv(x)
 
 
@@ -84,6 +86,7 @@ class FeaturePyramid(nn.Module):
         )
 
     def forward(self, stages):
+        """4 maps [B, in_channels[i], h, w], finest first, to 4 levels [B, out_channels, h, w]."""
         levels = [conv(x) for conv, x in zip(self.lateral_convs, stages, strict=True)]
         for i in range(len(levels) - 1, 0, -1):
             size = levels[i - 1].shape[-2:]

@@ -35,6 +35,7 @@ class HRModule(nn.Module):
         )
 
     def forward(self, maps):
+        """Maps [B, 48 * 2^i, H / 2^i, W / 2^i], one a branch, to as many of the same shapes."""
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         fused = []
         for i, layers in enumerate(self.fuse_layers):
@@ -70,6 +71,7 @@ class HRNetV2(nn.Module):
         self.stage4 = _stage(branches=4, modules=_MODULES[2])
 
     def forward(self, x, return_feature_maps=False):
+        """[B, 3, H, W] float, normalised, to a list of one map [B, 720, H / 4, W / 4]."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.layer1(x)

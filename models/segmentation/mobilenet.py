@@ -37,6 +37,7 @@ class InvertedResidual(nn.Module):
         self.adds = stride == 1 and in_channels == out_channels
 
     def forward(self, x):
+        """[B, in_channels, H, W] to [B, out_channels, H / stride, W / stride]."""
         return x + self.conv(x) if self.adds else self.conv(x)
 
 
@@ -60,6 +61,7 @@ class MobileNetV2Dilated(nn.Module):
         init_like_original(self)
 
     def forward(self, x, return_feature_maps=False):
+        """[B, 3, H, W] float, normalised, to the five maps, or to [the last one] alone."""
         features = []
         for i, block in enumerate(self.features):
             x = block(x)

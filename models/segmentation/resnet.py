@@ -38,6 +38,7 @@ class ResNetEncoder(nn.Module):
         init_like_original(self)
 
     def forward(self, x, return_feature_maps=False):
+        """[B, 3, H, W] float, normalised, to the four layers' maps, or to [the last one] alone."""
         x = self.relu1(self.bn1(self.conv1(x)))
         x = self.relu2(self.bn2(self.conv2(x)))
         x = self.relu3(self.bn3(self.conv3(x)))

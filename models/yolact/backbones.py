@@ -66,6 +66,7 @@ class ResNet(nn.Module):
         self.channels.append(self._in_channels)
 
     def forward(self, x):
+        """[B, 3, H, W] float, normalised, to a map [B, channels[i], h, w] a stage, finest first."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         outs = []
         for stage in self.layers:
@@ -89,6 +90,7 @@ class DarknetBlock(nn.Module):
         self.conv2 = darknet_conv(channels // 2, channels, 3)
 
     def forward(self, x):
+        """[B, channels, H, W] to [B, channels, H, W]."""
         return self.conv2(self.conv1(x)) + x
 
 
@@ -111,6 +113,7 @@ class Darknet(nn.Module):
         self._preconv = darknet_conv(3, 32, 3)
 
     def forward(self, x):
+        """[B, 3, H, W] float, normalised, to a map [B, channels[i], h, w] a stage, finest first."""
         x = self._preconv(x)
         outs = []
         for stage in self.layers:
@@ -166,6 +169,7 @@ class Vgg16(nn.Module):
         self._append(stage, 2 * channels)
 
     def forward(self, x):
+        """[B, 3, H, W] float, normalised, to a map [B, channels[i], h, w] a stage, finest first."""
         outs = []
         for i, stage in enumerate(self.layers):
             x = stage(x)
