@@ -112,6 +112,7 @@ class _Method(nn.Module):
         self.module, self.method, self.flat = module, method, flat
 
     def forward(self, *inputs):
+        """Tensors [B, ...] that `method` takes to what it returns, with `flat` as a flat tuple."""
         outputs = getattr(self.module, self.method)(*inputs)
         return tuple(tensor for _, tensor in _tensors(outputs)) if self.flat else outputs
 

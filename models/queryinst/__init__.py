@@ -1,4 +1,3 @@
-from models.load_report import LoadReport
 from models.queryinst.boxes import decode_boxes, roi_levels
 from models.queryinst.network import QueryInst, build_queryinst
 from models.queryinst.optim import auto_scale, lr_factor, param_groups
@@ -7,7 +6,6 @@ from settings.queryinst import QueryInstConfig
 from settings.queryinst_recipes import load_queryinst_config
 
 __all__ = [
-    "LoadReport",
     "QueryInst",
     "QueryInstConfig",
     "auto_scale",

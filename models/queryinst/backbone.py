@@ -7,57 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.residual import BasicBlock, Bottleneck, residual_stage
 from settings.queryinst_model import DEPTHS, BackboneConfig
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 with the stride, 1x1, and a residual connection."""
-
-    expansion = 4
-
-    def __init__(self, in_channels, planes, stride):
-        super().__init__()
-        out_channels = planes * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
-        self.downsample = shortcut(in_channels, out_channels, stride)
-
-    def forward(self, x):
-        residual = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return F.relu(self.bn3(self.conv3(x)) + residual, inplace=True)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convs and a residual connection."""
-
-    expansion = 1
-
-    def __init__(self, in_channels, planes, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.downsample = shortcut(in_channels, planes, stride)
-
-    def forward(self, x):
-        residual = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(x)) + residual, inplace=True)
-
-
-def shortcut(in_channels, out_channels, stride):
-    """The projection beside a block that changes shape, or None."""
-    if stride == 1 and in_channels == out_channels:
-        return None
-    conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 
 class ResNet(nn.Module):
@@ -78,10 +29,9 @@ class ResNet(nn.Module):
         self.channels = []
         in_channels = cfg.base_channels
         for i, count in enumerate(blocks):
-            planes, stage = cfg.base_channels * 2**i, nn.Sequential()
-            for j in range(count):
-                stage.append(block(in_channels, planes, stride=2 if i > 0 and j == 0 else 1))
-                in_channels = planes * block.expansion
+            planes = cfg.base_channels * 2**i
+            stage = residual_stage(block, in_channels, planes, count, stride=2 if i > 0 else 1)
+            in_channels = planes * block.expansion
             self.add_module(f"layer{i + 1}", stage)
             self.channels.append(in_channels)
         for module in self.frozen_parts():
@@ -95,6 +45,7 @@ class ResNet(nn.Module):
         return [self.conv1, self.bn1, *stages[: self.frozen_stages]]
 
     def forward(self, x):
+        """[B, 3, H, W] float, normalised, to four maps [B, channels[i], h, w], finest first."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         outs = []
@@ -120,6 +71,7 @@ class ConvModule(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
     def forward(self, x):
+        """[B, in_channels, H, W] to [B, out_channels, H, W]."""
         return self.conv(x)
 
 
@@ -134,6 +86,7 @@ class FeaturePyramid(nn.Module):
         )
 
     def forward(self, stages):
+        """4 maps [B, in_channels[i], h, w], finest first, to 4 levels [B, out_channels, h, w]."""
         levels = [conv(x) for conv, x in zip(self.lateral_convs, stages, strict=True)]
         for i in range(len(levels) - 1, 0, -1):
             size = levels[i - 1].shape[-2:]

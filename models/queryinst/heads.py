@@ -18,8 +18,7 @@ PRIOR = 0.01  # probability of a class at the start: focal loss, arXiv:1708.0200
 class DynamicConv(nn.Module):
     """Two 1x1 convs over pooled features whose weights are made from each box's query.
 
-    Called with queries [N, D] and features [N, cells, D]. Returns [N, cells, D], or [N, D] with
-    `cells`, the number of them to flatten and project.
+    cells: how many of them to flatten and project at the end; None: they stay
     """
 
     def __init__(self, channels, inner_channels, cells=None):
@@ -34,6 +33,7 @@ class DynamicConv(nn.Module):
             self.fc_norm = nn.LayerNorm(channels)
 
     def forward(self, queries, features):
+        """queries [N, D], features [N, cells, D] to [N, cells, D], built with `cells` to [N, D]."""
         channels, inner = features.shape[-1], self.inner_channels
         w_in, w_out = self.dynamic_layer(queries).split(channels * inner, dim=1)
         x = torch.bmm(features, w_in.unflatten(1, (channels, inner)))
@@ -46,13 +46,14 @@ class DynamicConv(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """x + attention among the proposals of each image, [B, P, D]."""
+    """x + attention among the proposals of each image."""
 
     def __init__(self, channels, num_heads):
         super().__init__()
         self.attn = nn.MultiheadAttention(channels, num_heads, batch_first=True)
 
     def forward(self, x):
+        """[B, P, D] to [B, P, D]."""
         return x + self.attn(x, x, x, need_weights=False)[0]
 
 
@@ -65,6 +66,7 @@ class FeedForward(nn.Module):
         self.layers = nn.Sequential(first, nn.Linear(inner_channels, channels))
 
     def forward(self, x):
+        """[B, P, D] to [B, P, D]."""
         return x + self.layers(x)
 
 
@@ -77,11 +79,7 @@ def branch(channels, depth):
 
 
 class DIIHead(nn.Module):
-    """The box head of a stage.
-
-    forward(features [B*P, 49, D], queries [B, P, D]) returns logits [B, P, C], deltas [B, P, 4],
-    attn_feats [B, P, D] (after the attention) and object_feats [B, P, D] (the next queries).
-    """
+    """The box head of a stage."""
 
     def __init__(self, channels, num_classes, cells, cfg):
         super().__init__()
@@ -97,6 +95,13 @@ class DIIHead(nn.Module):
         self.reg_fcs = branch(channels, cfg.num_reg_fcs)
 
     def forward(self, features, queries):
+        """One stage of box refinement.
+
+        features: [B*P, cells, D], pooled from the boxes
+        queries:  [B, P, D]
+        Returns logits [B, P, C], deltas [B, P, 4] (see `decode_boxes`), attn_feats [B, P, D], what
+        comes out of the attention, and object_feats [B, P, D], the next queries.
+        """
         attended = self.attention_norm(self.attention(queries))
         dynamic = self.instance_interactive_conv(attended.flatten(0, 1), features)
         x = self.instance_interactive_conv_norm(attended + dynamic.view_as(attended))
@@ -126,11 +131,12 @@ class MaskConv(nn.Module):
         self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, x):
+        """[N, D, h, w] to [N, D, h, w], not negative."""
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
 class MaskHead(nn.Module):
-    """forward(features [N, 196, D], queries [N, D]) returns logits [N, C, 28, 28]. N = 0 is fine.
+    """The mask head of a stage.
 
     The batch norms use and update real batch statistics in training.
     """
@@ -143,6 +149,7 @@ class MaskHead(nn.Module):
         self.instance_interactive_conv = DynamicConv(channels, inner_channels)
 
     def forward(self, features, queries):
+        """features [N, h*h, D], queries [N, D] to logits [N, C, 2h, 2h]; h = 14. N = 0 is fine."""
         side = math.isqrt(features.shape[1])
         x = self.instance_interactive_conv(queries, features)
         x = x.transpose(1, 2).unflatten(2, (side, side))

@@ -84,7 +84,7 @@ class QueryInst(nn.Module):
             head.init_weights()
 
     def forward(self, images, targets):
-        """`loss` in training, with samples; `predict` in evaluation, with metas."""
+        """images [B, 3, H, W]; `loss` of samples in training, `predict` of metas in evaluation."""
         return self.loss(images, targets) if self.training else self.predict(images, targets)
 
     def loss(self, images, samples):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.checkpoint.weights import read_weights
-from models.load_report import LoadReport, compare_weights
+from models.load_report import COUNTERS, LoadReport, bare_state_dict, compare_weights
 from runtime.errors import InputError
 from settings.queryinst_model import BackboneConfig
 
@@ -47,8 +47,7 @@ def load_backbone(net: Any, path: str | Path) -> LoadReport:
     """
     state = {key.removeprefix("backbone."): value for key, value in read_weights(path).items()
              if not key.startswith("fc.")}
-    fitting, report = compare_weights(net.backbone, state, str(path))
-    report = _without_counters(report)
+    fitting, report = compare_weights(net.backbone, state, str(path), COUNTERS)
     if report.missing or report.mismatched:
         depth = net.cfg.model.backbone.depth
         raise InputError(f"{path}: does not fit a ResNet-{depth}: {'; '.join(report.lines()[1:])}; "
@@ -68,37 +67,14 @@ def load_weights(
     source:  what the messages call it
     Raises InputError when nothing fits or, unless `partial`, when anything does not.
     """
-    state = _weights_of(state_dict, source)
+    state = bare_state_dict(state_dict)
     if not any(key.startswith("rpn_head.") for key in state):
         state = {"rpn_" + key.removeprefix("bbox_") if key.startswith("bbox_head.") else key: value
                  for key, value in state.items()}
-    fitting, report = compare_weights(net, state, source)
-    report = _without_counters(report)
-    if not partial and (report.missing or report.unexpected or report.mismatched):
-        raise InputError(_misfit(net, state, report, source))
+    fitting, report = compare_weights(net, state, source, COUNTERS)
+    if not partial:
+        head = state.get("roi_head.bbox_head.0.fc_cls.weight")
+        in_file = None if head is None else len(head)
+        report.require_all(source, net.cfg.name, "classes", in_file, net.cfg.model.num_classes)
     net.load_state_dict(fitting, strict=False)
     return report
-
-
-def _weights_of(loaded, source):
-    state = loaded.get("state_dict", loaded)
-    if not isinstance(state, Mapping):
-        raise InputError(f"{source}: its state_dict is not a dict of tensors")
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def _without_counters(report):
-    """The report without batch norm's counters, which files of old versions lack."""
-    missing = tuple(k for k in report.missing if not k.endswith("num_batches_tracked"))
-    return LoadReport(report.loaded, missing, report.unexpected, report.mismatched)
-
-
-def _misfit(net, state, report, source):
-    remedy = "use the config that it was trained with, or load it partially (--pretrained)"
-    head = state.get("roi_head.bbox_head.0.fc_cls.weight")
-    wanted = net.cfg.model.num_classes
-    if head is not None and len(head) != wanted:
-        return (f"{source}: made for {len(head)} classes, config {net.cfg.name} has {wanted}; "
-                f"{remedy}")
-    what = "; ".join(report.lines()[1:])
-    return f"{source}: does not fit config {net.cfg.name}: {what}; {remedy}"

@@ -1,9 +1,9 @@
 """ResNeSt networks, their weights and configs."""
 
+from models.load_report import bare_state_dict
 from models.resnest.weights import (
     PRETRAINED_FILES,
     WeightsReport,
-    bare_state_dict,
     find_weights,
     load_weights,
     pretrained_file,

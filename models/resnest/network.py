@@ -78,6 +78,7 @@ class Bottleneck(nn.Module):
         self.downsample = downsample
 
     def forward(self, x):
+        """[B, in_channels, H, W] to [B, 4 planes, H / stride, W / stride], not negative."""
         out = self.relu(self.bn1(self.conv1(x)))
         if self.avd_layer is not None and self.avd_first:
             out = self.avd_layer(out)
@@ -120,6 +121,7 @@ class ResNeSt(nn.Module):
         self._init_weights()
 
     def forward(self, x):
+        """[B, 3, H, W] float, normalised, to logits [B, num_classes]."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for i in range(self.num_stages):
             x = getattr(self, f"layer{i + 1}")(x)

@@ -42,6 +42,7 @@ class SplAtConv2d(nn.Module):
         self.fc2 = nn.Conv2d(inner, channels * radix, 1, groups=cardinality)
 
     def forward(self, x):
+        """[B, C, H, W] to [B, C, H / stride, W / stride]."""
         maps = self.bn0(self.conv(x))  # [B, R*C, H, W], chunk r is radix r
         if torch.is_grad_enabled() and not torch.compiler.is_compiling() and _exceeds_caches(maps):
             inner = [p for m in (self.fc1, self.bn1, self.fc2) for p in m.parameters()]

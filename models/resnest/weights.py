@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from common.checkpoint.weights import read_weights
+from models.load_report import bare_state_dict, misfits
 from runtime.errors import InputError
 from runtime.pretrained import find_pretrained
 from settings.resnest import MODEL_NAMES
@@ -33,7 +34,6 @@ PRETRAINED_FILES = {
     for name, digits in _PUBLISHED.items()
 }
 CLASSIFIER = ("fc.weight", "fc.bias")
-_MOST_NAMES = 4  # of wrong keys that a message lists
 
 
 @dataclass(frozen=True)
@@ -104,42 +104,13 @@ def load_weights(
         key for key in CLASSIFIER
         if file_classes != len(own["fc.weight"]) or key not in state
     )
-    faults = _misfits(own, {k: v for k, v in state.items() if k not in fresh}, fresh, str(path))
+    given = {key: value for key, value in state.items() if key not in fresh}
+    wanted = {key: value for key, value in own.items() if key not in fresh}
+    faults = misfits(wanted, given, str(path), missing_hint=_plain_resnet_hint(given))
     if faults:
         raise InputError(faults)
-    net.load_state_dict({k: v for k, v in state.items() if k not in fresh}, strict=False)
+    net.load_state_dict(given, strict=False)
     return WeightsReport(str(path), len(own) - len(fresh), file_classes, fresh, _doubt(path, name))
-
-
-def bare_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights of a checkpoint or of a bare state dict, without the wrappers' `module.`"""
-    state = checkpoint.get("state_dict", checkpoint)
-    if not isinstance(state, Mapping):
-        state = {}
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
-
-
-def _misfits(own, given, fresh, source):
-    missing = [
-        k for k in own
-        if k not in given and k not in fresh and not k.endswith("num_batches_tracked")
-    ]
-    unexpected = [key for key in given if key not in own]
-    faults = [
-        f"{source}: {what} {_few(keys)}; the weights belong to another model{hint}"
-        for what, keys, hint in (
-            ("missing", missing, _plain_resnet_hint(given)),
-            ("unexpected", unexpected, ""),
-        )
-        if keys
-    ]
-    for key in own:
-        value = given.get(key)
-        if value is None or (torch.is_tensor(value) and value.shape == own[key].shape):
-            continue
-        shape = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
-        faults.append(f"{source}: {key} is {shape}, the model wants {tuple(own[key].shape)}")
-    return faults[:_MOST_NAMES]
 
 
 def _plain_resnet_hint(given):
@@ -154,8 +125,3 @@ def _doubt(path, name):
     if not name or named == name:
         return ""
     return f"The file is named after {named}, the model is {name}: check that they belong together."
-
-
-def _few(keys):
-    more = len(keys) - _MOST_NAMES
-    return ", ".join(keys[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.segmentation.blocks import conv, conv_norm_relu, norm
+from models.residual import conv
+from models.segmentation.blocks import conv_norm_relu, norm
 from models.segmentation.pyramid import pyramid_conv
 
 POOL_SCALES = (1, 2, 3, 6)
@@ -36,6 +37,10 @@ class C1(nn.Module):
             self.conv_last_deepsup = nn.Conv2d(fc_dim // 4, num_class, 1)
 
     def forward(self, features, segSize=None):
+        """features: the encoder's maps, the last [B, fc_dim, h, w], that before it of fc_dim / 2
+
+        Returns [B, num_class, h, w] or [B, num_class, *segSize]; see the module.
+        """
         scores = self.conv_last(self.cbr(features[-1]))
         if self.use_softmax:
             return _probabilities(scores, segSize)
@@ -73,6 +78,10 @@ class PPM(nn.Module):
             self.dropout_deepsup = nn.Dropout2d(_DROPOUT)
 
     def forward(self, features, segSize=None):
+        """features: the encoder's maps, the last [B, fc_dim, h, w], that before it of fc_dim / 2
+
+        Returns [B, num_class, h, w] or [B, num_class, *segSize]; see the module.
+        """
         last = features[-1]
         first, *others = self.conv_last
         scores = pyramid_conv(last, [branch(last) for branch in self.ppm], first.weight)
@@ -115,6 +124,10 @@ class UPerNet(nn.Module):
         )
 
     def forward(self, features, segSize=None):
+        """features: maps [B, widths[i], h_i, w_i], finest first, and the deepest, [B, fc_dim, h, w]
+
+        Returns [B, num_class, h_0, w_0] or [B, num_class, *segSize]; see the module.
+        """
         last, size = features[-1], features[0].shape[-2:]
         maps = [last]
         for pool, layer in zip(self.ppm_pooling, self.ppm_conv, strict=True):

@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from models.segmentation.blocks import conv, dilate, init_like_original, norm
+from models.residual import conv
+from models.segmentation.blocks import dilate, init_like_original, norm
 
 # (expansion t, channels c, repeats n, first stride s); width 1
 _SETTINGS = (
@@ -36,6 +37,7 @@ class InvertedResidual(nn.Module):
         self.adds = stride == 1 and in_channels == out_channels
 
     def forward(self, x):
+        """[B, in_channels, H, W] to [B, out_channels, H / stride, W / stride]."""
         return x + self.conv(x) if self.adds else self.conv(x)
 
 
@@ -59,6 +61,7 @@ class MobileNetV2Dilated(nn.Module):
         init_like_original(self)
 
     def forward(self, x, return_feature_maps=False):
+        """[B, 3, H, W] float, normalised, to the five maps, or to [the last one] alone."""
         features = []
         for i, block in enumerate(self.features):
             x = block(x)

@@ -181,7 +181,11 @@ class TrainingStep(nn.Module):
         self.module = module
 
     def forward(self, feed: dict) -> dict[str, Tensor]:
-        """{"main", "deepsup" (weighted, if there is one), "accuracy" (no part of the sum)}, 0-d."""
+        """feed as SegmentationModule's: img_data [B, 3, H, W], seg_label [B, h, w].
+
+        Returns 0-d tensors: "main", "deepsup" (weighted, if there is one) and "accuracy", which is
+        no part of the sum.
+        """
         terms, accuracy = self.module.loss_terms(feed)
         if "deepsup" in terms:
             terms["deepsup"] = self.module.deep_sup_scale * terms["deepsup"]

@@ -2,16 +2,8 @@
 
 from torch import nn
 
-from models.segmentation.blocks import (
-    BasicBlock,
-    Bottleneck,
-    GroupBottleneck,
-    conv,
-    dilate,
-    init_like_original,
-    norm,
-    residual_layer,
-)
+from models.residual import BasicBlock, Bottleneck, conv, residual_stage
+from models.segmentation.blocks import GroupBottleneck, dilate, init_like_original, norm
 
 
 class ResNetEncoder(nn.Module):
@@ -36,16 +28,17 @@ class ResNetEncoder(nn.Module):
         self.relu3 = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         channels = (stem, *(width * block.expansion for width in widths))
-        self.layer1 = residual_layer(block, channels[0], widths[0], depths[0])
-        self.layer2 = residual_layer(block, channels[1], widths[1], depths[1], stride=2)
-        self.layer3 = residual_layer(block, channels[2], widths[2], depths[2], stride=2)
-        self.layer4 = residual_layer(block, channels[3], widths[3], depths[3], stride=2)
+        strides = (1, 2, 2, 2)
+        for i, (width, depth, stride) in enumerate(zip(widths, depths, strides, strict=True)):
+            stage = residual_stage(block, channels[i], width, depth, stride, norm)
+            self.add_module(f"layer{i + 1}", stage)
         if dilated:
             dilate(self.layer3, 2)
             dilate(self.layer4, 4)
         init_like_original(self)
 
     def forward(self, x, return_feature_maps=False):
+        """[B, 3, H, W] float, normalised, to the four layers' maps, or to [the last one] alone."""
         x = self.relu1(self.bn1(self.conv1(x)))
         x = self.relu2(self.bn2(self.conv2(x)))
         x = self.relu3(self.bn3(self.conv3(x)))

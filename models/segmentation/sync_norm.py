@@ -50,6 +50,7 @@ class _AllReduceSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, values):
+        """values [n] float of this process to their sums over all processes, [n]."""
         total = values.clone()
         dist.all_reduce(total)
         return total

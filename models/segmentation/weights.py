@@ -6,7 +6,6 @@ running statistics are tmp / iter. They are left out on reading and added on wri
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.checkpoint.forms import NETS, net_path
 from common.checkpoint.weights import read_weights
-from models.load_report import LoadReport, compare_weights
+from models.load_report import COUNTERS, LoadReport, compare_weights, misfits
 from models.segmentation.hrnet import HRNetV2
 from models.segmentation.mobilenet import MobileNetV2Dilated
 from models.segmentation.resnet import ResNetEncoder
@@ -24,13 +23,12 @@ from runtime.errors import InputError
 from runtime.pretrained import find_pretrained
 
 _EXTRAS = ("_tmp_running_mean", "_tmp_running_var", "_running_iter")
-_MAY_LACK = (*_EXTRAS, "num_batches_tracked")
+_MAY_LACK = (*_EXTRAS, *COUNTERS)
 _CLASSIFIERS = {  # what the ImageNet files hold beyond the encoder
     ResNetEncoder: ("fc.",),
     MobileNetV2Dilated: ("features.18.", "classifier."),
     HRNetV2: ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier."),
 }
-_MOST_NAMES = 4  # of wrong keys that a message lists
 
 _ADDRESS = "http://sceneparsing.csail.mit.edu/model/pretrained_resnet/"
 _FILE_NAMES = {
@@ -102,10 +100,9 @@ def load_partly(net: nn.Module, state_dict: Mapping[str, Tensor], source: str) -
     given = {
         key: value for key, value in state_dict.items() if key.rpartition(".")[2] not in _MAY_LACK
     }
-    fitting, report = compare_weights(net, given, source)
+    fitting, report = compare_weights(net, given, source, _MAY_LACK)
     net.load_state_dict(fitting, strict=False)
-    missing = tuple(key for key in report.missing if key.rpartition(".")[2] not in _MAY_LACK)
-    return replace(report, missing=missing)
+    return report
 
 
 def to_original_state_dict(net: nn.Module) -> dict[str, Tensor]:
@@ -144,24 +141,9 @@ def _load(net, state_dict, source):
         for key, value in state_dict.items()
         if key.rpartition(".")[2] not in _EXTRAS and not str(key).startswith(ignored)
     }
-    missing = [k for k in own if k not in given and k.rpartition(".")[2] not in _MAY_LACK]
-    faults = [
-        f"{source}: {what} {_few(keys)}; the weights belong to another model"
-        for what, keys in (
-            ("missing", missing),
-            ("unexpected", [key for key in given if key not in own]),
-        )
-        if keys
-    ]
-    for key, value in given.items():
-        if key in own and not (torch.is_tensor(value) and value.shape == own[key].shape):
-            shape = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
-            faults.append(
-                f"{source}: {key} is {shape}, the model wants {tuple(own[key].shape)}"
-                + _class_hint(key, value, own[key])
-            )
+    faults = misfits(own, given, source, _MAY_LACK, shape_hint=_class_hint)
     if faults:
-        raise InputError(faults[:_MOST_NAMES])
+        raise InputError(faults)
     net.load_state_dict(given, strict=False)
 
 
@@ -178,11 +160,6 @@ def _by_net(name, state):
     split = {net: {key.removeprefix(f"{net}."): value for key, value in state.items()
                    if key.startswith(f"{net}.")} for net in NETS}
     return {net: part for net, part in split.items() if part} or {name: state}
-
-
-def _few(keys):
-    more = len(keys) - _MOST_NAMES
-    return ", ".join(map(str, keys[:_MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
 
 
 def start_weights(

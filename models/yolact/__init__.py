@@ -6,7 +6,6 @@ from models.yolact.weights import load_weights, start_weights
 from settings.yolact_recipes import load_dataset_config, load_yolact_config
 
 __all__ = [
-    "LoadReport",
     "Yolact",
     "build_yolact",
     "detect",

@@ -7,8 +7,11 @@ that wants more stages than a backbone has gets down-sampling ones appended, fro
 on.
 """
 
+from functools import partial
+
 from torch import nn
 
+from models.residual import BasicBlock, Bottleneck, shortcut
 from models.yolact.deform_conv import DeformConv
 
 
@@ -20,61 +23,6 @@ def build_backbone(cfg):
 
 def make_norm(kind, channels):
     return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(32, channels)
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 (strided, possibly deformable), 1x1 with a residual connection."""
-
-    expansion = 4
-
-    def __init__(self, in_channels, planes, stride, norm, deformable):
-        super().__init__()
-        out_channels = planes * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
-        self.bn1 = make_norm(norm, planes)
-        if deformable:
-            self.conv2 = DeformConv(planes, planes, stride=stride)
-        else:
-            self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = make_norm(norm, planes)
-        self.conv3 = nn.Conv2d(planes, out_channels, 1, bias=False)
-        self.bn3 = make_norm(norm, out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut(in_channels, out_channels, stride, norm)
-
-    def forward(self, x):
-        residual = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + residual)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convs with a residual connection (ResNet-18 and -34)."""
-
-    expansion = 1
-
-    def __init__(self, in_channels, planes, stride, norm):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = make_norm(norm, planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
-        self.bn2 = make_norm(norm, planes)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut(in_channels, planes, stride, norm)
-
-    def forward(self, x):
-        residual = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(x)) + residual)
-
-
-def shortcut(in_channels, out_channels, stride, norm):
-    """The projection beside a block that changes shape, or None."""
-    if stride == 1 and in_channels == out_channels:
-        return None
-    conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-    return nn.Sequential(conv, make_norm(norm, out_channels))
 
 
 class ResNet(nn.Module):
@@ -90,6 +38,7 @@ class ResNet(nn.Module):
         self.num_own_stages = len(args.layers)
         self.layers = nn.ModuleList()
         self._in_channels = args.width
+        self._block = Bottleneck if args.block == "bottleneck" else BasicBlock
         self.conv1 = nn.Conv2d(3, args.width, 7, stride=2, padding=3, bias=False)
         self.bn1 = make_norm(args.norm, args.width)
         self.relu = nn.ReLU(inplace=True)
@@ -97,29 +46,27 @@ class ResNet(nn.Module):
         dcn_layers = args.dcn_layers + (0,) * (self.num_own_stages - len(args.dcn_layers))
         for i, (blocks, num_deformed) in enumerate(zip(args.layers, dcn_layers, strict=True)):
             self._append_stage(args.width * 2**i, blocks, 1 if i == 0 else 2, num_deformed)
-        extra_planes = 16 * args.width // self._expansion
+        extra_planes = 16 * args.width // self._block.expansion
         for _ in range(self.num_own_stages, num_stages):
             self._append_stage(extra_planes, blocks=1, stride=2, num_deformed=0)
 
-    @property
-    def _expansion(self):
-        return Bottleneck.expansion if self.args.block == "bottleneck" else BasicBlock.expansion
-
     def _append_stage(self, planes, blocks, stride, num_deformed):
-        stage = nn.Sequential()
+        stage, norm = nn.Sequential(), partial(make_norm, self.args.norm)
         for i in range(blocks):
             is_last_ones = i + num_deformed >= blocks
             deformable = is_last_ones and i % self.args.dcn_interval == 0
-            shape = (self._in_channels, planes, stride if i == 0 else 1, self.args.norm)
-            if self.args.block == "bottleneck":
-                stage.append(Bottleneck(*shape, deformable))
-            else:
-                stage.append(BasicBlock(*shape))
-            self._in_channels = planes * self._expansion
+            # config checks leave deformable layers to bottlenecks
+            options = {"middle": DeformConv} if deformable else {}
+            block = self._block(self._in_channels, planes, stride, norm, **options)
+            out_channels = planes * block.expansion
+            block.downsample = shortcut(self._in_channels, out_channels, stride, norm)
+            stage.append(block)
+            self._in_channels, stride = out_channels, 1
         self.layers.append(stage)
         self.channels.append(self._in_channels)
 
     def forward(self, x):
+        """[B, 3, H, W] float, normalised, to a map [B, channels[i], h, w] a stage, finest first."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         outs = []
         for stage in self.layers:
@@ -143,6 +90,7 @@ class DarknetBlock(nn.Module):
         self.conv2 = darknet_conv(channels // 2, channels, 3)
 
     def forward(self, x):
+        """[B, channels, H, W] to [B, channels, H, W]."""
         return self.conv2(self.conv1(x)) + x
 
 
@@ -165,6 +113,7 @@ class Darknet(nn.Module):
         self._preconv = darknet_conv(3, 32, 3)
 
     def forward(self, x):
+        """[B, 3, H, W] float, normalised, to a map [B, channels[i], h, w] a stage, finest first."""
         x = self._preconv(x)
         outs = []
         for stage in self.layers:
@@ -220,6 +169,7 @@ class Vgg16(nn.Module):
         self._append(stage, 2 * channels)
 
     def forward(self, x):
+        """[B, 3, H, W] float, normalised, to a map [B, channels[i], h, w] a stage, finest first."""
         outs = []
         for i, stage in enumerate(self.layers):
             x = stage(x)

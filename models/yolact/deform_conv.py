@@ -38,6 +38,7 @@ class DeformConv(nn.Module):
         nn.init.zeros_(self.conv_offset_mask.bias)
 
     def forward(self, x):
+        """[B, in_channels, H, W] to [B, out_channels, H / stride, W / stride], dtype of x."""
         deform = self.compiled if self.compiled and x.is_cuda else deform_conv2d
         with torch.autocast(x.device.type, enabled=False):
             wide = x.to(self.weight.dtype)

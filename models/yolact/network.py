@@ -52,7 +52,7 @@ def objects_without_prior(cfg, boxes):
 
 
 class Yolact(nn.Module):
-    """forward: training mode gives `forward_heads`, evaluation mode detections (see `detect`)."""
+    """The network; `cfg` is its whole config."""
 
     cfg: YolactConfig
 
@@ -83,6 +83,7 @@ class Yolact(nn.Module):
             self.freeze_bn()
 
     def forward(self, images):
+        """images [B, 3, S, S]; what `forward_heads` gives in training mode, else `detect`."""
         if self.training:
             return self.forward_heads(images)
         return detect(self._predict(images)[0], self.cfg)
@@ -184,6 +185,7 @@ class Fpn(nn.Module):
             )
 
     def forward(self, stages):
+        """Maps [B, in_channels[i], h, w] to levels [B, features, h, w], each finest first."""
         mode = self.cfg.interpolation_mode
         align_corners = False if mode == "bilinear" else None
         merged = None
@@ -267,6 +269,7 @@ class Concat(nn.Module):
         self.dim = dim
 
     def forward(self, x):
+        """[B, C, h, w] to the nets' outputs [B, C_k, h', w'], side by side along `dim`."""
         return torch.cat([net(x) for net in self.nets], dim=self.dim)
 
 

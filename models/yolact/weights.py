@@ -31,7 +31,8 @@ def load_weights(net, state_dict, partial=False, source="weights"):
     state = {key: value for key, value in state.items() if not _is_old_duplicate(key, net.cfg)}
     fitting, report = compare_weights(net, state, source)
     if not partial:
-        _require_all(net, state, report, source)
+        report.require_all(source, net.cfg.name, "classes with background", _num_classes(state),
+                           net.cfg.num_classes)
     net.load_state_dict(fitting, strict=False)
     return report
 
@@ -96,21 +97,6 @@ def _draw(weight, distribution, **how):
     """Fill `weight` with what a seed gives on the CPU in the plain layout, wherever it lies."""
     drawn = torch.empty(weight.shape, dtype=weight.dtype)
     weight.copy_(distribution(drawn, **how))
-
-
-def _require_all(net, state, report, source):
-    """Raise InputError unless the file is for exactly this network."""
-    if not (report.missing or report.unexpected or report.mismatched):
-        return
-    remedy = "use the config that it was trained with, or load it partially (--pretrained)"
-    in_file = _num_classes(state)
-    if in_file is not None and in_file != net.cfg.num_classes:
-        raise InputError(
-            f"{source}: made for {in_file} classes with background, config {net.cfg.name} has "
-            f"{net.cfg.num_classes}; {remedy}"
-        )
-    what = "; ".join(report.lines()[1:])
-    raise InputError(f"{source}: does not fit config {net.cfg.name}: {what}; {remedy}")
 
 
 def _num_classes(state):

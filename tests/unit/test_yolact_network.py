@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from models.residual import BasicBlock, Bottleneck
 from models.yolact import build_yolact, load_yolact_config
-from models.yolact.backbones import BasicBlock, Bottleneck, build_backbone
+from models.yolact.backbones import build_backbone
 from models.yolact.deform_conv import DeformConv
 from models.yolact.network import Fpn, make_net
 from models.yolact.priors import make_priors
@@ -206,8 +207,8 @@ def test_missing_stages_are_appended():
 
 
 @pytest.mark.parametrize("block", [
-    Bottleneck(64, 16, stride=1, norm="batch", deformable=False),
-    BasicBlock(64, 64, stride=1, norm="batch"),
+    Bottleneck(64, 16),
+    BasicBlock(64, 64),
 ])
 def test_a_block_without_a_branch_is_its_shortcut(block):
     last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
