@@ -95,11 +95,11 @@ from data.loading import ResumableLoader, ordered_batches, whole_batches
 from metrics import ClassHistory, ClassScores
 from models import resnest
 from models.export import PACKAGES, check_export, export_once
+from runtime.curves import plot_confusion, plot_curves
 from runtime.errors import InputError
 from runtime.files import write_json
 from runtime.launch.ranks import limit_threads
 from runtime.launch.spawn import start_ranks
-from runtime.pictures import plot_confusion, plot_curves
 from runtime.run.guard import NonFiniteGuard, SkippedImages, skips_text
 from runtime.run.meter import Meter
 from runtime.run.rescue import Rescue

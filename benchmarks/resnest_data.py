@@ -20,7 +20,8 @@ from PIL import Image
 
 from data.imagenet import train_transform
 from data.imagenet.folders import ClassFolders, ClassificationDataset
-from data.loading.loader import SampleKey, use_one_core
+from data.loading.loader import SampleKey
+from data.loading.workers import use_one_core
 
 BATCH = 32
 

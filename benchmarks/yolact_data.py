@@ -27,7 +27,7 @@ from PIL import Image
 from data.coco_format import CocoIndex
 from data.coco_format.check import examine_coco
 from data.loading import SampleKey
-from data.loading.loader import use_one_core
+from data.loading.workers import use_one_core
 from data.yolact import InstanceDataset, collate_instances, instances, pixels, transform
 
 BATCH = 8

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from data.loading.loader import SampleKey, fetched
+from data.loading.loader import SampleKey
+from data.loading.workers import fetched
 from runtime.errors import InputError
 
 

@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 from data.loading.loader import SampleKey, sample_rng
 from data.segmentation.ade20k import ADE20K_CLASSES, ADE20K_COLORS, class_colors, color_encode
 from data.segmentation.check import check_labels, check_seg_files, open_lists
-from data.segmentation.files import read_image, read_pair
 from data.segmentation.lists import SegList, cache_made_lists, exif_turn, read_seg_list
+from data.segmentation.pairs import read_image, read_pair
 from data.segmentation.pil_resize import resize_planes
 from runtime.errors import InputError
 from runtime.streams import Stream

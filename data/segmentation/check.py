@@ -9,9 +9,9 @@ import numpy as np
 
 from data.loading.photo_summary import PhotoCounts
 from data.segmentation.ade20k import class_names
-from data.segmentation.files import check_pair, image_header, inspect_label, read_pair
 from data.segmentation.lists import SegList, exif_turn, read_seg_list
 from data.segmentation.odgt import at_most
+from data.segmentation.pairs import check_pair, image_header, inspect_label, read_pair
 from data.segmentation.summary import LabelCounts, label_names, save_sample_grid
 from runtime.errors import InputError, SaveError
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from data.loading.image_names import rewritten
-from data.segmentation.files import image_header
 from data.segmentation.odgt import at_most, read_odgt
+from data.segmentation.pairs import image_header
 from runtime.errors import InputError, did_you_mean
 from runtime.files import write_atomically
 

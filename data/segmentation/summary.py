@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.loading.photo_summary import absent_classes, class_table, imbalance
 from data.segmentation.ade20k import class_colors, color_encode
-from data.segmentation.files import JPEG, PALETTE, Label, read_pair
+from data.segmentation.pairs import JPEG, PALETTE, Label, read_pair
 from runtime.pictures import draw_grid, draw_legend, save_image, stack
 
 MOSTLY, NOTABLE = 0.5, 0.05  # shares of unlabelled pixels

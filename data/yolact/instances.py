@@ -15,8 +15,8 @@ from data.loading.bad_images import eval_sample, fault_lines, unusable_ids, usab
 from data.loading.decode import read_image
 from data.loading.image_names import image_path
 from data.loading.loader import SampleKey, sample_rng
-from data.yolact.draws import Geometry
 from data.yolact.pixels import resize_bitmap
+from data.yolact.sampling import Geometry
 from data.yolact.transform import YolactTransform
 from runtime.errors import InputError
 

@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data.yolact.draws import Geometry, Photometric
+from data.yolact.sampling import Geometry, Photometric
 
 MEANS = (103.94, 116.78, 123.68)  # BGR, 0..255
 STDS = (57.38, 57.12, 58.40)

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from data.yolact.draws import (
+from data.yolact.pixels import Normalisation, render, resize_bitmap
+from data.yolact.sampling import (
     Geometry,
     Photometric,
     draw_geometry,
     draw_photometric,
     whole_image,
 )
-from data.yolact.pixels import Normalisation, render, resize_bitmap
 
 
 class YolactTransform:

@@ -14,9 +14,9 @@ from pycocotools import mask as coco_mask
 from data.coco_format import CocoIndex
 from data.loading import SampleKey, sample_rng
 from data.yolact import InstanceDataset, YolactTransform, collate_instances
-from data.yolact.draws import Geometry, Photometric, draw_geometry, whole_image
 from data.yolact.instances import rasterise
 from data.yolact.pixels import MEANS, STDS, Normalisation, render, resize_bitmap
+from data.yolact.sampling import Geometry, Photometric, draw_geometry, whole_image
 from metrics import CocoEvaluator
 from runtime.errors import InputError
 
