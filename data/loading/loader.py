@@ -149,7 +149,7 @@ def ordered_batches(
 ) -> Iterator[Any]:
     """Batches of `dataset[i]` for the `indices`, in order, the last one as short as it comes.
 
-    For evaluation: nothing is drawn, nothing left out. Errors and workers as in `ResumableLoader`;
+    For evaluation: no shuffling, nothing left out. Errors and workers as in `ResumableLoader`;
     closing the iterator ends the workers.
     """
     lists = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]

@@ -112,7 +112,7 @@ def fetched(dataset, collate, key_lists, workers, pin_memory=False):
         # although torch threads run in the parent: a worker sets every library to one thread
         # before it computes, and never touches a GPU. Only Linux forks safely.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        # torch draws the workers' base seed from it; the global generator stays untouched
+        # torch takes the workers' base seed from it; the global generator stays untouched
         generator=torch.Generator().manual_seed(0),
     )
     if workers:

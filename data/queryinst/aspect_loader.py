@@ -1,4 +1,4 @@
-"""Batches of images of one orientation, as MMDetection draws them, from any update on.
+"""Batches of images of one orientation, as MMDetection forms them, from any update on.
 
 Like `ResumableLoader` the order depends on (seed, epoch) only and a resumed run skips by index;
 unlike it each process batches its own share of an epoch's order, and the last batch may be short.
