@@ -11,7 +11,7 @@ FAMILIES = {"yolact", "queryinst", "segmentation", "imagenet"}
 
 
 @pytest.mark.parametrize(
-    ("room", "strangers"),
+    "room, strangers",
     [
         *((family, [f"data.{other}" for other in sorted(FAMILIES - {family})])
           for family in sorted(FAMILIES)),
