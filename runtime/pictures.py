@@ -1,7 +1,9 @@
 """Pictures of a run: instances drawn on images, grids of tiles.
 
 Images are [h, w, 3] uint8 RGB arrays throughout. Matplotlib and Pillow are imported where they are
-needed, since training itself needs neither.
+needed, since training itself needs neither. Drawn by our own hand, not by torchvision.utils: that
+knows neither captions that keep out of each other's way, nor titles and tiles of unlike sizes in a
+grid, its import takes torch along, and a picture is no reason for a run to need another library.
 """
 
 import colorsys
@@ -214,11 +216,27 @@ def save_pairs(
 ) -> None:
     """Write pairs of images, left and right beside each other, `per_row` pairs in a row."""
     pairs = list(pairs)
-    rows = [
-        [tile for pair in pairs[i : i + per_row] for tile in pair]
-        for i in range(0, len(pairs), per_row)
-    ]
-    save_grid(rows, path, titles * min(per_row, max(1, len(pairs))))
+    save_grid(side_by_side(pairs, per_row), path, titles * min(per_row, max(1, len(pairs))))
+
+
+def side_by_side(groups: Sequence[Sequence[np.ndarray]], per_row: int) -> list[list[np.ndarray]]:
+    """Rows for `draw_grid` of `per_row` groups each, such as pairs of image and label."""
+    return [[tile for group in groups[i : i + per_row] for tile in group]
+            for i in range(0, len(groups), per_row)]
+
+
+def fitted(pixels: np.ndarray, longest_px: int, enlarge: bool = False) -> np.ndarray:
+    """The image with its longer side at `longest_px`; a smaller one only with `enlarge`.
+
+    Each pixel is one of the source: colours that stand for classes must not mix.
+    """
+    from PIL import Image
+
+    longest = max(pixels.shape[:2])
+    if longest <= longest_px and not enlarge:
+        return pixels
+    size = [max(1, round(side * longest_px / longest)) for side in pixels.shape[1::-1]]
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))
 
 
 def save_image(image: np.ndarray, path: str | Path) -> None:

@@ -17,32 +17,11 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from data.loading.loader import SampleKey, sample_rng
-from data.segmentation.ade20k import ADE20K_CLASSES, ADE20K_COLORS, class_colors, color_encode
-from data.segmentation.check import check_labels, check_seg_files, open_lists
-from data.segmentation.lists import SegList, cache_made_lists, exif_turn, read_seg_list
+from data.segmentation.lists import SegList, exif_turn
 from data.segmentation.pairs import read_listed, read_pair
 from data.segmentation.pil_resize import resize_planes
 from runtime.errors import InputError
 from runtime.streams import Stream
-
-__all__ = [
-    "ADE20K_CLASSES",
-    "ADE20K_COLORS",
-    "EvalItems",
-    "SegList",
-    "TrainBatches",
-    "cache_made_lists",
-    "check_labels",
-    "check_seg_files",
-    "class_colors",
-    "color_encode",
-    "eval_item",
-    "open_lists",
-    "orientation_batches",
-    "read_seg_list",
-    "resized_size",
-    "train_batch",
-]
 
 IGNORED = -1
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, of values in [0, 1]
