@@ -12,12 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from runtime.allocator import keep_freed_memory
 from runtime.errors import Failed, InputError
 from runtime.launch.signals import die_with_parent, held_back, ignore_in_worker
-
-# of a worker's freed memory; there are many workers, and any may meet a picture of 100 MB
-_KEPT_BYTES = 64 << 20
 
 
 class SampleFault(Exception):
@@ -83,7 +79,6 @@ def use_one_core():
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    keep_freed_memory(_KEPT_BYTES)
 
 
 class _WorkerSetup:
