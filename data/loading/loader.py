@@ -24,7 +24,54 @@ class SampleKey(NamedTuple):
     index: int  # of the sample in the data set
 
 
-class ResumableLoader:
+class UpdateLoader:
+    """Batches of a map-style data set for the updates of a run, from any update on.
+
+    A subclass says how an epoch is cut: `steps_per_epoch`; `_batches_of`, the numbers of the
+    batches, counted in the epoch, that make an update; `_epoch_keys`, which gives for an epoch a
+    function from such a number to the batch's keys.
+    """
+
+    _dataset: Dataset
+    _collate: Callable[[list], Any]
+    _workers: int
+    _pin_memory: bool
+
+    def steps_per_epoch(self, accumulate: int = 1) -> int:
+        """Updates in an epoch when each takes `accumulate` batches, the last one what is left."""
+        raise NotImplementedError
+
+    def steps(
+        self, start: int, stop: int, accumulate: int = 1
+    ) -> Iterator[tuple[int, int, list[Any]]]:
+        """(step, epoch, its 1 to `accumulate` batches) for the updates `start` to `stop` - 1.
+
+        `step` counts updates from 0 over the whole run. An InputError raised for a sample arrives
+        here as it was raised, also from a worker. Closing the iterator ends the workers.
+        """
+        per_epoch = self.steps_per_epoch(accumulate)
+        if start >= stop:
+            return
+        key_lists = _KeyLists(self, start, stop, accumulate)
+        batches = fetched(self._dataset, self._collate, key_lists, self._workers, self._pin_memory)
+        with contextlib.closing(batches):
+            for step in range(start, stop):
+                count = len(self._batches_of(step % per_epoch, accumulate))
+                yield step, step // per_epoch, [next(batches) for _ in range(count)]
+
+    def keys(self, step: int, accumulate: int = 1) -> list[list[SampleKey]]:
+        """This rank's samples of the update `step`, one list for each accumulated batch."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch(accumulate))
+        return list(map(self._epoch_keys(epoch), self._batches_of(step_in_epoch, accumulate)))
+
+    def _batches_of(self, step_in_epoch: int, accumulate: int) -> range:
+        raise NotImplementedError
+
+    def _epoch_keys(self, epoch: int) -> Callable[[int], list[SampleKey]]:
+        raise NotImplementedError
+
+
+class ResumableLoader(UpdateLoader):
     """Shuffled global batches of a map-style data set that is indexed with `SampleKey`.
 
     batch_size: samples in a batch over all ranks; a rank gets a contiguous slice of each batch
@@ -82,41 +129,16 @@ class ResumableLoader:
             )
         return steps
 
-    def steps(
-        self, start: int, stop: int, accumulate: int = 1
-    ) -> Iterator[tuple[int, int, list[Any]]]:
-        """(step, epoch, its `accumulate` batches) for the updates `start` to `stop` - 1.
-
-        `step` counts updates from 0 over the whole run. An InputError raised for a sample arrives
-        here as it was raised, also from a worker. Closing the iterator ends the workers.
-        """
-        per_epoch = self.steps_per_epoch(accumulate)
-        if start >= stop:
-            return
-        key_lists = _KeyLists(self, start, stop, accumulate)
-        batches = fetched(
-            self._dataset, self._collate, key_lists, self._workers, self._pin_memory
-        )
-        with contextlib.closing(batches):
-            for step in range(start, stop):
-                count = len(self._batches_of(step % per_epoch, accumulate))
-                yield step, step // per_epoch, [next(batches) for _ in range(count)]
-
-    def keys(self, step: int, accumulate: int = 1) -> list[list[SampleKey]]:
-        """This rank's samples of the update `step`, one list for each accumulated batch."""
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch(accumulate))
-        return self._keys_of(epoch, step_in_epoch, accumulate, self._order(epoch))
-
     def _batches_of(self, step_in_epoch, accumulate):
-        """The numbers of the batches, counted in the epoch, that make an update."""
         first = step_in_epoch * accumulate
         if self._min_last is None:
             return range(first, first + accumulate)
         return range(first, min(first + accumulate, self.steps_per_epoch()))
 
-    def _keys_of(self, epoch, step_in_epoch, accumulate, order):
-        lists = []
-        for i_batch in self._batches_of(step_in_epoch, accumulate):
+    def _epoch_keys(self, epoch):
+        order = self._order(epoch)
+
+        def keys_of(i_batch):
             first = i_batch * self._batch_size
             rest, own = len(order) - first, self._slice
             if rest < self._batch_size:
@@ -124,8 +146,9 @@ class ResumableLoader:
                 own = slice(self._rank * share, (self._rank + 1) * share)
             positions = range(first, first + self._batch_size)[own]
             # what lies beyond the order are its first samples again, at positions of their own
-            lists.append([SampleKey(epoch, p, int(order[p % len(order)])) for p in positions])
-        return lists
+            return [SampleKey(epoch, p, int(order[p % len(order)])) for p in positions]
+
+        return keys_of
 
     def _order(self, epoch):
         if not self._shuffle:
@@ -175,12 +198,12 @@ class _KeyLists:
 
     def __iter__(self):
         per_epoch = self._owner.steps_per_epoch(self._accumulate)
-        order_epoch, order = None, None
+        keys_epoch, keys_of = None, None
         for step in range(self._start, self._stop):
             epoch, step_in_epoch = divmod(step, per_epoch)
-            if epoch != order_epoch:
-                order_epoch, order = epoch, self._owner._order(epoch)
-            yield from self._owner._keys_of(epoch, step_in_epoch, self._accumulate, order)
+            if epoch != keys_epoch:
+                keys_epoch, keys_of = epoch, self._owner._epoch_keys(epoch)
+            yield from map(keys_of, self._owner._batches_of(step_in_epoch, self._accumulate))
 
     def __len__(self):
         per_epoch = self._owner.steps_per_epoch(self._accumulate)
