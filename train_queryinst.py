@@ -100,9 +100,9 @@ from data.queryinst import (
 from metrics import CocoEvaluator, mmdetection_names
 from models import queryinst
 from models.export import check_export, export_once
+from runtime.curves import plot_curves
 from runtime.errors import InputError
 from runtime.launch.ranks import take_launcher
-from runtime.pictures import plot_curves
 from runtime.pretrained import find_pretrained_once
 from runtime.run.guard import NonFiniteGuard, SkippedImages, skips_text
 from runtime.run.meter import Meter

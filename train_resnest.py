@@ -79,7 +79,6 @@ from common.checkpoint.state import check_same_run, pack_state, restore_state
 from common.losses import LabelSmoothing, NLLMultiLabelSmooth, mix
 from common.optim.ema import average_of
 from common.optim.precision import Precision
-from common.optim.sgd import SGD
 from common.optim.steps import set_lr, to_floats
 from common.schedulers import per_epoch
 from data.drawn.shapes import with_drawn_scenes
@@ -95,11 +94,11 @@ from data.loading import ResumableLoader, ordered_batches, whole_batches
 from metrics import ClassHistory, ClassScores
 from models import resnest
 from models.export import PACKAGES, check_export, export_once
+from runtime.curves import plot_confusion, plot_curves
 from runtime.errors import InputError
 from runtime.files import write_json
 from runtime.launch.ranks import limit_threads
 from runtime.launch.spawn import start_ranks
-from runtime.pictures import plot_confusion, plot_curves
 from runtime.run.guard import NonFiniteGuard, SkippedImages, skips_text
 from runtime.run.meter import Meter
 from runtime.run.rescue import Rescue
@@ -228,7 +227,7 @@ def build(job, train_folders, val_folders):
     if flags.channels_last:
         job.net.to(memory_format=torch.channels_last)
     groups = resnest.param_groups(job.net, cfg.OPTIMIZER.WEIGHT_DECAY, cfg.OPTIMIZER.DISABLE_BN_WD)
-    job.optimizer = SGD(groups, lr=cfg.OPTIMIZER.LR, momentum=cfg.OPTIMIZER.MOMENTUM)
+    job.optimizer = torch.optim.SGD(groups, lr=cfg.OPTIMIZER.LR, momentum=cfg.OPTIMIZER.MOMENTUM)
     loss = NLLMultiLabelSmooth if job.cfg.DATA.mixes else LabelSmoothing
     job.criterion = loss(cfg.DATA.LABEL_SMOOTHING)
     job.step_net = run.wrap(torch.compile(job.net) if flags.compile else job.net)

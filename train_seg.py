@@ -63,7 +63,7 @@ import torch
 from common import parallel
 from common.checkpoint.forms import NETS
 from common.checkpoint.series import CheckpointSeries, Occasion, seg_series
-from common.optim import SGD, Learner, Precision, accumulated, add_terms, mean_floats
+from common.optim import Learner, Precision, accumulated, add_terms, mean_floats
 from common.optim.learner import trained_average
 from common.optim.optimizers import Optimizers
 from common.schedulers import poly
@@ -142,8 +142,8 @@ def build_training(flags: Flags, run: Run, cfg: SegConfig, num_devices: int
     norms = models.NormMomentum(module, cfg.MODEL.bn_momentum, models.is_corrected(
         settings.bn_average, num_devices, flags.compile))
     optimizers = Optimizers({
-        net: SGD(models.group_weight(getattr(module, net)), lr=lr, momentum=settings.beta1,
-                 weight_decay=settings.weight_decay)
+        net: torch.optim.SGD(models.group_weight(getattr(module, net)), lr=lr,
+                             momentum=settings.beta1, weight_decay=settings.weight_decay)
         for net, lr in zip(NETS, (settings.lr_encoder, settings.lr_decoder), strict=True)})
     step_net: torch.nn.Module = models.TrainingStep(module)
     if flags.compile:  # nearly every batch has its own size

@@ -90,7 +90,7 @@ import torch
 
 from common.checkpoint.series import CheckpointSeries, Occasion, yolact_series
 from common.losses import MultiBoxLoss, NetLoss
-from common.optim import SGD, Learner, Precision, accumulated, add_terms, mean_floats, set_lr
+from common.optim import Learner, Precision, accumulated, add_terms, mean_floats, set_lr
 from common.optim.learner import trained_average
 from common.parallel import CustomDataParallel, check_one_process, parse_batch_alloc, to_device
 from data.coco_format import CocoIndex, keep_indexes, open_coco, share_indexes
@@ -177,7 +177,8 @@ def build_network(flags: Flags, run: Run, cfg: YolactConfig, shares: list[int] |
     """(network and optimizer, the loss, both as the module that is trained: compiled, wrapped)."""
     precision = Precision(flags.amp, run.device, run.warn)
     net = yolact.build_yolact(cfg).to(run.device).to(memory_format=flags.layout)
-    optimizer = SGD(net.parameters(), lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.decay)
+    optimizer = torch.optim.SGD(net.parameters(), lr=cfg.lr, momentum=cfg.momentum,
+                                weight_decay=cfg.decay)
     criterion = MultiBoxLoss(cfg, flags.loss_norm)
     step_net = run.wrap(NetLoss(torch.compile(net) if flags.compile else net, criterion))
     if run.own_devices(flags.device) > 1:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.drawn.shapes import write_coco
 from data.loading import SampleKey
-from data.loading.loader import use_one_core
+from data.loading.workers import use_one_core
 from data.queryinst import QueryInstDataset, open_query_data
 from models.queryinst import load_queryinst_config
 

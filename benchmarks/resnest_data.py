@@ -4,7 +4,7 @@
 
 A sample is everything from the file to the normalised tensor. PIL's decoding, the transform's
 steps one after the other, and the fast path take turns batch by batch, as a worker makes them; a
-batch counts with its median over the rounds (RandAugment, whose cost differs from draw to draw,
+batch counts with its median over the rounds (RandAugment, whose cost differs from one to the next,
 with its mean). Goal: 0.30 of the decoding rate, 0.19 with RandAugment.
 """
 
@@ -20,7 +20,8 @@ from PIL import Image
 
 from data.imagenet import train_transform
 from data.imagenet.folders import ClassFolders, ClassificationDataset
-from data.loading.loader import SampleKey, use_one_core
+from data.loading.loader import SampleKey
+from data.loading.workers import use_one_core
 
 BATCH = 32
 
@@ -39,7 +40,7 @@ class OneByOne:
     def __init__(self, transform):
         self.transform = transform
 
-    def draw(self, generator):
+    def sample(self, generator):
         return generator
 
     def crop(self, image, generator, rng, np_rng):

@@ -2,9 +2,9 @@
 
     pip install timm && python benchmarks/resnest_step.py --threads 2 --rounds 9
 
-Forward, backward and SGD update of a batch of 8 at 224 px; ours in channels-last with the SGD of
-our script, theirs in both layouts with torch's. All take turns with a matrix product of known size,
-medians are compared. The allocator is set as our script sets it, for all. Operations are counted
+Forward, backward and SGD update of a batch of 8 at 224 px; ours in channels-last, theirs in both
+layouts. All take turns with a matrix product of known size, medians are compared.
+The allocator is set as our script sets it, for all. Operations are counted
 from the layers' shapes (two for each multiply-add, three passes).
 Goal: 1.08 of timm's speed, whichever layout is the faster there.
 On a machine that others use too a round differs from the next by a tenth: take 20.
@@ -23,7 +23,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.optim.sgd import SGD
 from models.resnest import build_resnest
 from runtime.allocator import keep_freed_memory
 
@@ -51,11 +50,11 @@ def forward_macs(net, side):
     return sum(counts)
 
 
-def make_step(net, batch, side, memory_format, optimizer=torch.optim.SGD):
+def make_step(net, batch, side, memory_format):
     net = net.train().to(memory_format=memory_format)
     images = torch.randn(batch, 3, side, side).to(memory_format=memory_format)
     labels = torch.arange(batch)
-    sgd = optimizer(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
 
     def step():
         sgd.zero_grad()
@@ -85,7 +84,7 @@ def main():
     step_ops = 3 * 2 * forward_macs(ours, args.side) * args.batch
     jobs = {
         "product": product,
-        "ours": make_step(ours, args.batch, args.side, torch.channels_last, SGD),
+        "ours": make_step(ours, args.batch, args.side, torch.channels_last),
     }
     try:
         import timm

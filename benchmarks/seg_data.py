@@ -16,7 +16,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from data.loading.loader import SampleKey, use_one_core  # noqa: E402
+from data.loading.loader import SampleKey  # noqa: E402
+from data.loading.workers import use_one_core  # noqa: E402
 from data.segmentation import TrainBatches, read_seg_list  # noqa: E402
 from settings.segmentation import DatasetConfig  # noqa: E402
 

@@ -20,7 +20,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.optim.sgd import SGD
 from models.segmentation import (
     SegmentationModule,
     build_decoder,
@@ -46,7 +45,7 @@ def build_step():
     decoder = build_decoder("ppm_deepsup", 512, 150)
     module = SegmentationModule(encoder, decoder, nn.NLLLoss(ignore_index=-1), 0.4).train()
     optimizers = [
-        SGD(group_weight(net), lr=0.02, momentum=0.9, weight_decay=1e-4)
+        torch.optim.SGD(group_weight(net), lr=0.02, momentum=0.9, weight_decay=1e-4)
         for net in (encoder, decoder)
     ]
     feed = {

@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from PIL import Image
 
-from data.coco_format import CocoIndex
+from data.coco_format import CocoIndex, dataset
 from data.coco_format.check import examine_coco
 from data.loading import SampleKey
-from data.loading.loader import use_one_core
+from data.loading.workers import use_one_core
 from data.yolact import InstanceDataset, collate_instances, instances, pixels, transform
 
 BATCH = 8
@@ -54,18 +54,18 @@ def time_samples(args):
 
     cfg = load_yolact_config(args.config)
     index = CocoIndex.from_file(args.info)
-    dataset = InstanceDataset(index, args.images, cfg, train=True, seed=0)
+    images = InstanceDataset(index, args.images, cfg, train=True, seed=0)
     files = [(args.images / index.file_name(row)).read_bytes() for row in index.items()]
     stages = watch_stages()
     pil_ms, ours_ms, stage_ms = [], [], defaultdict(list)
     for epoch in range(args.rounds + 1):
         stages.clear()
         pil = ours = 0.0
-        for first in range(0, len(dataset) - BATCH + 1, BATCH):
+        for first in range(0, len(images) - BATCH + 1, BATCH):
             pil += seconds(decode_all, files[first:first + BATCH])
             keys = [SampleKey(epoch, i, i) for i in range(first, first + BATCH)]
-            ours += seconds(lambda keys=keys: collate([dataset[key] for key in keys], stages))
-        number = len(dataset) // BATCH * BATCH
+            ours += seconds(lambda keys=keys: collate([images[key] for key in keys], stages))
+        number = len(images) // BATCH * BATCH
         if epoch == 0:
             continue  # warms up caches and allocators
         pil_ms.append(1e3 * pil / number)
@@ -125,9 +125,9 @@ def watch_stages():
 
         setattr(owner, name, timed)
 
-    watch(instances, "read_image", "read and decode")
-    watch(transform.YolactTransform, "draw", "draws, boxes")
-    watch(instances, "draw_mask", "masks")
+    watch(dataset, "read_bgr", "read and decode")
+    watch(transform.YolactTransform, "sample", "choices, boxes")
+    watch(instances, "annotation_mask", "masks")
     watch(transform, "render", "crop and resize")
     watch(pixels, "_distorted", "photometric and normalise", part_of="crop and resize")
     return stages

@@ -40,13 +40,18 @@ def restore_state(state, optimizer, scaler, ema):
     """Put optimizer, loss scaler and moving average back; in place.
 
     Without an average in the state, `ema` (None: not wanted) goes on from the present weights.
+    How an update is computed, fused or by tensor lists, stays this process's own choice.
     Raises InputError when the optimizer's parameters are not those of the state.
     """
+    groups = optimizer.param_groups
+    ways = [{key: group[key] for key in ("fused", "foreach") if key in group} for group in groups]
     try:
         optimizer.load_state_dict(state["optimizer"])
     except (ValueError, KeyError) as error:
         raise InputError(f"the checkpoint's optimizer state does not fit: {error}. "
                          "Start from its weights alone with --pretrained.") from error
+    for group, way in zip(optimizer.param_groups, ways, strict=True):
+        group.update(way)
     if state["scaler"]:
         scaler.load_state_dict(state["scaler"])
     if ema is not None and state["ema"] is not None:

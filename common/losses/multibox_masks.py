@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from common.losses.boxes import MIN_SIDE, crop_window, inside_window
-from common.losses.sparse import lazy_zeros
 
 # Cost of an object's pixel outside its crop window: log(0) was clamped to -100, without gradient.
 OUTSIDE_COST = 100.0
@@ -165,7 +164,7 @@ class WindowedBCE(torch.autograd.Function):
     def backward(ctx, grad):
         coeff, pull, *slopes = ctx.saved_tensors
         weighted = (coeff * grad[:, None]).split([block.count for block in ctx.blocks])
-        grad_proto = lazy_zeros(ctx.shape, grad)
+        grad_proto = grad.new_zeros(ctx.shape)
         for (image, _, _, (ys, xs)), row, slope in zip(ctx.blocks, weighted, slopes, strict=True):
             part = grad_proto[image, ys, xs]
             part += (slope.T @ row).view(part.shape)

@@ -2,11 +2,9 @@
 
 from common.optim.learner import Learner, trained_average
 from common.optim.precision import Precision
-from common.optim.sgd import SGD
 from common.optim.steps import accumulated, add_terms, mean_floats, set_lr
 
 __all__ = [
-    "SGD",
     "Learner",
     "Precision",
     "accumulated",

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.coco_format.geometry import mask_bounds, share_inside
 from data.coco_format.index import CocoIndex
+from data.coco_format.mask_extents import mask_bounds, share_inside
 
 AGREE_PX, AGREE_RELATIVE = 3.0, 0.05  # rounding, resizing, masks drawn more coarsely than boxes
 FIT_PX, FIT_RELATIVE = 1.5, 0.03  # another reading of a box must hit its mask

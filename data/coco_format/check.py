@@ -7,8 +7,8 @@ import numpy as np
 
 from data.coco_format.boxes import compare_boxes
 from data.coco_format.doubts import odd_things
-from data.coco_format.geometry import polygon_bounds
 from data.coco_format.index import CocoIndex
+from data.coco_format.mask_extents import polygon_bounds
 from data.loading.decode import check_image
 from data.loading.image_names import find_names, is_absolute, near_name, slashed
 from runtime.errors import InputError

@@ -1,21 +1,27 @@
-"""Named arrays in one file that is mapped into memory: NumPy's own format around a byte block.
+"""Named arrays as a folder of .npy files, mapped into memory, with a file of their checksums.
 
-The block holds 8 bytes with the header's length, the header (JSON: for each array dtype, shape and
-offset; checksum of what follows the header), then the arrays.
+With the arrays of COCO's train2017 (210 MB) reading takes 0.15 to 0.3 s, checksums included, as
+long as one file with a header of its own took; parsing takes some hundred times as long.
 """
 
+import glob
 import hashlib
 import json
+import shutil
+import tokenize
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from runtime.errors import SaveError
-from runtime.files import write_atomically
+from runtime.files import write_together
 
-FORMAT = 3  # raised when the arrays' meaning changes
-_ALIGN = 64
+FORMAT = 4  # raised when the arrays' meaning changes
+_SEALS = "seals.json"  # {name: dtype, shape and checksum}; there only when all arrays are
+
+# what reading JSON or NumPy's header of damaged bytes may raise
+_DAMAGED = (OSError, ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError)
 
 
 def cache_path(source: Path, folder: Path) -> Path:
@@ -23,49 +29,38 @@ def cache_path(source: Path, folder: Path) -> Path:
     stat = source.stat()
     place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:8]
     state = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns} {FORMAT}".encode()).hexdigest()[:12]
-    return folder / f"{source.stem}-{place}-{state}.index.npy"
+    return folder / f"{source.stem}-{place}-{state}.index"
 
 
 def write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write the arrays to `path`, atomically; caches of the source's former states go.
+    """Write the arrays into the folder `path`; caches of the source's former states go.
 
-    Raises SaveError when that is not possible.
+    Whoever dies in between leaves none. Raises SaveError when that is not possible.
     """
-    table, offset, parts = {}, 0, []
-    for name, array in arrays.items():
-        table[name] = (array.dtype.str, array.shape, offset)
-        data = np.ascontiguousarray(array).tobytes()
-        parts += [data, bytes(-len(data) % _ALIGN)]
-        offset += len(data) + len(parts[-1])
-    payload = b"".join(parts)
-    header = json.dumps({"arrays": table, "crc": zlib.crc32(payload)}).encode()
-    header += b" " * (-(8 + len(header)) % _ALIGN)
-    block = len(header).to_bytes(8, "little") + header + payload
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SaveError(f"{path.parent}: could not be made: {error.strerror}") from error
-    write_atomically(path, lambda file: np.save(file, np.frombuffer(block, np.uint8)), len(block))
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    seals = json.dumps({name: _seal(array) for name, array in arrays.items()}).encode()
+    write_together(
+        [(path / _SEALS, lambda file: file.write(seals)),
+         *((path / f"{name}.npy", partial(np.save, arr=array)) for name, array in arrays.items())],
+        sum(array.nbytes for array in arrays.values()))
     place = path.name.rsplit("-", 1)[0]
-    for former in path.parent.glob(f"{place}-*.index.npy"):
-        if former != path:
-            former.unlink(missing_ok=True)
+    for former in path.parent.glob(f"{glob.escape(place)}-*.index*"):
+        if former.is_dir() and former != path:
+            shutil.rmtree(former, ignore_errors=True)
+        elif former != path:
+            former.unlink(missing_ok=True)  # before version 4 it was one file
 
 
 def read_cache(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays, mapped read-only; None when there is no such file or it is damaged."""
+    """The arrays, mapped read-only; None when there is no such folder or it is damaged."""
     try:
-        block = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        start = 8 + int.from_bytes(block[:8].tobytes(), "little")
-        header = json.loads(block[8:start].tobytes())
-        payload = block[start:]
-        if zlib.crc32(payload) != header["crc"]:
-            return None
-        return {name: _array(payload, *entry) for name, entry in header["arrays"].items()}
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        seals = json.loads((path / _SEALS).read_bytes())
+        arrays = {name: np.asarray(np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+                  for name in seals}
+    except _DAMAGED:
         return None
+    return arrays if arrays and seals == {n: _seal(a) for n, a in arrays.items()} else None
 
 
-def _array(payload, dtype, shape, offset):
-    size = np.dtype(dtype).itemsize * int(np.prod(shape))
-    return payload[offset:offset + size].view(dtype).reshape(shape)
+def _seal(array):
+    return [array.dtype.str, list(array.shape), zlib.crc32(array.reshape(-1).view(np.uint8))]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.coco_format import records
-from data.coco_format.geometry import mask_areas
+from data.coco_format.mask_extents import mask_areas
 from data.coco_format.rle import rle_box
 from runtime.errors import InputError
 

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import torch
 
+from data.coco_format.dataset import read_indexed
 from data.coco_format.index import CocoIndex
-from data.loading.decode import read_image
+from data.coco_format.masks import Resized, annotation_mask
 from data.loading.image_names import image_path
-from data.yolact.instances import rasterise
 from runtime.pictures import CLEAR_SIDE_PX, draw_instances, save_grid
 
 PICTURE = "check.png"
@@ -134,7 +134,7 @@ def save_checked(parts: Mapping[str, tuple[CocoIndex, Path]], path: Path) -> Non
     """A grid of images from all over the files, as they are, with what the files say of them.
 
     parts: {part: (index, image folder)}
-    Raises SaveError, InputError as `read_image`.
+    Raises SaveError, InputError as `read_bgr`.
     """
     tiles, titles = [], []
     shares = {1: [PICTURED], 2: [PICTURED - PICTURED // 3, PICTURED // 3]}[len(parts)]
@@ -155,24 +155,20 @@ def save_checked(parts: Mapping[str, tuple[CocoIndex, Path]], path: Path) -> Non
 def _tile(index, folder, row):
     """An image with its annotations, its shorter side CLEAR_SIDE_PX at most."""
     hw = tuple(index.image_hw[row].tolist())
-    image = read_image(image_path(folder, index.file_name(row)), hw)[..., ::-1]
+    image = read_indexed(index, folder, row)[..., ::-1]
     factor = min(1.0, CLEAR_SIDE_PX / min(hw))
     height, width = (max(1, round(side * factor)) for side in hw)
     image = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA)
-    scale = np.array([width / hw[1], height / hw[0]])
+    resized = Resized(hw[::-1], (width, height))
     annotations = index.annotations_of(row)
     masks = np.zeros((len(annotations), height, width), np.uint8)
     for annotation, mask in zip(annotations, masks, strict=True):
-        if index.is_rle(annotation):
-            mask[:] = cv2.resize(index.rle_mask(annotation), (width, height),
-                                 interpolation=cv2.INTER_NEAREST)
-        else:
-            rasterise([polygon * scale for polygon in index.polygons(annotation)], mask)
+        annotation_mask(index, annotation, resized, mask)
     boxes = index.boxes[annotations.start:annotations.stop].astype(np.float64)
     boxes[:, 2:] += boxes[:, :2]
     captions = [("crowd: " if index.ann_crowd[i] else "")
                 + index.categories.get(int(index.ann_categories[i]), "?") for i in annotations]
-    return draw_instances(image, boxes * np.tile(scale, 2), masks, captions)
+    return draw_instances(image, boxes * (resized.factors * 2), masks, captions)
 
 
 def _spread(values):

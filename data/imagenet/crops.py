@@ -1,4 +1,4 @@
-"""Crop boxes of the classifier: the centre's and the random one's, as the original draws them.
+"""Crop boxes of the classifier: the centre's and the random one's, as the original samples them.
 
 Boxes are (x0, y0, x1, y1) in pixels as PIL's crop takes them, x1 and y1 exclusive.
 Source: [resnest.md: Validation transform], [resnest.md: Training transform].
@@ -35,9 +35,9 @@ def random_crop_box(
     min_area: float = MIN_AREA_REL,
     margin: int = CENTER_MARGIN_PX,
 ) -> tuple[float, float, float, float]:
-    """A box of `min_area` to 1 of the image's area, aspect ratio 3/4 to 4/3, drawn from `rng`.
+    """A box of `min_area` to 1 of the image's area, aspect ratio 3/4 to 4/3, by `rng`.
 
-    The centre crop when the box would be the whole image or ten draws do not fit (very long
+    The centre crop when the box would be the whole image or ten tries do not fit (very long
     images), with `margin`. rng: random.Random; None: Python's global stream
     """
     rng = rng or random

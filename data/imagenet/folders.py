@@ -140,21 +140,21 @@ class ClassificationDataset(Dataset):
         streams = [self._streams(key) for key in keys]
         samples = [self._cropped(key.index, *each) for key, each in zip(keys, streams, strict=True)]
         images = self.transform.finish(
-            [sample["image"] for sample in samples], [drawn for drawn, _, _ in streams])
+            [sample["image"] for sample in samples], [sampled for sampled, _, _ in streams])
         return [sample | {"image": image} for sample, image in zip(samples, images, strict=True)]
 
     def _streams(self, key):
-        """(what the transform drew ahead, rng, seed of np_rng), functions of (seed, key) alone."""
+        """(what the transform sampled, rng, seed of np_rng), functions of (seed, key) alone."""
         sequence = np.random.SeedSequence([Stream.CLASS_SAMPLE, self._seed, *key])
         for_rng, for_numpy, for_torch = sequence.generate_state(3).tolist()
-        drawn = self.transform.draw(torch.Generator().manual_seed(for_torch))
-        return drawn, random.Random(for_rng), for_numpy
+        sampled = self.transform.sample(torch.Generator().manual_seed(for_torch))
+        return sampled, random.Random(for_rng), for_numpy
 
-    def _cropped(self, index, drawn, rng, for_numpy):
+    def _cropped(self, index, sampled, rng, for_numpy):
         def sample_at(index):
             image = read_rgb(self.folders.path(index))
             self._np_rng.seed(for_numpy)
-            return self._sample(self.transform.crop(image, drawn, rng, self._np_rng), index)
+            return self._sample(self.transform.crop(image, sampled, rng, self._np_rng), index)
 
         return usable_sample(sample_at, index, lambda: rng.randrange(len(self)),
                              skip=self._skip_bad, source=self.folders.folder)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # the order in which torchvision draws them
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # the order in which torchvision samples them
 _ENHANCERS = {
     BRIGHTNESS: ImageEnhance.Brightness,
     CONTRAST: ImageEnhance.Contrast,
@@ -42,18 +42,18 @@ class ColorJitter:
     """Brightness, contrast and saturation, each times a factor of 1 +- strength, in random order.
 
     Called with an RGB PIL image and keyword generator (torch.Generator; None: torch's global one).
-    The draws are torchvision's, one by one; hue is left alone.
+    The random numbers are torchvision's, one by one; hue is left alone.
     """
 
     def __init__(self, strength: float):
         self.low, self.high = max(0.0, 1.0 - strength), 1.0 + strength
 
     def __call__(self, image: Image.Image, *, generator: Any = None) -> Image.Image:
-        for kind, factor in self.draw(generator):
+        for kind, factor in self.sample(generator):
             image = _ENHANCERS[kind](image).enhance(factor)
         return image
 
-    def draw(self, generator: Any = None) -> list[Step]:
+    def sample(self, generator: Any = None) -> list[Step]:
         """The steps in the order in which they apply."""
         order = torch.randperm(4, generator=generator).tolist()
         # one call for the three: the stream is that of three calls

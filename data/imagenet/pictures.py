@@ -10,6 +10,7 @@ import torch
 from data.imagenet.folders import ClassificationDataset
 from data.imagenet.transforms import MEAN, STD
 from data.loading.loader import SampleKey
+from data.loading.photo_summary import short_name
 from runtime.pictures import save_grid
 
 TILE_PX = 224  # smaller images are enlarged to it, so that a title has room
@@ -34,7 +35,7 @@ def save_class_samples(dataset: ClassificationDataset, path: Path, count: int = 
     samples = [dataset[SampleKey(0, i, int(index))] for i, index in enumerate(chosen)]
     classes = dataset.folders.classes
     save_grid([shown_pixels(sample["image"]) for sample in samples], path,
-              [_short(classes[sample["label"]], MAX_TITLE) for sample in samples])
+              [short_name(classes[sample["label"]], MAX_TITLE) for sample in samples])
 
 
 def save_mistakes(
@@ -47,10 +48,7 @@ def save_mistakes(
     """
     classes = dataset.folders.classes
     room = MAX_TITLE // 2 - 4
-    titles = [f"{_short(classes[label], room)}, not {_short(classes[predicted], room)} {prob:.2f}"
+    short = [short_name(name, room) for name in classes]
+    titles = [f"{short[label]}, not {short[predicted]} {prob:.2f}"
               for prob, _, label, predicted in rows]
     save_grid([shown_pixels(dataset[index]["image"]) for _, index, _, _ in rows], path, titles)
-
-
-def _short(name, limit):
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"

@@ -17,7 +17,7 @@ Operation = Callable[..., Image.Image]  # (image, value, rng=, np_rng=)
 
 
 class RandAugment:
-    """`n` operations drawn with replacement, each kept half the time, at magnitude `m` of 30.
+    """`n` operations chosen with replacement, each kept half the time, at magnitude `m` of 30.
 
     Called with an RGB PIL image and keywords rng (random.Random; None: Python's global stream) and
     np_rng (numpy RandomState, used by CutoutAbs alone; None: numpy's global stream).
@@ -30,7 +30,7 @@ class RandAugment:
     def __call__(self, image: Image.Image, *, rng: Any = None, np_rng: Any = None) -> Image.Image:
         rng = rng or random
         for operation, low, high in rng.choices(self._operations, k=self.n):
-            # two draws, in this order; on average one operation of two is kept
+            # two random numbers, in this order; on average one operation of two is kept
             if rng.random() > rng.uniform(0.2, 0.8):
                 continue
             value = (float(self.m) / MAX_MAGNITUDE) * float(high - low) + low
@@ -39,7 +39,7 @@ class RandAugment:
 
 
 def _fixed(function: Callable[[Image.Image, float], Image.Image]) -> Operation:
-    """An operation that draws nothing, with every operation's signature."""
+    """An operation without random numbers, with every operation's signature."""
 
     def operation(image, value, rng=None, np_rng=None):
         return function(image, value)

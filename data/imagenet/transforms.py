@@ -1,7 +1,7 @@
 """The classifier's transforms: PIL RGB image -> float32 [3, n, n], normalised.
 
 The original's pipelines, step by step in `.transforms`; calling a pipeline gives the same numbers
-faster. What is random draws from the keywords rng (random.Random), np_rng (numpy RandomState) and
+faster. What is random comes from the keywords rng (random.Random), np_rng (numpy RandomState) and
 generator (torch.Generator), each the library's global stream when None.
 Source: [resnest.md: Training transform], [resnest.md: Validation transform].
 """
@@ -85,7 +85,7 @@ class ERandomCrop:
 
 
 class RandomResizedCrop:
-    """torchvision's random crop: uniform area, log-uniform aspect ratio; its draws."""
+    """torchvision's random crop: uniform area, log-uniform aspect ratio; its random numbers."""
 
     RATIO, ATTEMPTS = (3.0 / 4.0, 4.0 / 3.0), 10
 
@@ -98,10 +98,10 @@ class RandomResizedCrop:
 
     def _box(self, width, height, generator):
         for _ in range(self.ATTEMPTS):
-            box_width, box_height = _draw_sides(width * height, self.scale, self.RATIO, generator)
+            box_width, box_height = _sample_sides(width * height, self.scale, self.RATIO, generator)
             if 0 < box_width <= width and 0 < box_height <= height:
-                y = _draw_below(height - box_height + 1, generator)
-                x = _draw_below(width - box_width + 1, generator)
+                y = _sample_below(height - box_height + 1, generator)
+                x = _sample_below(width - box_width + 1, generator)
                 return x, y, x + box_width, y + box_height
         ratio = min(max(width / height, self.RATIO[0]), self.RATIO[1])
         box_width = min(width, round(height * ratio))
@@ -111,15 +111,15 @@ class RandomResizedCrop:
 
 
 class RandomHorizontalFlip:
-    """Mirrors left to right with probability `p`; the draw is torchvision's."""
+    """Mirrors left to right with probability `p`; the random number is torchvision's."""
 
     def __init__(self, p: float = 0.5):
         self.p = p
 
     def __call__(self, image: Image.Image, *, generator: Any = None) -> Image.Image:
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.draw(generator) else image
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.sample(generator) else image
 
-    def draw(self, generator: Any = None) -> bool:
+    def sample(self, generator: Any = None) -> bool:
         """Whether to mirror."""
         return torch.rand(1, generator=generator).item() < self.p
 
@@ -141,9 +141,9 @@ class Lighting:
         self.std = std
 
     def __call__(self, image: torch.Tensor, *, generator: Any = None) -> torch.Tensor:
-        return image + torch.from_numpy(self.draw(generator)).to(image)[:, None, None]
+        return image + torch.from_numpy(self.sample(generator)).to(image)[:, None, None]
 
-    def draw(self, generator: Any = None) -> np.ndarray:
+    def sample(self, generator: Any = None) -> np.ndarray:
         """What is added to R, G and B, float32 [3]."""
         alpha = torch.empty(3).normal_(0.0, self.std, generator=generator).numpy()
         return (_EIGENVECTORS * alpha * _EIGENVALUES).sum(1)
@@ -163,7 +163,7 @@ class Normalize:
 class RandomErasing:
     """With probability `p` a rectangle of 2 to 33 % becomes 0, on the normalised tensor.
 
-    Source: arXiv:1708.04896; the draws are torchvision's.
+    Source: arXiv:1708.04896; the random numbers are torchvision's.
     """
 
     SCALE, RATIO, ATTEMPTS = (0.02, 0.33), (0.3, 3.3), 10
@@ -177,10 +177,10 @@ class RandomErasing:
         height, width = image.shape[1:]
         for _ in range(self.ATTEMPTS):
             # torchvision's ratio is height to width here
-            tall, wide = _draw_sides(height * width, self.SCALE, self.RATIO, generator)
+            tall, wide = _sample_sides(height * width, self.SCALE, self.RATIO, generator)
             if tall < height and wide < width:
-                y = _draw_below(height - tall + 1, generator)
-                x = _draw_below(width - wide + 1, generator)
+                y = _sample_below(height - tall + 1, generator)
+                x = _sample_below(width - wide + 1, generator)
                 image = image.clone()
                 image[:, y : y + tall, x : x + wide] = 0.0
                 break
@@ -202,18 +202,18 @@ class ValTransform:
 class _StagedTransform:
     """Called with an RGB PIL image and keywords rng, np_rng and generator.
 
-    The call is `draw`, `crop` and `finish` in turn, which a loader takes through whole batches.
+    The call is `sample`, `crop` and `finish` in turn, which a loader takes through whole batches.
     """
 
     def __call__(
         self, image: Image.Image, *, rng: Any = None, np_rng: Any = None, generator: Any = None
     ) -> torch.Tensor:
-        drawn = self.draw(generator)
-        return self.finish([self.crop(image, drawn, rng, np_rng)], [drawn])[0]
+        sampled = self.sample(generator)
+        return self.finish([self.crop(image, sampled, rng, np_rng)], [sampled])[0]
 
 
-class Drawn(NamedTuple):
-    """What a TrainTransform draws from its generator.
+class Sampled(NamedTuple):
+    """What a TrainTransform takes from its generator.
 
     flip: whether to mirror; steps: of the jitter; tables: [3, 256] float32, what lighting and
     normalisation make of each level
@@ -240,22 +240,22 @@ class TrainTransform(_StagedTransform):
         steps = [self._crop, self._flip, self._jitter, ToTensor(), self._lighting, Normalize()]
         self.transforms = [self._rand_augment, *steps] if rand_aug else steps
 
-    def draw(self, generator: Any = None) -> Drawn:
+    def sample(self, generator: Any = None) -> Sampled:
         """All that `generator` decides; the image does not matter to it."""
-        flip, steps = self._flip.draw(generator), self._jitter.draw(generator)
-        return Drawn(flip, steps, _normalised_levels(self._lighting.draw(generator)))
+        flip, steps = self._flip.sample(generator), self._jitter.sample(generator)
+        return Sampled(flip, steps, _normalised_levels(self._lighting.sample(generator)))
 
-    def crop(self, image: Image.Image, drawn: Drawn, rng: Any, np_rng: Any) -> Image.Image:
+    def crop(self, image: Image.Image, sampled: Sampled, rng: Any, np_rng: Any) -> Image.Image:
         """The image after RandAugment and the random crop."""
         if self._rand_augment is not None:
             image = self._rand_augment(image, rng=rng, np_rng=np_rng)
         return self._crop(image, rng=rng)
 
-    def finish(self, crops: list[Image.Image], drawn: list[Drawn]) -> list[torch.Tensor]:
+    def finish(self, crops: list[Image.Image], sampled: list[Sampled]) -> list[torch.Tensor]:
         """The normalised tensors, float32 [3, n, n] each."""
         planes = [jittered_planes(crop, each.steps, each.flip)
-                  for crop, each in zip(crops, drawn, strict=True)]
-        return [as_tensor(each, draws.tables) for each, draws in zip(planes, drawn, strict=True)]
+                  for crop, each in zip(crops, sampled, strict=True)]
+        return [as_tensor(each, own.tables) for each, own in zip(planes, sampled, strict=True)]
 
 
 class StandardTransform(_StagedTransform):
@@ -269,7 +269,7 @@ class StandardTransform(_StagedTransform):
         steps = [self._rand_augment, self._crop, self._flip, ToTensor(), Normalize()]
         self.transforms = [step for step in [*steps, self._erasing] if step is not None]
 
-    def draw(self, generator: Any = None) -> Any:
+    def sample(self, generator: Any = None) -> Any:
         """`generator` itself: what it gives first, the crop, depends on the image's size."""
         return generator
 
@@ -283,7 +283,7 @@ class StandardTransform(_StagedTransform):
         """The normalised tensors, float32 [3, n, n] each."""
         tables = _normalised_levels(np.zeros(3, np.float32))
         images = [
-            as_tensor(Planes(planes_of(crop, self._flip.draw(generator)), IDENTITY), tables)
+            as_tensor(Planes(planes_of(crop, self._flip.sample(generator)), IDENTITY), tables)
             for crop, generator in zip(crops, generators, strict=True)
         ]
         if self._erasing is None:
@@ -353,7 +353,7 @@ def _normalised_levels(colour):
     return levels
 
 
-def _draw_sides(area, scale, ratio, generator):
+def _sample_sides(area, scale, ratio, generator):
     """Two sides of a rectangle: its share of `area` in `scale`, first / second in `ratio`."""
     wanted = area * torch.empty(1).uniform_(*scale, generator=generator).item()
     log_ratio = torch.tensor(ratio).log()
@@ -362,5 +362,5 @@ def _draw_sides(area, scale, ratio, generator):
     return round(math.sqrt(wanted * aspect)), round(math.sqrt(wanted / aspect))
 
 
-def _draw_below(limit, generator):
+def _sample_below(limit, generator):
     return int(torch.randint(0, limit, (1,), generator=generator).item())

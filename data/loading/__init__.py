@@ -1,6 +1,6 @@
 """What every family's batches go through: decoding, the sample order, worker processes."""
 
-from data.loading.decode import read_image
+from data.loading.decode import read_bgr, read_rgb
 from data.loading.loader import (
     ResumableLoader,
     SampleKey,
@@ -13,7 +13,8 @@ __all__ = [
     "ResumableLoader",
     "SampleKey",
     "ordered_batches",
-    "read_image",
+    "read_bgr",
+    "read_rgb",
     "sample_rng",
     "whole_batches",
 ]

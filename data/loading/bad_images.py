@@ -12,15 +12,15 @@ MAX_REPLACEMENTS = 100  # unusable samples in a row before the run gives up
 def usable_sample(
     sample_at: Callable[[int], dict[str, Any] | None],
     position: int,
-    draw: Callable[[], int],
+    another: Callable[[], int],
     *,
     skip: bool,
     source: str | Path,
 ) -> dict[str, Any]:
-    """The training sample at `position`, or at drawn ones while that cannot be used.
+    """The training sample at `position`, or at others while that cannot be used.
 
     sample_at: the sample at a position, or None where there is nothing to learn from
-    draw:      another position
+    another:   another position, at random
     skip:      an InputError of `sample_at` stands under `skipped` of the sample; else it is raised
     source:    what the samples are from, for the error's text
     Raises InputError when many in a row could not be used.
@@ -36,7 +36,7 @@ def usable_sample(
         else:
             if sample is not None:
                 return sample | {"skipped": skipped}
-        position = draw()
+        position = another()
     raise InputError([
         *skipped,
         f"{source}: {MAX_REPLACEMENTS} samples in a row could not be used; check the data with "

@@ -1,6 +1,6 @@
 """The one reader of pictures: for OpenCV's numbers or PIL's, with one rule for each form.
 
-`read_image` gives OpenCV's BGR (YOLACT, QueryInst), `read_rgb` PIL's RGB (segmentation, ResNeSt),
+`read_bgr` gives OpenCV's BGR (YOLACT, QueryInst), `read_rgb` PIL's RGB (segmentation, ResNeSt),
 each the bits that its original trains on. Both keep these rules:
 
     grey, 1 bit, palette    the colours shown; grey in all three channels
@@ -70,7 +70,7 @@ class Header(NamedTuple):
         return self.mode.startswith("I")
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+def read_bgr(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """The image as [h, w, 3] uint8, BGR, by OpenCV; the module says how each form is read.
 
     size: (h, w) that the annotations were made for. A photo with an EXIF orientation is turned or
@@ -102,7 +102,7 @@ def read_rgb(path: str | Path, turn: bool = False) -> Image.Image:
     """The image in mode RGB, by PIL; the module says how each form is read.
 
     turn: as the EXIF orientation says. The originals that read by PIL take a photo as stored.
-    Raises InputError as `read_image`.
+    Raises InputError as `read_bgr`.
     """
     image = _open(path, io.BytesIO(_content(path)))
     orientation = _orientation(image) if turn else 1
@@ -116,7 +116,7 @@ def turned_as_exif_says(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
 
 
 def read_header(path: str | Path) -> Header:
-    """The header of an image file; nothing is decoded. Raises InputError as `read_image`."""
+    """The header of an image file; nothing is decoded. Raises InputError as `read_bgr`."""
     try:
         with open(path, "rb") as file:
             return _header_of(_open(path, file))
@@ -125,7 +125,7 @@ def read_header(path: str | Path) -> Header:
 
 
 def check_image(path: str | Path, size: tuple[int, int] | None = None) -> Header:
-    """Raise what `read_image` would raise, from the header and the end of the file alone.
+    """Raise what `read_bgr` would raise, from the header and the end of the file alone.
 
     Kinds without a known end marker are decoded after all. Returns the header.
     """
@@ -150,7 +150,7 @@ def _content(path):
 
 
 def _open(path: str | Path, stream: BinaryIO) -> Image.Image:
-    """The image in `stream`, its header read. Raises InputError as read_image."""
+    """The image in `stream`, its header read. Raises InputError as read_bgr."""
     try:
         image = Image.open(stream)
         width, height = image.size

@@ -5,26 +5,15 @@ its sampler begins at the wanted step and computes the order of an epoch when it
 """
 
 import contextlib
-import os
-import resource
-import signal
-import sys
-import threading
-import traceback
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import Dataset
 
-from runtime.allocator import keep_freed_memory
-from runtime.errors import Failed, InputError
-from runtime.launch.signals import die_with_parent, held_back, ignore_in_worker
+from data.loading.workers import fetched
+from runtime.errors import InputError
 from runtime.streams import Stream
-
-# of a worker's freed memory; there are many workers, and any may meet a picture of 100 MB
-_KEPT_BYTES = 64 << 20
 
 
 class SampleKey(NamedTuple):
@@ -35,7 +24,54 @@ class SampleKey(NamedTuple):
     index: int  # of the sample in the data set
 
 
-class ResumableLoader:
+class UpdateLoader:
+    """Batches of a map-style data set for the updates of a run, from any update on.
+
+    A subclass says how an epoch is cut: `steps_per_epoch`; `_batches_of`, the numbers of the
+    batches, counted in the epoch, that make an update; `_epoch_keys`, which gives for an epoch a
+    function from such a number to the batch's keys.
+    """
+
+    _dataset: Dataset
+    _collate: Callable[[list], Any]
+    _workers: int
+    _pin_memory: bool
+
+    def steps_per_epoch(self, accumulate: int = 1) -> int:
+        """Updates in an epoch when each takes `accumulate` batches, the last one what is left."""
+        raise NotImplementedError
+
+    def steps(
+        self, start: int, stop: int, accumulate: int = 1
+    ) -> Generator[tuple[int, int, list[Any]], None, None]:
+        """(step, epoch, its 1 to `accumulate` batches) for the updates `start` to `stop` - 1.
+
+        `step` counts updates from 0 over the whole run. An InputError raised for a sample arrives
+        here as it was raised, also from a worker. Closing the iterator ends the workers.
+        """
+        per_epoch = self.steps_per_epoch(accumulate)
+        if start >= stop:
+            return
+        key_lists = _KeyLists(self, start, stop, accumulate)
+        batches = fetched(self._dataset, self._collate, key_lists, self._workers, self._pin_memory)
+        with contextlib.closing(batches):
+            for step in range(start, stop):
+                count = len(self._batches_of(step % per_epoch, accumulate))
+                yield step, step // per_epoch, [next(batches) for _ in range(count)]
+
+    def keys(self, step: int, accumulate: int = 1) -> list[list[SampleKey]]:
+        """This rank's samples of the update `step`, one list for each accumulated batch."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch(accumulate))
+        return list(map(self._epoch_keys(epoch), self._batches_of(step_in_epoch, accumulate)))
+
+    def _batches_of(self, step_in_epoch: int, accumulate: int) -> range:
+        raise NotImplementedError
+
+    def _epoch_keys(self, epoch: int) -> Callable[[int], list[SampleKey]]:
+        raise NotImplementedError
+
+
+class ResumableLoader(UpdateLoader):
     """Shuffled global batches of a map-style data set that is indexed with `SampleKey`.
 
     batch_size: samples in a batch over all ranks; a rank gets a contiguous slice of each batch
@@ -93,41 +129,16 @@ class ResumableLoader:
             )
         return steps
 
-    def steps(
-        self, start: int, stop: int, accumulate: int = 1
-    ) -> Generator[tuple[int, int, list[Any]], None, None]:
-        """(step, epoch, its `accumulate` batches) for the updates `start` to `stop` - 1.
-
-        `step` counts updates from 0 over the whole run. An InputError raised for a sample arrives
-        here as it was raised, also from a worker. Closing the iterator ends the workers.
-        """
-        per_epoch = self.steps_per_epoch(accumulate)
-        if start >= stop:
-            return
-        key_lists = _KeyLists(self, start, stop, accumulate)
-        batches = fetched(
-            self._dataset, self._collate, key_lists, self._workers, self._pin_memory
-        )
-        with contextlib.closing(batches):
-            for step in range(start, stop):
-                count = len(self._batches_of(step % per_epoch, accumulate))
-                yield step, step // per_epoch, [next(batches) for _ in range(count)]
-
-    def keys(self, step: int, accumulate: int = 1) -> list[list[SampleKey]]:
-        """This rank's samples of the update `step`, one list for each accumulated batch."""
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch(accumulate))
-        return self._keys_of(epoch, step_in_epoch, accumulate, self._order(epoch))
-
     def _batches_of(self, step_in_epoch, accumulate):
-        """The numbers of the batches, counted in the epoch, that make an update."""
         first = step_in_epoch * accumulate
         if self._min_last is None:
             return range(first, first + accumulate)
         return range(first, min(first + accumulate, self.steps_per_epoch()))
 
-    def _keys_of(self, epoch, step_in_epoch, accumulate, order):
-        lists = []
-        for i_batch in self._batches_of(step_in_epoch, accumulate):
+    def _epoch_keys(self, epoch):
+        order = self._order(epoch)
+
+        def keys_of(i_batch):
             first = i_batch * self._batch_size
             rest, own = len(order) - first, self._slice
             if rest < self._batch_size:
@@ -135,8 +146,9 @@ class ResumableLoader:
                 own = slice(self._rank * share, (self._rank + 1) * share)
             positions = range(first, first + self._batch_size)[own]
             # what lies beyond the order are its first samples again, at positions of their own
-            lists.append([SampleKey(epoch, p, int(order[p % len(order)])) for p in positions])
-        return lists
+            return [SampleKey(epoch, p, int(order[p % len(order)])) for p in positions]
+
+        return keys_of
 
     def _order(self, epoch):
         if not self._shuffle:
@@ -160,7 +172,7 @@ def ordered_batches(
 ) -> Generator[Any, None, None]:
     """Batches of `dataset[i]` for the `indices`, in order, the last one as short as it comes.
 
-    For evaluation: nothing is drawn, nothing left out. Errors and workers as in `ResumableLoader`;
+    For evaluation: no shuffling, nothing left out. Errors and workers as in `ResumableLoader`;
     closing the iterator ends the workers.
     """
     lists = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
@@ -186,194 +198,17 @@ class _KeyLists:
 
     def __iter__(self):
         per_epoch = self._owner.steps_per_epoch(self._accumulate)
-        order_epoch, order = None, None
+        keys_epoch, keys_of = None, None
         for step in range(self._start, self._stop):
             epoch, step_in_epoch = divmod(step, per_epoch)
-            if epoch != order_epoch:
-                order_epoch, order = epoch, self._owner._order(epoch)
-            yield from self._owner._keys_of(epoch, step_in_epoch, self._accumulate, order)
+            if epoch != keys_epoch:
+                keys_epoch, keys_of = epoch, self._owner._epoch_keys(epoch)
+            yield from map(keys_of, self._owner._batches_of(step_in_epoch, self._accumulate))
 
     def __len__(self):
         per_epoch = self._owner.steps_per_epoch(self._accumulate)
         steps = range(self._start, self._stop)
         return sum(len(self._owner._batches_of(i % per_epoch, self._accumulate)) for i in steps)
-
-
-class SampleFault(Exception):
-    """The code that makes samples has failed; the text names the error and the samples."""
-
-
-class _BatchFetcher(Dataset):
-    """Fetches and collates a whole batch; an error becomes the item, to survive the way back.
-
-    torch re-raises a worker's exception with the worker's traceback as its text, which is no line
-    to show a user, and names no sample.
-    """
-
-    def __init__(self, dataset, collate, at_work):
-        self._dataset, self._collate = dataset, collate
-        self._at_work = at_work  # in shared memory: the batch that each worker is making
-
-    def __getitem__(self, numbered):
-        number, keys = numbered
-        worker = get_worker_info()
-        if worker is not None:
-            self._at_work[worker.id] = number
-        try:
-            return self._collate(self._samples(keys))
-        except InputError as error:
-            return _Fault(error.faults)
-        except Exception as error:
-            cause = " ".join(f"{type(error).__name__}: {error}".split())
-            return _Crash(f"{cause}, in preparing {described(self._dataset, keys)}",
-                          traceback.format_exc())
-
-    def _samples(self, keys):
-        if hasattr(self._dataset, "__getitems__"):  # torch's name for it
-            return self._dataset.__getitems__(keys)
-        return [self._dataset[key] for key in keys]
-
-
-class _Fault(NamedTuple):
-    faults: list[str]
-
-
-class _Crash(NamedTuple):
-    line: str
-    trace: str
-
-
-class _WorkerTrace(Exception):
-    """The traceback of the process in which a sample failed, as text."""
-
-    def __str__(self):
-        return f"\n{self.args[0]}"
-
-
-def described(dataset: Dataset, keys: Sequence[Any]) -> str:
-    """The samples of a batch as a message names them: by `dataset.describe(key)` if it has one."""
-    describe = getattr(dataset, "describe", lambda key: f"sample {key}")
-    return ", ".join(describe(key) for key in keys)
-
-
-def use_one_core():
-    """Set this process up to compute as a worker does, with others beside it."""
-    import cv2
-
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    keep_freed_memory(_KEPT_BYTES)
-
-
-class _WorkerSetup:
-    def __init__(self, parent_pid):
-        self._parent_pid = parent_pid
-
-    def __call__(self, worker_id):
-        ignore_in_worker()
-        die_with_parent(signal.SIGKILL, self._parent_pid)
-        use_one_core()
-
-
-def fetched(dataset, collate, key_lists, workers, pin_memory=False):
-    """The collated batches of `key_lists`; faults as they were raised, no worker left behind."""
-    asked = _Asked(key_lists)
-    at_work = torch.full((workers,), -1).share_memory_() if workers else None
-    loader = DataLoader(
-        _BatchFetcher(dataset, collate, at_work),
-        batch_size=None,  # the sampler's items are whole batches already
-        sampler=asked,
-        num_workers=workers,
-        collate_fn=_as_is,
-        pin_memory=pin_memory,
-        worker_init_fn=_WorkerSetup(os.getpid()),
-        # Forked workers share the data set's memory and start in milliseconds. It is safe here
-        # although torch threads run in the parent: a worker sets every library to one thread
-        # before it computes, and never touches a GPU. Only Linux forks safely.
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        # torch draws the workers' base seed from it; the global generator stays untouched
-        generator=torch.Generator().manual_seed(0),
-    )
-    if workers:
-        _raise_file_limit()
-    on_child = signal.getsignal(signal.SIGCHLD)
-    with held_back():
-        batches = iter(loader)
-    # torch's handler raises in the middle of whatever the main thread does, be it an update of
-    # the weights; a dead worker is found in good time when its batch is waited for.
-    if workers and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, on_child or signal.SIG_DFL)
-    started = batches._workers if workers else []  # in the order in which they take batches
-    try:
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                dead = [worker for worker in started if worker.exitcode]
-                if not dead:
-                    raise
-                keys = asked.waiting.get(int(at_work[started.index(dead[0])]))
-                raise Failed(_death(dead[0], keys and described(dataset, keys))) from error
-            asked.arrived()
-            if isinstance(batch, _Fault):
-                raise InputError(batch.faults)
-            if isinstance(batch, _Crash):
-                raise SampleFault(batch.line) from _WorkerTrace(batch.trace)
-            yield batch
-    finally:
-        if workers:
-            # Explicitly: while an exception travels, its traceback keeps the iterator alive.
-            batches._shutdown_workers()
-        for worker in started:
-            worker.kill()  # a hanging worker ignores SIGTERM and would block the exit
-
-
-class _Asked:
-    """A sampler that numbers the batches and remembers those that have not come yet.
-
-    waiting: {number: keys}, in order
-    """
-
-    def __init__(self, key_lists):
-        self._key_lists = key_lists
-        self.waiting = {}
-
-    def __iter__(self):
-        for number, keys in enumerate(self._key_lists):
-            self.waiting[number] = keys
-            yield number, keys
-
-    def __len__(self):
-        return len(self._key_lists)
-
-    def arrived(self):
-        """The batch that was waited for has come."""
-        del self.waiting[next(iter(self.waiting))]
-
-
-def _death(worker, samples):
-    """One line about a worker that has died: how, and over which samples."""
-    code = worker.exitcode
-    how = f"with status {code}" if code > 0 else f"by signal {signal.Signals(-code).name}"
-    why = " (the system kills the largest process when memory runs out: fewer workers need less)"
-    over = f" while it prepared {samples}" if samples else ""
-    return (f"a process that loads data (pid {worker.pid}) was ended {how}{over}"
-            f"{why if -code == signal.SIGKILL else ''}")
-
-
-def _raise_file_limit():
-    # Each tensor that a worker sends holds a file descriptor until it is freed, and the usual
-    # limit of 1024 is soon reached with many masks in flight.
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _as_is(batch):
-    return batch
 
 
 def _random_state(sequence):

@@ -1,22 +1,21 @@
-"""Batches of images of one orientation, as MMDetection draws them, from any update on.
+"""Batches of images of one orientation, as MMDetection forms them, from any update on.
 
 Like `ResumableLoader` the order depends on (seed, epoch) only and a resumed run skips by index;
 unlike it each process batches its own share of an epoch's order, and the last batch may be short.
 Source: [queryinst.md: Loader].
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-from data.loading.loader import SampleKey, fetched
+from data.loading.loader import SampleKey, UpdateLoader
 from runtime.errors import InputError
 
 
-class AspectRatioLoader:
+class AspectRatioLoader(UpdateLoader):
     """Shuffled batches of a map-style data set that is indexed with `SampleKey`.
 
     portrait:   for each sample, whether its image is higher than wide
@@ -51,25 +50,6 @@ class AspectRatioLoader:
         """Updates in an epoch when each takes `accumulate` batches, the last one what is left."""
         return -(-self._batches_per_epoch() // accumulate)
 
-    def steps(
-        self, start: int, stop: int, accumulate: int = 1
-    ) -> Iterator[tuple[int, int, list[Any]]]:
-        """(step, epoch, its 1 to `accumulate` batches) for the updates `start` to `stop` - 1.
-
-        `step` counts updates from 0 over the whole run. An InputError raised for a sample arrives
-        here as it was raised, also from a worker. Closing the iterator ends the workers.
-        """
-        if start >= stop:
-            return
-        per_epoch = self.steps_per_epoch(accumulate)
-        key_lists = _KeyLists(self, start, stop, accumulate)
-        batches = fetched(self._dataset, self._collate, key_lists, self._workers, self._pin_memory)
-        with contextlib.closing(batches):
-            for step in range(start, stop):
-                epoch, step_in_epoch = divmod(step, per_epoch)
-                count = len(self._batches_of(step_in_epoch, accumulate))
-                yield step, epoch, [next(batches) for _ in range(count)]
-
     def epoch_keys(self, epoch: int) -> list[list[SampleKey]]:
         """This process's batches of an epoch, in order."""
         generator = torch.Generator().manual_seed(self._seed + epoch)
@@ -93,25 +73,8 @@ class AspectRatioLoader:
         return -(-share // self._batch_size)
 
     def _batches_of(self, step_in_epoch, accumulate):
-        """Numbers, in their epoch, of the batches that an update takes."""
         first = step_in_epoch * accumulate
         return range(first, min(first + accumulate, self._batches_per_epoch()))
 
-
-class _KeyLists:
-    """The sampler: what to fetch, batch by batch, from one update to another."""
-
-    def __init__(self, owner, start, stop, accumulate):
-        self._owner, self._start, self._stop, self._accumulate = owner, start, stop, accumulate
-
-    def __iter__(self):
-        per_epoch = self._owner.steps_per_epoch(self._accumulate)
-        keys_epoch, keys = None, None
-        for step in range(self._start, self._stop):
-            epoch, step_in_epoch = divmod(step, per_epoch)
-            if epoch != keys_epoch:
-                keys_epoch, keys = epoch, self._owner.epoch_keys(epoch)
-            yield from (keys[i] for i in self._owner._batches_of(step_in_epoch, self._accumulate))
-
-    def __len__(self):
-        return max(0, self._stop - self._start) * self._accumulate
+    def _epoch_keys(self, epoch):
+        return self.epoch_keys(epoch).__getitem__

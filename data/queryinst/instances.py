@@ -4,26 +4,24 @@ Source: [queryinst.md: Data].
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
+from data.coco_format.dataset import IndexedImages
 from data.coco_format.index import CocoIndex
-from data.loading.bad_images import eval_sample, fault_lines, unusable_ids, usable, usable_sample
-from data.loading.loader import SampleKey, sample_rng
+from data.coco_format.masks import annotation_mask
+from data.loading.bad_images import fault_lines, unusable_ids, usable
 from data.queryinst.opening import category_labels, left_out
-from data.queryinst.transform import Geometry, draw_geometry
-from data.yolact.instances import rasterise, read_indexed
+from data.queryinst.transform import sample_geometry
 from runtime.errors import InputError
 
 MIN_SIDE_PX = 1  # narrower or lower boxes are no objects
 
 
-class QueryInstDataset(Dataset):
+class QueryInstDataset(IndexedImages):
     """Images with their instances, as a config's dataset section makes them.
 
     index:      the annotation file's index
@@ -53,10 +51,8 @@ class QueryInstDataset(Dataset):
         seed: int = 0,
         bad_images: str = "stop",
     ):
-        if index.faults:
-            raise InputError(index.faults)
-        self._index, self._cfg, self._train = index, cfg, train
-        self._divisor, self._seed, self._skip_bad = divisor, seed, bad_images == "skip"
+        super().__init__(index, cfg.images_path, train=train, seed=seed, bad_images=bad_images)
+        self._cfg, self._divisor = cfg, divisor
         self.names = tuple(names)
         self.labels_of = category_labels(index, names)
         self._labels = np.array([self.labels_of.get(category, -1)
@@ -73,21 +69,6 @@ class QueryInstDataset(Dataset):
         empty, small = left_out(self._index, self.labels_of, self._cfg.filter_cfg)
         return np.flatnonzero(~empty & ~small)
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
-        return self._train_sample(key) if self._train else self._eval_sample(key)
-
-    def image_id(self, position: int) -> int:
-        """The COCO id of the image at `position`."""
-        return int(self._index.image_ids[self._rows[position]])
-
-    def describe(self, key: SampleKey | int) -> str:
-        """How a message names a sample."""
-        row = self._rows[key.index if self._train else key]
-        return f"image {self._index.image_ids[row]} ({self._index.file_name(row)})"
-
     @property
     def category_ids(self) -> torch.Tensor:
         """int64 [classes]: the category id of each class, as the annotation file has it."""
@@ -97,7 +78,7 @@ class QueryInstDataset(Dataset):
     def original(self, position: int) -> dict[str, Any]:
         """The image at `position` as it is, with its objects: a sample without any transform."""
         row = int(self._rows[position])
-        return self._sample(row, self._read(row), [], None, truth=True)
+        return self._transformed(row, self._read(row), [], None, truth=True)
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch: images uint8 [B, 3, H, W], padded right and below; lists of B dicts.
@@ -131,28 +112,12 @@ class QueryInstDataset(Dataset):
             "left_out": left_out,
         }
 
-    def _train_sample(self, key):
-        rng = sample_rng(self._seed, key)
+    def _sample(self, row, image, rng):
+        return self._transformed(row, image, self._cfg.transforms, rng, truth=self._train)
 
-        def sample_at(position):
-            row = int(self._rows[position])
-            return self._sample(row, self._read(row), self._cfg.transforms, rng, truth=True)
-
-        return usable_sample(sample_at, key.index, lambda: rng.randint(len(self._rows)),
-                             skip=self._skip_bad, source=self._index.path)
-
-    def _eval_sample(self, position):
-        row = int(self._rows[position])
-        return eval_sample(
-            lambda: self._sample(row, self._read(row), self._cfg.transforms, None),
-            skip=self._skip_bad, image_id=self.image_id(position))
-
-    def _read(self, row):
-        return read_indexed(self._index, Path(self._cfg.images_path), row)
-
-    def _sample(self, row, image, transforms, rng, truth=False):
+    def _transformed(self, row, image, transforms, rng, truth):
         height, width = image.shape[:2]
-        geometry = draw_geometry(transforms, (width, height), rng)
+        geometry = sample_geometry(transforms, (width, height), rng)
         planes = np.empty((3, *geometry.size[::-1]), np.uint8)
         cv2.split(geometry.image(image), [planes[2], planes[1], planes[0]])  # BGR to RGB
         sample = {
@@ -175,7 +140,7 @@ class QueryInstDataset(Dataset):
         annotations = annotations[kept]
         masks = np.zeros((len(annotations), *geometry.size[::-1]), np.uint8)
         for annotation, out in zip(annotations.tolist(), masks, strict=True):
-            draw_mask(index, annotation, geometry, out)
+            annotation_mask(index, annotation, geometry, out)
         return {
             "boxes": torch.from_numpy(boxes.astype(np.float32)),
             "labels": torch.from_numpy(self._labels[annotations]),
@@ -200,20 +165,6 @@ class QueryInstDataset(Dataset):
             & (sides >= MIN_SIDE_PX).all(1)
             & (last > first).all(1)
         )
-
-
-def draw_mask(index: CocoIndex, annotation: int, geometry: Geometry, out: np.ndarray) -> None:
-    """The mask of an annotation row under the geometry, into `out`, uint8 [h, w] of zeros.
-
-    Polygons are moved and rasterised once, at the final size; run lengths become a bitmap that goes
-    the way of the image.
-    differs: the original makes a bitmap of the source's size for each and resizes that
-    [queryinst.md: Data]. Way back: none, they differ by pixels of the edge.
-    """
-    if index.is_rle(annotation):
-        out[:] = geometry.bitmap(index.rle_mask(annotation))
-    else:
-        rasterise([geometry.points(polygon) for polygon in index.polygons(annotation)], out)
 
 
 def network_input(batch: dict[str, Any], device: torch.device, cfg: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""QueryInst's geometry: resize, mirror and crop, drawn first, then applied to pixels and shapes.
+"""QueryInst's geometry: resize, mirror and crop, chosen first, then applied to pixels and shapes.
 
 Sizes are (w, h), as OpenCV and MMDetection have them. Source: [queryinst.md: Data].
 """
@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from data.coco_format.masks import Resized
+
 
 def rescale_size(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
     """(w, h) of an image that keeps its ratio and fits `scale` as tightly as it can.
@@ -18,26 +20,6 @@ def rescale_size(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, in
     factor = min(max(scale) / max(size), min(scale) / min(size))
     width, height = (int(side * factor + 0.5) for side in size)
     return width, height
-
-
-class Resized(NamedTuple):
-    """To another size: bilinear for images, the nearest pixel for bitmaps."""
-
-    old: tuple[int, int]
-    size: tuple[int, int]
-
-    @property
-    def factors(self) -> tuple[float, float]:
-        return self.size[0] / self.old[0], self.size[1] / self.old[1]
-
-    def image(self, pixels):
-        return cv2.resize(pixels, self.size, interpolation=cv2.INTER_LINEAR)
-
-    def bitmap(self, mask):
-        return cv2.resize(mask, self.size, interpolation=cv2.INTER_NEAREST)
-
-    def points(self, xy):
-        return xy * self.factors
 
 
 class Mirrored(NamedTuple):
@@ -70,10 +52,10 @@ class Cropped(NamedTuple):
         return xy - self.corner
 
 
-class Geometry:
-    """What a sample's draws do to it. size: (w, h) of the result.
+class Steps:
+    """What is done to a sample, step by step. size: (w, h) of the result.
 
-    factors: of the last resize, (w, h); 1, 1 without one
+    factors: of the last resize, (w, h); 1, 1 without one. A `Geometry` of data.coco_format.masks.
     """
 
     def __init__(self, size: tuple[int, int], steps: Sequence[Any] = ()):
@@ -117,20 +99,20 @@ class Geometry:
         return boxes[kept], kept
 
 
-def draw_geometry(transforms: Sequence[Any], size: tuple[int, int], rng: Any) -> Geometry:
-    """The geometry of one sample. Fixed steps draw nothing.
+def sample_geometry(transforms: Sequence[Any], size: tuple[int, int], rng: Any) -> Steps:
+    """The geometry of one sample. Fixed steps need no random number.
 
     transforms: a pipeline's steps; each has `type` and MMDetection's keys of it
     size:       (w, h) of the source
-    rng:        numpy RandomState; None where nothing is drawn
+    rng:        numpy RandomState; None where all steps are fixed
     """
     steps: list[Any] = []
-    _draw(transforms, size, rng, steps)
-    return Geometry(size, steps)
+    _sample_steps(transforms, size, rng, steps)
+    return Steps(size, steps)
 
 
-def _draw(transforms, size, rng, steps):
-    """Append the steps that the transforms draw; return the size behind them."""
+def _sample_steps(transforms, size, rng, steps):
+    """Append the steps that the transforms make; return the size behind them."""
     for transform in transforms:
         if transform.type == "Resize":
             steps.append(Resized(size, rescale_size(size, transform.scale)))
@@ -141,16 +123,16 @@ def _draw(transforms, size, rng, steps):
             if rng.random_sample() < transform.prob:
                 steps.append(Mirrored(size))
         elif transform.type == "RandomCrop":
-            steps.append(_draw_crop(transform.crop_size, size, rng))
+            steps.append(_sample_crop(transform.crop_size, size, rng))
         else:  # RandomChoice
             chosen = transform.transforms[rng.randint(len(transform.transforms))]
-            size = _draw(chosen, size, rng, steps)
+            size = _sample_steps(chosen, size, rng, steps)
             continue
         size = steps[-1].size if steps else size
     return size
 
 
-def _draw_crop(limits, size, rng):
+def _sample_crop(limits, size, rng):
     # Height before width, extent before place: MMDetection's order.
     height, width = (int(rng.randint(min(side, limits[0]), min(side, limits[1]) + 1))
                      for side in size[::-1])

@@ -48,8 +48,8 @@ ADE20K_COLORS = np.frombuffer(bytes.fromhex(_COLORS), np.uint8).reshape(-1, 3)
 def class_colors(num_class):
     """[num_class, 3] uint8 RGB: the original's colours, then others by the same rule every time."""
     more = max(0, num_class - len(ADE20K_COLORS))
-    drawn = np.random.RandomState(0).randint(32, 256, (more, 3)).astype(np.uint8)
-    return np.concatenate([ADE20K_COLORS, drawn])[:num_class]
+    others = np.random.RandomState(0).randint(32, 256, (more, 3)).astype(np.uint8)
+    return np.concatenate([ADE20K_COLORS, others])[:num_class]
 
 
 def class_names(dataset_cfg) -> Sequence[str]:

@@ -17,32 +17,11 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from data.loading.loader import SampleKey, sample_rng
-from data.segmentation.ade20k import ADE20K_CLASSES, ADE20K_COLORS, class_colors, color_encode
-from data.segmentation.check import check_labels, check_seg_files, open_lists
-from data.segmentation.files import read_image, read_pair
-from data.segmentation.lists import SegList, cache_made_lists, exif_turn, read_seg_list
+from data.segmentation.lists import SegList, exif_turn
+from data.segmentation.pairs import read_listed, read_pair
 from data.segmentation.pil_resize import resize_planes
 from runtime.errors import InputError
 from runtime.streams import Stream
-
-__all__ = [
-    "ADE20K_CLASSES",
-    "ADE20K_COLORS",
-    "EvalItems",
-    "SegList",
-    "TrainBatches",
-    "cache_made_lists",
-    "check_labels",
-    "check_seg_files",
-    "class_colors",
-    "color_encode",
-    "eval_item",
-    "open_lists",
-    "orientation_batches",
-    "read_seg_list",
-    "resized_size",
-    "train_batch",
-]
 
 IGNORED = -1
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, of values in [0, 1]
@@ -121,7 +100,7 @@ def eval_item(record: dict, dataset_cfg) -> dict:
     else:
         given = record["fpath_img"]
         path = given if os.path.exists(given) else os.path.join(dataset_cfg.root_dataset, given)
-        image = read_image(path, exif_turn(dataset_cfg))
+        image = read_listed(path, exif_turn(dataset_cfg))
     item["img_ori"] = np.array(image)
     item["img_data"] = []
     for short_size in dataset_cfg.imgSizes:
@@ -146,7 +125,7 @@ def image_names(batches: Sequence[Sequence[dict]]) -> list[str]:
 class TrainBatches(Dataset):
     """The endless stream of training batches, cut into epochs; an item is one device's batch.
 
-    Images follow a new permutation each pass over the list, drawn from the seed; those waiting for
+    Images follow a new permutation each pass over the list, from the seed; those waiting for
     their orientation's batch stay over to the next pass. Everything depends on (seed, number of
     the batch) only, so that any number of workers and any resume give the same stream.
     differs: the original's stream depends on workers and GPUs, not on the seed, and begins anew

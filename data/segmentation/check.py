@@ -9,9 +9,9 @@ import numpy as np
 
 from data.loading.photo_summary import PhotoCounts
 from data.segmentation.ade20k import class_names
-from data.segmentation.files import check_pair, image_header, inspect_label, read_pair
 from data.segmentation.lists import SegList, exif_turn, read_seg_list
 from data.segmentation.odgt import at_most
+from data.segmentation.pairs import check_pair, inspect_label, listed_header, read_pair
 from data.segmentation.summary import LabelCounts, label_names, save_sample_grid
 from runtime.errors import InputError, SaveError
 
@@ -55,7 +55,7 @@ def open_lists(
     if faults:
         raise InputError(dict.fromkeys(faults))  # both lists may name a file
     if deep:
-        _draw(lists, root, names, turn, Path(cache_folder, "check.png"), log)
+        _picture(lists, root, names, turn, Path(cache_folder, "check.png"), log)
         for part in lists:
             file = dataset_cfg.list_train if part == "train" else dataset_cfg.list_val
             log(f"{file}: no fault found.")
@@ -85,7 +85,7 @@ def check_seg_files(
         try:
             image, label = read_pair(record, root, num_class, turn)
             path = os.path.join(root, record["fpath_img"])
-            header = image_header(path)
+            header = listed_header(path)
         except InputError as error:
             faults += error.faults
             continue
@@ -117,7 +117,7 @@ def check_labels(
         try:
             label = inspect_label(path, num_class, turn)
             image = os.path.join(root, record["fpath_img"])
-            header = image_header(image)
+            header = listed_header(image)
             check_pair(record, root, header.size(turn), label.values.shape[::-1], turn)
         except InputError as error:
             return error.faults, None
@@ -161,7 +161,7 @@ def _tell(file, names, labels, photos, deep, log, warn, warned):
     warned |= set(found)
 
 
-def _draw(lists, root, names, turn, path, log):
+def _picture(lists, root, names, turn, path, log):
     part = "train" if "train" in lists else next(iter(lists))
     try:
         save_sample_grid(lists[part], root, names, turn, path)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from data.loading.image_names import rewritten
-from data.segmentation.files import image_header
 from data.segmentation.odgt import at_most, read_odgt
+from data.segmentation.pairs import listed_header
 from runtime.errors import InputError, did_you_mean
 from runtime.files import write_atomically
 
@@ -185,7 +185,7 @@ def _pair_records(images, labels, names, root, turn):
             faults.append(f"{path}: no label {stem}.png in {labels}")
             continue
         try:
-            width, height = image_header(path).size(turn)
+            width, height = listed_header(path).size(turn)
         except InputError as error:
             faults += error.faults
             continue
@@ -236,7 +236,7 @@ def _fill_sizes(records, root, turn):
     def fill(record):
         listed = (record.get("width"), record.get("height"))
         try:
-            header = image_header(os.path.join(root, record["fpath_img"]))
+            header = listed_header(os.path.join(root, record["fpath_img"]))
         except InputError as error:
             return [] if None not in listed else error.faults
         if None in listed or listed == header.size(False):

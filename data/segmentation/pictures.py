@@ -15,7 +15,7 @@ from data.segmentation.batches import TrainBatches
 from data.segmentation.lists import IMAGE_SUFFIXES
 from runtime.errors import InputError
 from runtime.files import write_atomically
-from runtime.pictures import save_grid
+from runtime.pictures import fitted, save_grid, side_by_side
 
 __all__ = [
     "as_classes",
@@ -105,8 +105,8 @@ def save_training_grid(batches: TrainBatches, dataset_cfg, path: Path, count: in
             rate = dataset_cfg.segm_downsampling_rate
             enlarged = label.numpy().repeat(rate, 0).repeat(rate, 1)
             colours = color_encode(enlarged, class_colors(dataset_cfg.num_class))
-            rows.append([_tile(pixels), _tile(colours)])
-    save_grid(_paired(rows), path, ["image", "label"] * 2)
+            rows.append([fitted(pixels, _TILE_PX), fitted(colours, _TILE_PX)])
+    save_grid(side_by_side(rows, 2), path, ["image", "label"] * 2)
 
 
 def save_prediction_grid(
@@ -115,26 +115,14 @@ def save_prediction_grid(
     """Rows of image | label | prediction, from (image, label, prediction) triples."""
     colors = class_colors(num_class)
     rows = [
-        [_tile(image), *(_tile(color_encode(each, colors)) for each in (label, prediction))]
+        [fitted(each, _TILE_PX)
+         for each in (image, color_encode(label, colors), color_encode(prediction, colors))]
         for image, label, prediction in pictures
     ]
-    save_grid(_paired(rows), path, ["image", "label", "prediction"] * min(2, max(1, len(rows))))
+    titles = ["image", "label", "prediction"] * min(2, max(1, len(rows)))
+    save_grid(side_by_side(rows, 2), path, titles)
 
 
 def as_classes(scores: torch.Tensor) -> np.ndarray:
     """[h, w] int64 class map of scores [1, num_class, h, w]."""
     return scores.argmax(dim=1)[0].cpu().numpy()
-
-
-def _tile(pixels):
-    longest = max(pixels.shape[:2])
-    if longest <= _TILE_PX:
-        return pixels
-    size = [max(1, round(side * _TILE_PX / longest)) for side in pixels.shape[1::-1]]
-    # nearest: colours of classes must not mix
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))
-
-
-def _paired(rows):
-    """Two rows beside each other make one, so that a grid is about square."""
-    return [[tile for row in rows[i : i + 2] for tile in row] for i in range(0, len(rows), 2)]

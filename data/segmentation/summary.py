@@ -5,12 +5,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from data.loading.photo_summary import absent_classes, class_table, imbalance
 from data.segmentation.ade20k import class_colors, color_encode
-from data.segmentation.files import JPEG, PALETTE, Label, read_pair
-from runtime.pictures import draw_grid, draw_legend, save_image, stack
+from data.segmentation.pairs import JPEG, PALETTE, Label, read_pair
+from runtime.pictures import draw_grid, draw_legend, fitted, save_image, side_by_side, stack
 
 MOSTLY, NOTABLE = 0.5, 0.05  # shares of unlabelled pixels
 SAMPLES = 12  # in the picture
@@ -123,19 +122,11 @@ def save_sample_grid(records, root: str, names: Sequence[str], turn: bool, path:
         image, label = read_pair(records[int(i)], root, len(names), turn)
         values = label.values.astype(np.int64) - 1
         seen |= set(np.unique(values).tolist())
-        pairs.append([_tile(np.asarray(image)), _tile(color_encode(values, colours))])
+        pairs.append([fitted(each, TILE_PX, enlarge=True)
+                      for each in (np.asarray(image), color_encode(values, colours))])
     per_row = 2 if len(pairs) > 1 else 1
-    rows = [[tile for pair in pairs[i : i + per_row] for tile in pair]
-            for i in range(0, len(pairs), per_row)]
     shown = sorted(seen - {-1})[:LEGEND_ENTRIES]
     entries = [("unlabelled, ignored", (0, 0, 0)), *(
         (names[i], tuple(colours[i].tolist())) for i in shown)]
-    grid = draw_grid(rows, ["image", "label"] * per_row)
+    grid = draw_grid(side_by_side(pairs, per_row), ["image", "label"] * per_row)
     save_image(stack([grid, draw_legend(entries, grid.shape[1])]), path)
-
-
-def _tile(pixels):
-    longest = max(pixels.shape[:2])
-    size = [max(1, round(side * TILE_PX / longest)) for side in pixels.shape[1::-1]]
-    # nearest: colours of classes must not mix
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))

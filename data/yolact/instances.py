@@ -6,22 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
-from torch.utils.data import Dataset
 
 from data.coco_format.classes import join_classes
+from data.coco_format.dataset import IndexedImages
 from data.coco_format.index import CocoIndex
-from data.loading.bad_images import eval_sample, fault_lines, unusable_ids, usable, usable_sample
-from data.loading.decode import read_image
-from data.loading.image_names import image_path
-from data.loading.loader import SampleKey, sample_rng
-from data.yolact.draws import Geometry
-from data.yolact.pixels import resize_bitmap
+from data.coco_format.masks import annotation_mask
+from data.loading.bad_images import fault_lines, unusable_ids, usable
 from data.yolact.transform import YolactTransform
 from runtime.errors import InputError
 
 
-class InstanceDataset(Dataset):
+class InstanceDataset(IndexedImages):
     """Images with their instances, transformed as YOLACT does.
 
     index, images_dir: the annotation file's index and the folder with its images
@@ -56,12 +51,8 @@ class InstanceDataset(Dataset):
         include_empty: bool = False,
         trained: CocoIndex | None = None,
     ):
-        if index.faults:
-            raise InputError(index.faults)
-        self._index = index
-        self._images_dir = Path(images_dir)
-        self._train, self._seed = train, seed
-        self._skip_bad, self._include_empty = bad_images == "skip", include_empty
+        super().__init__(index, images_dir, train=train, seed=seed, bad_images=bad_images)
+        self._include_empty = include_empty
         self._transform = YolactTransform(cfg, train)
         self._size = cfg.max_size
         label_map = _label_map(index, cfg.dataset, trained)
@@ -76,56 +67,25 @@ class InstanceDataset(Dataset):
         if train and not include_empty and not len(index.ann_ids):
             raise InputError(f"{index.path}: it has no annotations to train on")
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
-        return self._train_sample(key) if self._train else self._eval_sample(key)
-
-    def image_id(self, position: int) -> int:
-        """The COCO id of the image at `position`."""
-        return int(self._index.image_ids[self._rows[position]])
-
-    def describe(self, key: SampleKey | int) -> str:
-        """How a message names a sample."""
-        row = self._rows[key.index if self._train else key]
-        return f"image {self._index.image_ids[row]} ({self._index.file_name(row)})"
-
     def scattered(self, limit: int) -> list[int]:
         """At most `limit` positions, always the same: a cross-section for a validation."""
         order = sorted(range(len(self)), key=lambda i: zlib.crc32(b"%d" % self.image_id(i)))
         return order[:limit]
 
-    def _train_sample(self, key):
-        rng = sample_rng(self._seed, key)
-
-        def sample_at(position):
-            row = int(self._rows[position])
-            sample = self._sample(row, self._read(row), rng)
-            return sample if len(sample["target"]) or self._include_empty else None
-
-        return usable_sample(sample_at, key.index, lambda: rng.randint(len(self._rows)),
-                             skip=self._skip_bad, source=self._index.path)
-
-    def _eval_sample(self, position):
-        row = int(self._rows[position])
-        return eval_sample(lambda: self._sample(row, self._read(row), None),
-                           skip=self._skip_bad, image_id=self.image_id(position))
-
-    def _read(self, row):
-        return read_indexed(self._index, self._images_dir, row)
+    def _teaches(self, sample):
+        return len(sample["target"]) or self._include_empty
 
     def _sample(self, row, image, rng):
         annotations = self._index.annotations_of(row)
         labels = self._labels[annotations.start:annotations.stop]
         boxes = self._index.boxes[annotations.start:annotations.stop].astype(np.float64)
         boxes[:, 2:] += boxes[:, :2]
-        geometry, photometric, kept, boxes = self._transform.draw(
+        geometry, photometric, kept, boxes = self._transform.sample(
             rng, image.shape[:2], boxes, labels)
         kept = np.flatnonzero(kept)
         masks = np.zeros((len(kept), self._size, self._size), np.uint8)
         for i, out in zip(kept.tolist(), masks, strict=True):
-            draw_mask(self._index, annotations[i], geometry, out)
+            annotation_mask(self._index, annotations[i], geometry, out)
         target = np.empty((len(kept), 5), np.float32)
         target[:, :4], target[:, 4] = boxes, labels[kept]
         return {
@@ -136,12 +96,6 @@ class InstanceDataset(Dataset):
             "image_id": int(self._index.image_ids[row]),
             "size": image.shape[:2],
         }
-
-
-def read_indexed(index: CocoIndex, images_dir: Path, row: int) -> np.ndarray:
-    """The image of an index's row, uint8 [h, w, 3] BGR. Raises InputError as `read_image`."""
-    path = image_path(images_dir, index.file_name(row))
-    return read_image(path, tuple(index.image_hw[row].tolist()))
 
 
 def collate_instances(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -162,36 +116,6 @@ def collate_instances(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "skipped": faults,
         "left_out": left_out,
     }
-
-
-def draw_mask(index: CocoIndex, annotation: int, geometry: Geometry, out: np.ndarray) -> None:
-    """The mask of an annotation row under the geometry, into `out`, uint8 [S, S] of zeros.
-
-    Polygons are moved and rasterised once, at the final size; run lengths become a bitmap at the
-    source's size and are resized like the image.
-    differs: the original makes a bitmap of the source's size for each and resizes that
-    [yolact.md: Augmentation]. Way back: none, they differ by pixels of the edge.
-    """
-    if index.is_rle(annotation):
-        resize_bitmap(index.rle_mask(annotation), geometry, out)
-    else:
-        rasterise([geometry.points(polygon) for polygon in index.polygons(annotation)], out)
-
-
-def rasterise(polygons: list[np.ndarray], out: np.ndarray) -> None:
-    """Set to 1 the pixels of `out`, uint8 [h, w], that lie in any of the polygons, [k, 2] each.
-
-    Done by pycocotools, as the ground truth of an evaluation is, but only in the window that the
-    polygons span: most objects are small.
-    """
-    corners = np.concatenate(polygons)
-    left, top = np.maximum(np.floor(corners.min(0)), 0).astype(int).tolist()
-    right, bottom = np.minimum(np.ceil(corners.max(0)), out.shape[::-1]).astype(int).tolist()
-    if left >= right or top >= bottom:
-        return
-    moved = [(polygon - (left, top)).ravel() for polygon in polygons]
-    runs = coco_mask.merge(coco_mask.frPyObjects(moved, bottom - top, right - left))
-    out[top:bottom, left:right] = coco_mask.decode(runs)
 
 
 def _label_map(index, dataset, trained):

@@ -1,4 +1,4 @@
-"""Pixels and masks of a YOLACT sample, computed once at the final size from its draws."""
+"""Pixels of a YOLACT sample, computed once, at the final size."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data.yolact.draws import Geometry, Photometric
+from data.yolact.geometry import CanvasCrop
+from data.yolact.sampling import Photometric
 
 MEANS = (103.94, 116.78, 123.68)  # BGR, 0..255
 STDS = (57.38, 57.12, 58.40)
@@ -39,7 +40,7 @@ class Normalisation:
 
 
 def render(
-    image: np.ndarray, geometry: Geometry, photometric: Photometric, norm: Normalisation
+    image: np.ndarray, geometry: CanvasCrop, photometric: Photometric, norm: Normalisation
 ) -> np.ndarray:
     """The network's input, float32 [3, S, S], from a source image, uint8 [h, w, 3] BGR.
 
@@ -48,7 +49,7 @@ def render(
     touched, and normalisation comes before the resize, as a linear map may.
     """
     size = geometry.size
-    top, left, window = _visible(image, geometry)
+    top, left, window = geometry.visible(image)
     if window.shape[:2] == geometry.crop_size:
         out = np.empty((3, size, size), np.float32)
         planes = _distorted(window, photometric, norm.scale, norm.shift)
@@ -68,29 +69,6 @@ def render(
     if np.abs(fill).max() > 1e-6:
         out[list(norm.planes)] += fill[:, None, None].astype(np.float32)
     return out
-
-
-def resize_bitmap(mask: np.ndarray, geometry: Geometry, out: np.ndarray) -> None:
-    """A source mask, uint8 [h, w] of 0 and 1, into `out`, uint8 [S, S], contiguous."""
-    top, left, window = _visible(mask, geometry)
-    if window.shape != geometry.crop_size:
-        canvas = np.zeros(geometry.crop_size, np.uint8)
-        canvas[top:top + window.shape[0], left:left + window.shape[1]] = window
-        window = canvas
-    cv2.resize(np.ascontiguousarray(window), (geometry.size, geometry.size), dst=out)
-
-
-def _visible(source, geometry):
-    """(top, left, pixels): the part of the source inside the crop, mirrored; its place there."""
-    x0, y0, x1, y1 = geometry.crop
-    columns = np.clip((x0 - geometry.left, x1 - geometry.left), 0, geometry.width).tolist()
-    rows = np.clip((y0 - geometry.top, y1 - geometry.top), 0, geometry.height).tolist()
-    window = source[slice(*rows), slice(*columns)]
-    left = columns[0] + geometry.left - x0
-    if geometry.mirror and window.size:
-        left = x1 - x0 - left - window.shape[1]
-        window = cv2.flip(np.ascontiguousarray(window), 1)
-    return rows[0] + geometry.top - y0, left, window
 
 
 def _distorted(window, photometric, scale, shift):

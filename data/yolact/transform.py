@@ -7,14 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from data.yolact.draws import (
-    Geometry,
-    Photometric,
-    draw_geometry,
-    draw_photometric,
-    whole_image,
-)
-from data.yolact.pixels import Normalisation, render, resize_bitmap
+from data.yolact.geometry import CanvasCrop, whole_image
+from data.yolact.pixels import Normalisation, render
+from data.yolact.sampling import Photometric, sample_geometry, sample_photometric
 
 
 class YolactTransform:
@@ -23,7 +18,7 @@ class YolactTransform:
     cfg: the network's config; of it are used max_size, discard_box_width, discard_box_height,
          augment_photometric_distort, augment_expand, augment_random_sample_crop,
          augment_random_mirror and backbone.transform
-    train: draw the random steps that the config does not switch off
+    train: take the random steps that the config does not switch off
     """
 
     def __init__(self, cfg: Any, train: bool = False):
@@ -47,7 +42,7 @@ class YolactTransform:
         boxes:  [n, 4] xyxy, fractions of the image
         labels: [n], 0-based classes, -1 for crowds
         num_crowds: part of the original's interface; counted anew, from the labels that are left
-        rng:    where the draws come from; None: NumPy's global state, as the original
+        rng:    where the random numbers come from; None: NumPy's global state, as the original
         Returns image float32 [3, S, S], RGB unless the backbone says BGR, normalised; masks uint8,
         [k, S, S] in training and [k, H, W] in evaluation; boxes relative, float64 [k, 4]; labels
         [k]; the number of crowds among them.
@@ -59,21 +54,21 @@ class YolactTransform:
         if not len(labels) == len(boxes) == len(masks):
             raise ValueError(f"{len(boxes)} boxes, {len(labels)} labels, {len(masks)} masks")
         boxes_px = boxes * (width, height, width, height)
-        geometry, photometric, kept, boxes = self.draw(rng, (height, width), boxes_px, labels)
+        geometry, photometric, kept, boxes = self.sample(rng, (height, width), boxes_px, labels)
         masks = masks.astype(np.uint8, copy=False)[kept]
         if self._train:
             resized = np.empty((len(masks), geometry.size, geometry.size), np.uint8)
             for mask, out in zip(masks, resized, strict=True):
-                resize_bitmap(mask, geometry, out)
+                out[:] = geometry.bitmap(mask)
             masks = resized
         labels = labels[kept]
         num_crowds = int((labels < 0).sum())
         return self.render(image, geometry, photometric), masks, boxes, labels, num_crowds
 
-    def draw(
+    def sample(
         self, rng: Any, hw: tuple[int, int], boxes_px: np.ndarray, labels: np.ndarray
-    ) -> tuple[Geometry, Photometric, np.ndarray, np.ndarray]:
-        """The draws for a sample: geometry, photometric, kept bool [n], relative boxes [k, 4].
+    ) -> tuple[CanvasCrop, Photometric, np.ndarray, np.ndarray]:
+        """What is chosen for a sample: geometry, photometric, kept bool [n], relative boxes [k, 4].
 
         boxes_px: float64 [n, 4] xyxy in pixels of an image of size hw; labels: [n]
         """
@@ -85,8 +80,8 @@ class YolactTransform:
             kept = self._large_enough(boxes)
             return geometry, photometric, kept, boxes[kept]
         rng = np.random if rng is None else rng
-        photometric = draw_photometric(rng) if cfg.augment_photometric_distort else Photometric()
-        geometry, kept = draw_geometry(rng, cfg, hw, boxes_px, labels)
+        photometric = sample_photometric(rng) if cfg.augment_photometric_distort else Photometric()
+        geometry, kept = sample_geometry(rng, cfg, hw, boxes_px, labels)
         boxes = geometry.boxes(boxes_px[kept])
         # parity: a limit meant for relative boxes, applied to pixels [yolact.md: Augmentation]
         large = self._large_enough(boxes)
@@ -94,9 +89,9 @@ class YolactTransform:
         return geometry, photometric, kept, boxes[large] / cfg.max_size
 
     def render(
-        self, image: np.ndarray, geometry: Geometry, photometric: Photometric
+        self, image: np.ndarray, geometry: CanvasCrop, photometric: Photometric
     ) -> np.ndarray:
-        """The image, uint8 [H, W, 3] BGR, as float32 [3, S, S] under these draws."""
+        """The image, uint8 [H, W, 3] BGR, as float32 [3, S, S] under these choices."""
         return render(image, geometry, photometric, self._norm)
 
     def _large_enough(self, boxes):

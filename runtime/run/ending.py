@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from runtime.pictures import plot_curves
+from runtime.curves import plot_curves
 from runtime.run.guard import NonFiniteGuard, skips_text
 from runtime.run.run import Run
 

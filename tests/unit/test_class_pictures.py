@@ -8,7 +8,7 @@ from PIL import Image
 from data.imagenet import train_transform, val_transform
 from data.imagenet.folders import ClassFolders, ClassificationDataset
 from data.imagenet.pictures import save_class_samples, save_mistakes, shown_pixels
-from runtime.pictures import plot_confusion
+from runtime.curves import plot_confusion
 
 RED, BLUE = (200, 10, 20), (10, 20, 200)
 

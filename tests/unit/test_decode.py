@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from data.loading.decode import check_image, read_image
+from data.loading.decode import check_image, read_bgr
 from runtime.errors import InputError
 
 HEIGHT, WIDTH = 40, 60
@@ -27,7 +27,7 @@ def save(path, pixels, **options):
 
 def test_png_is_bgr(tmp_path):
     path = save(tmp_path / "a.png", RAMP)
-    np.testing.assert_array_equal(read_image(path, (HEIGHT, WIDTH)), RAMP[..., ::-1])
+    np.testing.assert_array_equal(read_bgr(path, (HEIGHT, WIDTH)), RAMP[..., ::-1])
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "I;16", "CMYK"])
@@ -41,7 +41,7 @@ def test_every_mode_becomes_bgr_bytes(tmp_path, mode):
         image = image.convert(mode)
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     image.save(path)
-    found = read_image(path)
+    found = read_bgr(path)
     assert found.shape == (HEIGHT, WIDTH, 3)
     assert found.dtype == np.uint8
     if mode == "I;16":
@@ -62,16 +62,16 @@ def test_truncated_file_is_named(tmp_path, kind, share):
     path = save(tmp_path / f"a.{kind}", noise)
     data = path.read_bytes()
     path.write_bytes(data[:int(len(data) * share)])
-    for read in (read_image, check_image):
+    for read in (read_bgr, check_image):
         with pytest.raises(InputError, match=f"a.{kind}"):
             read(path)
 
 
 def test_bytes_behind_the_end_do_no_harm(tmp_path):
     path = save(tmp_path / "a.jpg", RAMP)
-    expected = read_image(path)
+    expected = read_bgr(path)
     path.write_bytes(path.read_bytes() + b"\0" * 7)
-    np.testing.assert_array_equal(read_image(path), expected)
+    np.testing.assert_array_equal(read_bgr(path), expected)
     check_image(path, (HEIGHT, WIDTH))
 
 
@@ -80,14 +80,14 @@ def test_no_image(tmp_path, content):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"a\.jpg"):
-        read_image(path)
+        read_bgr(path)
 
 
 def test_missing_file_and_folder_in_its_place(tmp_path):
     with pytest.raises(InputError, match=r"none\.jpg: cannot be read"):
-        read_image(tmp_path / "none.jpg")
+        read_bgr(tmp_path / "none.jpg")
     with pytest.raises(InputError, match="cannot be read"):
-        read_image(tmp_path)
+        read_bgr(tmp_path)
 
 
 @pytest.mark.parametrize("pillows_own", [True, False])
@@ -104,7 +104,7 @@ def test_gigantic_header_is_refused_before_decoding(tmp_path, monkeypatch, pillo
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
                      + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b""))
     with pytest.raises(InputError, match=r"bomb\.png.*million pixels"):
-        read_image(path)
+        read_bgr(path)
 
 
 def turned_by_pillow(orientation):
@@ -124,7 +124,7 @@ def test_exif_orientation(tmp_path, orientation, kind):
     path = save(tmp_path / f"a.{kind}", RAMP, exif=exif)
     shown = turned_by_pillow(orientation)
     for size in (None, shown.shape[:2]):
-        found = read_image(path, size)[..., ::-1].astype(int)
+        found = read_bgr(path, size)[..., ::-1].astype(int)
         # JPEG at Pillow's default quality; the ramps' slopes are 4 to 6 a pixel
         assert np.abs(found - shown).mean() < 2
 
@@ -134,16 +134,16 @@ def test_orientation_is_ignored_when_the_annotations_were_made_without(tmp_path,
     exif = Image.Exif()
     exif[274] = orientation
     path = save(tmp_path / "a.png", RAMP, exif=exif)
-    np.testing.assert_array_equal(read_image(path, (HEIGHT, WIDTH))[..., ::-1], RAMP)
+    np.testing.assert_array_equal(read_bgr(path, (HEIGHT, WIDTH))[..., ::-1], RAMP)
 
 
 def test_other_size_names_file_and_sizes(tmp_path):
     path = save(tmp_path / "a.png", RAMP)
-    for check in (read_image, check_image):
+    for check in (read_bgr, check_image):
         with pytest.raises(InputError, match=r"a.png: the image is 60x40, .* for 70x40"):
             check(path, (40, 70))
     exif = Image.Exif()
     exif[274] = 6
     path = save(tmp_path / "b.png", RAMP, exif=exif)
     with pytest.raises(InputError, match=r"60x40 \(40x60 as its EXIF orientation turns it\)"):
-        read_image(path, (40, 70))
+        read_bgr(path, (40, 70))

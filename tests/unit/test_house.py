@@ -29,12 +29,6 @@ NOT_YET = [
     "train_queryinst cannot be imported",
     "train_resnest cannot be imported",
     "train_seg cannot be imported",
-    "train_queryinst loads data.yolact",
-    "train_queryinst loads data.yolact.draws",
-    "train_queryinst loads data.yolact.instances",
-    "train_queryinst loads data.yolact.pictures",
-    "train_queryinst loads data.yolact.pixels",
-    "train_queryinst loads data.yolact.transform",
 ]
 
 # What a file of a room may import beside its own room. Scripts, benchmarks and tests: everything.

@@ -10,12 +10,12 @@ from torch.utils.data import Dataset
 
 from data.loading.loader import (
     ResumableLoader,
-    SampleFault,
     SampleKey,
     ordered_batches,
     sample_rng,
     whole_batches,
 )
+from data.loading.workers import SampleFault
 from runtime.errors import Failed, InputError
 
 SEED = 5

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from data.loading.decode import check_image, read_header, read_image, read_rgb
+from data.loading.decode import check_image, read_bgr, read_header, read_rgb
 from runtime.errors import InputError
 
 H, W = 24, 36
@@ -24,7 +24,7 @@ def both(path):
     """The picture by PIL, by OpenCV; as RGB arrays."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return np.asarray(read_rgb(path)), read_image(path)[..., ::-1]
+        return np.asarray(read_rgb(path)), read_bgr(path)[..., ::-1]
 
 
 def grey3(plane):
@@ -124,7 +124,7 @@ def test_16_bit_is_opencvs_byte(tmp_path):
 def test_pixels_without_a_known_range_are_refused(tmp_path, dtype, words):
     path = tmp_path / "a.tif"
     Image.fromarray(GREY.astype(dtype)).save(path)
-    for read in (read_rgb, read_image, check_image, read_header):
+    for read in (read_rgb, read_bgr, check_image, read_header):
         with pytest.raises(InputError, match=rf"a\.tif: {words} pixels.*save the picture with 8"):
             read(path)
 
@@ -132,11 +132,11 @@ def test_pixels_without_a_known_range_are_refused(tmp_path, dtype, words):
 def test_forms_that_no_reader_knows(tmp_path):
     path = tmp_path / "a.tif"
     cv2.imwrite(str(path), RGB.astype(np.float32))
-    for read in (read_rgb, read_image, check_image):
+    for read in (read_rgb, read_bgr, check_image):
         with pytest.raises(InputError, match=r"a\.tif: damaged, or a TIFF of a form.*no floats"):
             read(path)
     COLOUR.convert("LAB").save(path)
-    for read in (read_rgb, read_image, check_image):
+    for read in (read_rgb, read_bgr, check_image):
         with pytest.raises(InputError, match=r"a\.tif: LAB pixels cannot be read.*as RGB"):
             read(path)
 

@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import SaveError
-from runtime.pictures import (
-    CAPTION_PX,
-    CLEAR_SIDE_PX,
-    GAP_PX,
+from runtime.curves import (
     MAX_CURVE_POINTS,
     _numbers,
     _running_mean,
     _summed,
     _thinned,
-    draw_instances,
-    instance_colours,
     plot_curves,
     read_metrics,
+)
+from runtime.errors import SaveError
+from runtime.pictures import (
+    CAPTION_PX,
+    CLEAR_SIDE_PX,
+    GAP_PX,
+    draw_instances,
+    instance_colours,
     save_grid,
     save_pairs,
 )
@@ -247,7 +249,8 @@ def test_pairs_lie_beside_each_other(tmp_path):
 
 def test_import_brings_no_drawing_library():
     heavy = "{'matplotlib', 'PIL', 'torch'}"
-    code = f"import sys, runtime.pictures; print({heavy} & set(sys.modules) or 'none')"
+    code = ("import sys, runtime.curves, runtime.pictures; "
+            f"print({heavy} & set(sys.modules) or 'none')")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "none"
 

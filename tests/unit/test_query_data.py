@@ -18,7 +18,7 @@ from data.queryinst import (
     save_query_samples,
 )
 from data.queryinst.opening import class_names
-from data.queryinst.transform import Cropped, Geometry, Mirrored, Resized, draw_geometry
+from data.queryinst.transform import Cropped, Mirrored, Resized, Steps, sample_geometry
 from models.queryinst import load_queryinst_config
 from runtime.errors import InputError
 from settings.queryinst_data import DataPrefix, DatasetConfig, StepConfig
@@ -57,7 +57,7 @@ def sample_of(dataset, image_id=1, epoch=0):
 def test_boxes_and_points_go_the_way_of_the_pixels():
     image = np.zeros((60, 80, 3), np.uint8)
     image[20:40, 10:30] = 255
-    geometry = Geometry((80, 60), [Resized((80, 60), (160, 120)), Mirrored((160, 120)),
+    geometry = Steps((80, 60), [Resized((80, 60), (160, 120)), Mirrored((160, 120)),
                                    Cropped((90, 30), (60, 70)), Resized((60, 70), (30, 35))])
     moved = geometry.image(image)
     assert moved.shape == (35, 30, 3)
@@ -73,7 +73,7 @@ def test_boxes_and_points_go_the_way_of_the_pixels():
 
 
 def test_boxes_are_clipped_by_a_resize_and_kept():
-    boxes, kept = Geometry((80, 60), [Resized((80, 60), (40, 30))]).boxes([[-4, 10, 90, 20]])
+    boxes, kept = Steps((80, 60), [Resized((80, 60), (40, 30))]).boxes([[-4, 10, 90, 20]])
     assert boxes.tolist() == [[0, 5, 40, 10]]
     assert kept.all()
 
@@ -81,13 +81,13 @@ def test_boxes_are_clipped_by_a_resize_and_kept():
 def test_draws_of_the_crop_recipe():
     transforms = load_queryinst_config(CROP).train_dataloader.dataset.transforms
     rng = np.random.RandomState(0)
-    drawn = [draw_geometry(transforms, (640, 480), rng) for _ in range(600)]
-    kinds = [tuple(type(step).__name__ for step in geometry.steps) for geometry in drawn]
+    sampled = [sample_geometry(transforms, (640, 480), rng) for _ in range(600)]
+    kinds = [tuple(type(step).__name__ for step in geometry.steps) for geometry in sampled]
     mirrored = sum("Mirrored" in kind for kind in kinds) / len(kinds)
-    cropped = [geometry for geometry, kind in zip(drawn, kinds, strict=True) if "Cropped" in kind]
-    # three standard deviations of 600 fair draws
+    cropped = [geometry for geometry, kind in zip(sampled, kinds, strict=True) if "Cropped" in kind]
+    # three standard deviations of 600 fair coins
     assert abs(mirrored - 0.5) < 0.062
-    assert abs(len(cropped) / len(drawn) - 0.5) < 0.062
+    assert abs(len(cropped) / len(sampled) - 0.5) < 0.062
     shorts = set()
     for geometry in cropped:
         first, crop, last = geometry.steps[-3:]
@@ -98,7 +98,7 @@ def test_draws_of_the_crop_recipe():
                    zip(crop.corner, first.size, crop.size, strict=True))
         assert last.old == crop.size
         assert geometry.factors == last.factors
-    for geometry in drawn:
+    for geometry in sampled:
         shorts.add(min(geometry.size))
         assert max(geometry.size) <= 1333
     assert set(range(480, 801, 32)) <= shorts
@@ -106,7 +106,7 @@ def test_draws_of_the_crop_recipe():
 
 def test_a_small_image_is_cropped_to_what_it_has():
     step = StepConfig("RandomCrop", crop_size=(384, 600))
-    geometry = draw_geometry([step], (100, 700), np.random.RandomState(1))
+    geometry = sample_geometry([step], (100, 700), np.random.RandomState(1))
     assert geometry.size[0] == 100
     assert 384 <= geometry.size[1] <= 600
 

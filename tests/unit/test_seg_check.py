@@ -10,7 +10,7 @@ from PIL import Image
 from data.loading.loader import SampleKey
 from data.loading.photo_summary import class_table, copies
 from data.segmentation import TrainBatches, eval_item, open_lists, read_seg_list
-from data.segmentation.files import inspect_label, read_label
+from data.segmentation.pairs import inspect_label, read_label
 from data.segmentation.pictures import find_images
 from runtime.errors import InputError
 from settings.segmentation import DatasetConfig

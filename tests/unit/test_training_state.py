@@ -42,6 +42,23 @@ def test_training_goes_on_from_a_packed_state_as_if_never_stopped():
     assert torch.equal(ema.module.weight, other_ema.module.weight)
 
 
+def test_a_state_of_a_fused_update_goes_on_in_this_process_own_way():
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    net, optimizer, _ = trained(3)
+    state = copy.deepcopy(optimizer.state_dict())
+    for group in state["param_groups"]:
+        group.update(fused=True)  # as ours wrote them while their SGD was fused
+    other, other_optimizer, _ = trained(0, seed=1)
+    other.load_state_dict(net.state_dict())
+    restore_state({"optimizer": state, "scaler": {}, "ema": None}, other_optimizer, scaler, None)
+    assert [group["fused"] for group in other_optimizer.param_groups] == [None]
+    for each, own in ((net, optimizer), (other, other_optimizer)):
+        own.zero_grad()
+        each(torch.ones(1, 3)).square().sum().backward()
+        own.step()
+    assert torch.equal(net.weight, other.weight)
+
+
 def test_an_optimizer_of_another_network_is_refused():
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     _, optimizer, _ = trained(1)

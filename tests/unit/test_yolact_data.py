@@ -12,11 +12,12 @@ from coco_maker import annotation, crowd, document, write
 from pycocotools import mask as coco_mask
 
 from data.coco_format import CocoIndex
+from data.coco_format.masks import rasterise
 from data.loading import SampleKey, sample_rng
 from data.yolact import InstanceDataset, YolactTransform, collate_instances
-from data.yolact.draws import Geometry, Photometric, draw_geometry, whole_image
-from data.yolact.instances import rasterise
-from data.yolact.pixels import MEANS, STDS, Normalisation, render, resize_bitmap
+from data.yolact.geometry import CanvasCrop, whole_image
+from data.yolact.pixels import MEANS, STDS, Normalisation, render
+from data.yolact.sampling import Photometric, sample_geometry
 from metrics import CocoEvaluator
 from runtime.errors import InputError
 
@@ -80,15 +81,15 @@ GEOMETRIES = [
     whole_image(1, 1, 8),
     whole_image(600, 3, 40),  # taller than a strip is never wide: many strips
     whole_image(300, 200, 90),
-    Geometry(37, 53, 37, 53, 0, 0, (5, 3, 30, 33), True, 40),
-    Geometry(37, 53, 90, 120, 20, 30, (0, 0, 120, 90), False, 40),
-    Geometry(37, 53, 90, 120, 20, 30, (0, 0, 120, 90), True, 40),
-    Geometry(37, 53, 90, 120, 20, 30, (30, 10, 50, 50), True, 40),  # the image crosses an edge
-    Geometry(37, 53, 90, 120, 20, 30, (25, 32, 60, 60), False, 40),  # only image
-    Geometry(37, 53, 90, 120, 20, 30, (0, 0, 120, 30), False, 40),  # only canvas
-    Geometry(37, 53, 90, 120, 67, 53, (0, 0, 120, 90), True, 40),  # in the corner
-    Geometry(37, 53, 148, 212, 1, 2, (0, 0, 212, 148), False, 9),
-    Geometry(2, 2, 8, 8, 5, 5, (0, 0, 8, 8), False, 2),  # samples fall beside the image
+    CanvasCrop(37, 53, 37, 53, 0, 0, (5, 3, 30, 33), True, 40),
+    CanvasCrop(37, 53, 90, 120, 20, 30, (0, 0, 120, 90), False, 40),
+    CanvasCrop(37, 53, 90, 120, 20, 30, (0, 0, 120, 90), True, 40),
+    CanvasCrop(37, 53, 90, 120, 20, 30, (30, 10, 50, 50), True, 40),  # the image crosses an edge
+    CanvasCrop(37, 53, 90, 120, 20, 30, (25, 32, 60, 60), False, 40),  # only image
+    CanvasCrop(37, 53, 90, 120, 20, 30, (0, 0, 120, 30), False, 40),  # only canvas
+    CanvasCrop(37, 53, 90, 120, 67, 53, (0, 0, 120, 90), True, 40),  # in the corner
+    CanvasCrop(37, 53, 148, 212, 1, 2, (0, 0, 212, 148), False, 9),
+    CanvasCrop(2, 2, 8, 8, 5, 5, (0, 0, 8, 8), False, 2),  # samples fall beside the image
 ]
 PHOTOMETRICS = [
     Photometric(), Photometric(20, 1.3), Photometric(-31, 1.3), Photometric(-20, 0.7, 1.4),
@@ -129,9 +130,7 @@ def test_bitmaps_are_those_of_the_plain_chain(geometry):
     x0, y0, x1, y1 = geometry.crop
     canvas = canvas[y0:y1, x0:x1][:, ::-1 if geometry.mirror else 1]
     expected = cv2.resize(np.ascontiguousarray(canvas), (geometry.size, geometry.size))
-    out = np.full((geometry.size, geometry.size), 9, np.uint8)
-    resize_bitmap(mask, geometry, out)
-    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(geometry.bitmap(mask), expected)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -168,7 +167,7 @@ def test_crop_keeps_objects_whose_centre_is_inside():
     labels = np.array([1, 0, -1])
     cropped = 0
     for seed in range(60):
-        geometry, kept = draw_geometry(np.random.RandomState(seed), config(), HW, boxes, labels)
+        geometry, kept = sample_geometry(np.random.RandomState(seed), config(), HW, boxes, labels)
         x0, y0, x1, y1 = geometry.crop
         assert 0 <= x0 < x1 <= geometry.canvas_width
         assert 0 <= y0 < y1 <= geometry.canvas_height
@@ -185,7 +184,7 @@ def test_crop_without_an_object_to_keep(labels, crops):
     boxes = np.array([[30, 30, 50, 50.0]])[:len(labels)]
     shapes = set()
     for seed in range(20):
-        geometry, kept = draw_geometry(
+        geometry, kept = sample_geometry(
             np.random.RandomState(seed), config(augment_expand=False), HW, boxes, np.array(labels))
         shapes.add(geometry.crop_size)
         assert kept.all()

@@ -53,7 +53,7 @@ def mask_areas(index: Any, chosen: np.ndarray, image_hw: np.ndarray) -> np.ndarr
     """Areas of the masks of the annotation rows `chosen`, square pixels, float64; 0: it is empty.
 
     index: has the arrays of a CocoIndex; image_hw: int [M, 2], of each annotation's image
-    Polygons are measured by their corners; small ones are drawn, so that 0 is exact.
+    Polygons are measured by their corners; small ones are rasterised, so that 0 is exact.
     """
     measured = np.zeros(len(index.ann_ids))
     points, ends = _whole_points(index)
@@ -72,7 +72,7 @@ def mask_areas(index: Any, chosen: np.ndarray, image_hw: np.ndarray) -> np.ndarr
         measured[part] = np.bincount(own, np.where(ones, counts, 0), minlength=len(part))
     for row in chosen.tolist():
         if index.ann_rle_hw[row, 0] < 0 and not measured[row] >= _EXACT_BELOW_PX:
-            measured[row] = _drawn_mask(index, row, image_hw[row]).sum()
+            measured[row] = _pixels(index, row, image_hw[row]).sum()
     return measured[chosen]
 
 
@@ -81,15 +81,15 @@ def share_inside(index: Any, row: int, box: np.ndarray, hw: np.ndarray) -> float
 
     1 for a mask without pixels.
     """
-    mask = _drawn_mask(index, row, hw)
+    mask = _pixels(index, row, hw)
     total = int(mask.sum())
     x0, y0 = np.maximum(np.floor(box[:2]), 0).astype(int)
     x1, y1 = np.maximum(np.ceil(box[2:]), 0).astype(int)
     return float(mask[y0:y1, x0:x1].sum()) / total if total else 1.0
 
 
-def _drawn_mask(index, row, hw):
-    """uint8 [h, w] of 0 and 1; zeros for polygons that cannot be drawn, which are faults."""
+def _pixels(index, row, hw):
+    """uint8 [h, w] of 0 and 1; zeros for polygons that span no area, which are faults."""
     if index.ann_rle_hw[row, 0] >= 0:
         counts = index.rle_counts[slice(*_span(index.ann_rle_ends, row))]
         return rle_mask(counts, *index.ann_rle_hw[row].tolist())

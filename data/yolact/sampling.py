@@ -1,13 +1,14 @@
-"""What YOLACT's augmentation draws for a sample, and what the draws do to coordinates.
+"""The random numbers of YOLACT's augmentation: what happens to a sample is chosen first.
 
-The draws come first and need no pixel, so that the pixels can then be computed once, at the final
-size, and only where they survive.
+No pixel is needed for that, so that the pixels can then be computed once, at the final size, and
+only where they survive.
 """
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from data.yolact.geometry import CanvasCrop
 
 CROP_MODES = 6  # mode 0 keeps the whole image
 CROP_TRIES = 50
@@ -16,8 +17,8 @@ CROP_TRIES = 50
 class Photometric(NamedTuple):
     """Distortion of colours: (value + brightness) * contrast, then saturation and hue in HSV.
 
-    The original draws which of contrast and HSV part comes first, but both orders give the same:
-    a positive factor scales V and leaves H and S.
+    The original leaves to chance which of contrast and HSV part comes first, but both orders give
+    the same: a positive factor scales V and leaves H and S.
     """
 
     brightness: float = 0.0
@@ -26,59 +27,10 @@ class Photometric(NamedTuple):
     hue: float = 0.0  # degrees
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """From the source image over a larger canvas, a crop of it and a mirroring to size x size.
-
-    All in pixels; left, top: where the canvas has the source's corner; crop: x0, y0, x1, y1 on the
-    canvas; mirror: left and right are exchanged.
-    """
-
-    height: int
-    width: int
-    canvas_height: int
-    canvas_width: int
-    left: int
-    top: int
-    crop: tuple[int, int, int, int]
-    mirror: bool
-    size: int
-
-    @property
-    def crop_size(self) -> tuple[int, int]:
-        """Height and width of the crop."""
-        x0, y0, x1, y1 = self.crop
-        return y1 - y0, x1 - x0
-
-    def points(self, xy: np.ndarray) -> np.ndarray:
-        """[k, 2] source pixels -> [k, 2] output pixels, float64; may lie outside."""
-        height, width = self.crop_size
-        moved = xy + np.array([self.left - self.crop[0], self.top - self.crop[1]], np.float64)
-        if self.mirror:
-            moved[:, 0] = width - moved[:, 0]
-        return moved * (self.size / width, self.size / height)
-
-    def boxes(self, boxes_px: np.ndarray) -> np.ndarray:
-        """[n, 4] xyxy in source pixels -> [n, 4] xyxy in output pixels, clipped to the crop."""
-        height, width = self.crop_size
-        x0, y0, x1, y1 = self.crop
-        boxes = boxes_px + np.array([self.left, self.top] * 2, np.float64)
-        boxes[:, :2] = np.maximum(boxes[:, :2], (x0, y0)) - (x0, y0)
-        boxes[:, 2:] = np.minimum(boxes[:, 2:], (x1, y1)) - (x0, y0)
-        if self.mirror:
-            boxes[:, 0::2] = width - boxes[:, 2::-2]
-        return boxes * ((self.size / width, self.size / height) * 2)
-
-
-def whole_image(height: int, width: int, size: int) -> Geometry:
-    """The geometry that only resizes."""
-    return Geometry(height, width, height, width, 0, 0, (0, 0, width, height), False, size)
-
-
-def draw_photometric(rng: Any) -> Photometric:
-    """Draws brightness, contrast, saturation and hue; rng: numpy RandomState or numpy.random."""
+def sample_photometric(rng: Any) -> Photometric:
+    """Random brightness, contrast, saturation and hue; rng: numpy RandomState or numpy.random."""
     brightness = _half_the_time(rng, -32, 32, otherwise=0.0)
-    # parity: the original's stream of draws, step 3 of [yolact.md: Augmentation]
+    # parity: the original's stream of random numbers, step 3 of [yolact.md: Augmentation]
     contrast = 1.0
     contrast_first = rng.randint(2)
     if contrast_first:
@@ -90,10 +42,10 @@ def draw_photometric(rng: Any) -> Photometric:
     return Photometric(brightness, contrast, saturation, hue)
 
 
-def draw_geometry(
+def sample_geometry(
     rng: Any, cfg: Any, hw: tuple[int, int], boxes_px: np.ndarray, labels: np.ndarray
-) -> tuple[Geometry, np.ndarray]:
-    """Draws canvas, crop and mirroring for an image of size hw.
+) -> tuple[CanvasCrop, np.ndarray]:
+    """Random canvas, crop and mirroring for an image of size hw.
 
     cfg: has augment_expand, augment_random_sample_crop, augment_random_mirror, max_size
     boxes_px: [n, 4] xyxy; labels: [n], -1 for crowds
@@ -109,18 +61,18 @@ def draw_geometry(
     crop, kept = (0, 0, canvas_width, canvas_height), np.ones(len(labels), dtype=bool)
     if cfg.augment_random_sample_crop:
         centres = (boxes_px[:, :2] + boxes_px[:, 2:]) / 2 + (left, top)
-        drawn = _draw_crop(rng, canvas_height, canvas_width, centres[labels >= 0].tolist(),
+        sampled = _sample_crop(rng, canvas_height, canvas_width, centres[labels >= 0].tolist(),
                            any_will_do=not len(labels))
-        if drawn is not None:
-            crop = drawn
+        if sampled is not None:
+            crop = sampled
             kept = ((centres > crop[:2]) & (centres < crop[2:])).all(1)
     mirror = bool(cfg.augment_random_mirror and rng.randint(2))
-    geometry = Geometry(height, width, canvas_height, canvas_width, left, top, crop, mirror,
+    geometry = CanvasCrop(height, width, canvas_height, canvas_width, left, top, crop, mirror,
                         cfg.max_size)
     return geometry, kept
 
 
-def _draw_crop(rng, height, width, centres, any_will_do):
+def _sample_crop(rng, height, width, centres, any_will_do):
     """x0, y0, x1, y1 with at least one of the centres inside; None: keep the whole image.
 
     any_will_do: a crop without a centre is fine too.
@@ -133,7 +85,7 @@ def _draw_crop(rng, height, width, centres, any_will_do):
             crop_height = _uniform(rng, 0.3 * height, height)
             if not 0.5 <= crop_height / crop_width <= 2:
                 continue
-            # parity: the original draws between width - crop_width and 1, not 0 and the former
+            # parity: the original samples between width - crop_width and 1, not 0 and the former
             # [yolact.md: Augmentation]
             left = _uniform(rng, width - crop_width, 1.0)
             top = _uniform(rng, height - crop_height, 1.0)

@@ -29,8 +29,8 @@ class Label(NamedTuple):
     form: str
 
 
-def read_image(path: str | Path, turn: bool = False) -> Image.Image:
-    """The picture in mode RGB; `decode.read_rgb`, and a missing file leads to the list.
+def read_listed(path: str | Path, turn: bool = False) -> Image.Image:
+    """The picture of a record by `decode.read_rgb`; where it is missing the list is named.
 
     turn: as the EXIF orientation says; the original ignores it
     """
@@ -39,8 +39,8 @@ def read_image(path: str | Path, turn: bool = False) -> Image.Image:
     return read_rgb(path, turn)
 
 
-def image_header(path: str | Path) -> Header:
-    """The picture's header. Raises InputError as `read_image`."""
+def listed_header(path: str | Path) -> Header:
+    """The picture's header. Raises InputError as `read_listed`."""
     if not os.path.exists(path):
         raise InputError(_missing(path, "image"))
     return read_header(path)
@@ -49,7 +49,7 @@ def image_header(path: str | Path) -> Header:
 def read_label(path: str | Path, num_class: int, turn: bool = False) -> np.ndarray:
     """[h, w] uint8 label map as stored: 0 unlabelled, 1 ... num_class the classes.
 
-    A palette's indices are the labels, 16-bit grey values too. turn: as `read_image`
+    A palette's indices are the labels, 16-bit grey values too. turn: as `read_listed`
     Raises InputError naming the file when it is missing, damaged, of a form in which the classes
     are not certain, or holds a value above `num_class`.
     """
@@ -92,7 +92,7 @@ def read_pair(
 
     Raises InputError naming the file that cannot be used.
     """
-    image = read_image(os.path.join(root, record["fpath_img"]), turn)
+    image = read_listed(os.path.join(root, record["fpath_img"]), turn)
     label = inspect_label(os.path.join(root, record["fpath_segm"]), num_class, turn)
     check_pair(record, root, image.size, label.values.shape[::-1], turn)
     return image, label

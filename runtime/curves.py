@@ -1,0 +1,182 @@
+"""Curves of a run from its metrics file, and confusion matrices.
+
+Matplotlib is imported where it is needed, since training itself does not need it; pyplot and its
+global state are not used.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from runtime.files import write_atomically
+
+NAMED_CLASSES = 40  # a larger confusion matrix has no room for its classes' names
+NUMBERED_CLASSES = 15  # ... and for numbers in its cells
+MAX_CURVE_POINTS = 1500  # longer runs are averaged in groups: more than the picture's pixels
+
+
+def read_metrics(path: str | Path) -> tuple[list[dict], list[dict]]:
+    """Train events and eval events of a metrics.jsonl, in file order.
+
+    Other events and lines that are no JSON object (a killed run's last one) are left out.
+    """
+    train, evals = [], []
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if not isinstance(event, dict) or not isinstance(event.get("iteration"), int):
+                continue
+            if event.get("event") == "train":
+                train.append(event)
+            elif event.get("event") == "eval":
+                evals.append(event)
+    return train, evals
+
+
+def plot_curves(
+    metrics_jsonl: str | Path,
+    out_png: str | Path,
+    metric_names: Sequence[str] | None = None,
+    title: str = "",
+    term_of: Callable[[str], str] | None = None,
+) -> None:
+    """Draw loss terms, learning rate and evaluation metrics over the iterations.
+
+    metric_names: which of the eval events' metrics to draw (None: all)
+    term_of:      losses for which it gives the same name are added up to one curve
+    Values that are null, NaN or infinite are gaps in a curve; a file without events gives empty
+    axes that say so. Raises SaveError when the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    train, evals = read_metrics(metrics_jsonl)
+    figure = Figure(figsize=(15, 4.4), layout="constrained")
+    loss_axes, lr_axes, metric_axes = figure.subplots(1, 3, width_ratios=(3, 2, 3))
+    if title:
+        figure.suptitle(title)
+    _draw_losses(loss_axes, train, term_of or str)
+    steps = [event["iteration"] for event in train]
+    rates = [event.get("lr") for event in train]
+    _draw_curve(lr_axes, steps, rates, "lr", "black", smooth=False)
+    _draw_metrics(metric_axes, evals, metric_names)
+    for axes, name, missing in (
+        (loss_axes, "loss", "no training step yet"),
+        (lr_axes, "learning rate", "no training step yet"),
+        (metric_axes, "evaluation", "no evaluation yet"),
+    ):
+        axes.set(title=name, xlabel="iteration")
+        axes.grid(alpha=0.25)
+        if not axes.lines:
+            axes.text(0.5, 0.5, missing, ha="center", transform=axes.transAxes, color="gray")
+        elif axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize="small")
+    write_atomically(Path(out_png), lambda file: figure.savefig(file, format="png", dpi=100))
+
+
+def _draw_losses(axes, train, term_of):
+    steps = [event["iteration"] for event in train]
+    terms = [_summed(event["losses"], term_of) if isinstance(event.get("losses"), dict) else {}
+             for event in train]
+    names = sorted({name for each in terms for name in each})
+    for i, name in enumerate(names):
+        _draw_curve(axes, steps, [each.get(name) for each in terms], name, f"C{i % 10}")
+    totals = [event.get("loss") for event in train]
+    if len(names) != 1:
+        _draw_curve(axes, steps, totals, "total", "black")
+    # Terms differ by orders of magnitude; zeros do not show on this scale.
+    if any(value > 0 for value in _numbers(totals)):
+        axes.set_yscale("log", nonpositive="mask")
+
+
+def _summed(losses, term_of):
+    sums = {}
+    for name, value in zip(losses, _numbers(losses.values()).tolist(), strict=True):
+        sums[term_of(name)] = sums.get(term_of(name), 0.0) + value
+    return sums
+
+
+def _draw_metrics(axes, evals, metric_names):
+    values = [event["metrics"] if isinstance(event.get("metrics"), dict) else {} for event in evals]
+    if metric_names is None:
+        metric_names = sorted({name for each in values for name in each})
+    steps = [event["iteration"] for event in evals]
+    for i, name in enumerate(metric_names):
+        y = _numbers([each.get(name) for each in values])
+        if np.isfinite(y).any():
+            axes.plot(steps, y, marker="o", markersize=3, label=name, color=f"C{i % 10}")
+
+
+def _draw_curve(axes, steps, values, label, colour, smooth=True):
+    """The values, or their running mean over the faint values; nothing when none is finite."""
+    y = _numbers(values)
+    if not np.isfinite(y).any():
+        return
+    x, y = _thinned(np.asarray(steps, float), y)
+    window = len(y) // 50
+    # A single point is no line: mark it.
+    marker = "o" if np.isfinite(y).sum() == 1 else None
+    if smooth and window > 1:
+        axes.plot(x, y, color=colour, alpha=0.2, linewidth=0.8)
+        y = _running_mean(y, window)
+    axes.plot(x, y, color=colour, linewidth=1.4, label=label, marker=marker)
+
+
+def _numbers(values):
+    """Float array; everything that is no finite number becomes NaN."""
+    is_number = (isinstance(v, (int, float)) and math.isfinite(v) for v in values)
+    pairs = zip(values, is_number, strict=True)
+    return np.array([float(v) if good else math.nan for v, good in pairs], float)
+
+
+def _thinned(x, y):
+    group = -(-len(y) // MAX_CURVE_POINTS)
+    if group <= 1:
+        return x, y
+    starts = np.arange(0, len(y), group)
+    finite = np.isfinite(y)
+    count = np.add.reduceat(finite.astype(float), starts)
+    total = np.add.reduceat(np.where(finite, y, 0.0), starts)
+    mean = np.divide(total, count, out=np.full(len(starts), math.nan), where=count > 0)
+    return x[starts], mean
+
+
+def _running_mean(y, window):
+    """Mean over the finite values among `window` neighbours on either side; gaps stay gaps."""
+    finite = np.isfinite(y)
+    kernel = np.ones(2 * window + 1)
+    padded_total = np.convolve(np.where(finite, y, 0.0), kernel)[window:-window]
+    padded_count = np.convolve(finite.astype(float), kernel)[window:-window]
+    return np.where(finite, padded_total / np.maximum(padded_count, 1), math.nan)
+
+
+def plot_confusion(
+    shares: np.ndarray, classes: Sequence[str], out_png: str | Path, title: str = ""
+) -> None:
+    """Draw a confusion matrix, small ones with names and percentages.
+
+    shares: [K, K], share of the images of class row that were taken for class column
+    Raises SaveError when the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    shares, k = np.asarray(shares, float), len(classes)
+    side = float(np.clip(0.55 * k + 2.5, 5, 14))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(picture, label="% of the class's images", shrink=0.8)
+    axes.set(title=title, xlabel="taken for", ylabel="class")
+    if k <= NAMED_CLASSES:
+        axes.set_xticks(range(k), classes, rotation=90 if k > 4 else 0)
+        axes.set_yticks(range(k), classes)
+    if k <= NUMBERED_CLASSES:
+        for (row, column), share in np.ndenumerate(shares):
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center",
+                      color="white" if share > 0.5 else "black", fontsize="small")
+    write_atomically(Path(out_png), lambda file: figure.savefig(file, format="png", dpi=100))
