@@ -19,10 +19,10 @@ from common.checkpoint.names import (
     replaced_by,
     state_path,
 )
-from common.checkpoint.pickles import BadFile
-from common.checkpoint.scan import add_checksum, check_file, open_checkpoint, read_checksum
 from runtime.errors import InputError, SaveError
 from runtime.files import kept_path, write_atomically, write_together
+from runtime.vetting.pickles import BadFile
+from runtime.vetting.scan import add_checksum, check_file, open_checkpoint, read_checksum
 
 __all__ = [
     "SaveError",

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from common.checkpoint.files import load_checkpoint
-from common.checkpoint.pickles import BadFile, Box, ForeignName, Global, Machine, Storage
-from common.checkpoint.scan import check_file, open_checkpoint
 from runtime.errors import InputError
+from runtime.vetting.pickles import BadFile, Box, ForeignName, Global, Machine, Storage
+from runtime.vetting.scan import check_file, open_checkpoint
 
 # What MMDetection's runner pickles beside tensors: log histories (numpy arrays in HistoryBuffers,
 # with the functions that average them), milestones (Counter), configs. Others' training scripts

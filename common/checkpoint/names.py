@@ -6,7 +6,7 @@ YOLACT's form is `<name>_<epoch>_<iteration>[_interrupt].pth`; the other familie
 The newest is the one with the most updates, whatever the files' times say: a copy loses them, and
 clocks jump. The updates are known
 - from the name, where it counts them;
-- else from the file, or from the training state beside it (`common.checkpoint.progress`);
+- else from the file, or from the training state beside it (`runtime.vetting.progress`);
 - else, for a damaged file or a stranger's, from its epoch, and the updates that the file of the
   nearest epoch has for each of its own;
 - where no file tells that, a damaged one comes first, so that it is named before another is taken,
@@ -20,8 +20,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.checkpoint.pickles import BadFile
-from common.checkpoint.progress import read_iteration
+from runtime.vetting.pickles import BadFile
+from runtime.vetting.progress import read_iteration
 
 STATE_SUFFIX = ".state.pth"
 _YOLACT = re.compile(

@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from common.checkpoint import load_checkpoint, save_checkpoint
-from common.checkpoint.scan import add_checksum
 from runtime.errors import InputError
+from runtime.vetting.scan import add_checksum
 
 pytestmark = pytest.mark.fault
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,8 +30,8 @@ CHILD = """
 import json, os, resource, sys, time, warnings
 warnings.simplefilter("error")
 from common.checkpoint import load_checkpoint
-from common.checkpoint.pickles import BadFile
-from common.checkpoint.progress import read_iteration
+from runtime.vetting.pickles import BadFile
+from runtime.vetting.progress import read_iteration
 from settings.loading import InputError
 vm_bytes = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = vm_bytes + 2_000_000_000

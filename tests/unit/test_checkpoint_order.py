@@ -10,10 +10,10 @@ import torch
 
 from common.checkpoint import find_interrupt, find_latest, load_newest, save_checkpoint, save_pair
 from common.checkpoint.names import newest_first
-from common.checkpoint.pickles import BadFile
-from common.checkpoint.progress import read_iteration
 from common.checkpoint.query_files import BestCheckpoints, load_newest_single
 from common.checkpoint.seg_files import NetCheckpoints
+from runtime.vetting.pickles import BadFile
+from runtime.vetting.progress import read_iteration
 
 
 def ours(iteration):

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from common.checkpoint.pickles import (
+from runtime.vetting.pickles import (
     MAX_PICKLE_BYTES,
     BadFile,
     Box,
@@ -13,7 +13,7 @@ from common.checkpoint.pickles import (
     Machine,
     scan_pickle,
 )
-from common.checkpoint.scan import check_end_of_zip, open_checkpoint
+from runtime.vetting.scan import check_end_of_zip, open_checkpoint
 
 _PLACES = (("iteration",), ("meta", "iter"), ("training", "iteration"))
 

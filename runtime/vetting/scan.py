@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from common.checkpoint.pickles import MAX_PICKLE_BYTES, BadFile, Box, Machine, Pickle, scan_pickle
+from runtime.vetting.pickles import MAX_PICKLE_BYTES, BadFile, Box, Machine, Pickle, scan_pickle
 
 MAX_RECORDS = 50_000  # tensors in one file
 MAX_DIRECTORY_BYTES = 8 << 20
