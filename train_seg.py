@@ -63,8 +63,7 @@ import torch
 from common import parallel
 from common.checkpoint.forms import NETS
 from common.checkpoint.series import CheckpointSeries, Occasion, seg_series
-from common.optim import Learner, Precision, accumulated, add_terms, mean_floats
-from common.optim.learner import trained_average
+from common.optim import Learner, Precision, accumulated, add_terms, mean_floats, trained_average
 from common.optim.optimizers import Optimizers
 from common.schedulers import poly
 from data import segmentation
@@ -98,8 +97,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     device, flags.gpu_numbers = parallel.pick_gpus(flags.gpus, DEFAULT_GPUS, flags.device)
     run = start_run(SCRIPT, device, cfg.TRAIN.seed, stop, dist_timeout_s=flags.dist_timeout)
     with closing(run):
-        if flags.export:
-            check_export(flags.export)
+        check_export(flags.export)
         if flags.predict:
             flags.images = pictures.find_images(flags.predict, cfg.TEST.result)
         parts = ["train"] if flags.trains else []
@@ -225,30 +223,28 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     run.log(f"Iterations {start} to {stop_at}, {images} images each on {num_devices} x "
             f"{run.device.type}; lr {settings.lr_encoder} / {settings.lr_decoder}, not scaled")
 
-    def save(iteration: int, occasion: Occasion = Occasion.REGULAR, is_best: bool = False
-             ) -> Path | None:
+    def save(iteration: int, occasion: Occasion = Occasion.REGULAR) -> Path | None:
         """Rank 0 writes weights, state and an epoch's history; returns the encoder's file."""
         if not run.is_main:
             return None
+        if occasion in (Occasion.REGULAR, Occasion.LAST):
+            run.log("Saving checkpoints...")
+        weights = models.original_weights(
+            learner.scored if occasion is Occasion.BEST else learner.net)
         state = learner.state(
             iteration, settings.epoch_iters, world_size=run.world_size, identity=identity,
             config=to_yaml(cfg), **scores.pack(), **history.pack())
-        if is_best:
-            return checkpoints.save_best(models.original_weights(learner.scored), state)
-        if occasion is not Occasion.STOP:
-            run.log("Saving checkpoints...")
-        return checkpoints.save(iteration, models.original_weights(learner.net), state, occasion,
-                                history=history.curves)
+        return checkpoints.save(iteration, weights, state, occasion, history=history.curves)
 
-    rescue = Rescue(run, learner.net, None if flags.dry_run else
-                    partial(save, occasion=Occasion.STOP), start, source)
+    rescue = Rescue(run, learner.net, partial(save, occasion=Occasion.STOP), start, source,
+                    is_dry=flags.dry_run)
 
     def validate(iteration: int, table: bool = False) -> None:
         metrics = evaluate(flags, run, cfg, learner.scored, learner.precision,
                            lists["val"], rescue, table)
         run.record_scores(iteration, timetable.epoch_of(iteration), metrics)
         if scores.validated(iteration, metrics):
-            save(iteration, is_best=True)
+            save(iteration, Occasion.BEST)
         draw_curves(run, CURVES, folder.name)
 
     with rescue.watching():
@@ -387,8 +383,8 @@ def evaluate(
         pictures.save_prediction_grid(shown, dataset.num_class, folder / "predictions.png")
         if table:
             run.log("\n".join(meter.table()))
-            names = pictures.class_names(dataset)
-            write_text(folder / "classes.txt", "\n".join(meter.table(names)) + "\n")
+            table_text = "\n".join(meter.table(pictures.class_names(dataset)))
+            write_text(folder / "classes.txt", table_text + "\n")
         run.log(meter.summary(seconds if run.world_size == 1 else []))
     return run.broadcast(meter.compute() if run.is_main else None)
 
@@ -440,8 +436,13 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     rescue = Rescue(run, start=iteration)
     how = (flags, run, cfg, module, Precision(flags.amp, run.device, run.warn))
     if flags.predict:
-        records = [{"fpath_img": path} for path in flags.images]
-        predict(run, cfg, scored_items(*how, records, rescue))
+        names = pictures.class_names(cfg.DATASET)
+        for item in scored_items(*how, [{"fpath_img": path} for path in flags.images], rescue):
+            shares = pictures.class_shares(item["prediction"], names)
+            run.log("\n".join([f"Predictions in [{item['info']}]:", *shares]))
+            pictures.save_beside(item["info"], cfg.TEST.result, cfg.DATASET.num_class,
+                                 item["img_ori"], item["prediction"])
+        run.log("Inference done!")
         return
     run.log(f"Config {flags.cfg}, in force:\n{to_yaml(cfg)}Everything goes to {cfg.DIR}")
     run.open_folder(cfg.DIR, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
@@ -449,17 +450,6 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     metrics = evaluate(*how, lists["val"], rescue, visualize=cfg.VAL.visualize)
     run.record_scores(iteration, None, metrics)
     run.log("Evaluation Done!")
-
-
-def predict(run: Run, cfg: SegConfig, items: Iterator[dict[str, Any]]) -> None:
-    """The classes of each image, and the image beside its prediction in TEST.result."""
-    names = pictures.class_names(cfg.DATASET)
-    for item in items:
-        shares = pictures.class_shares(item["prediction"], names)
-        run.log("\n".join([f"Predictions in [{item['info']}]:", *shares]))
-        pictures.save_beside(item["info"], cfg.TEST.result, cfg.DATASET.num_class,
-                             item["img_ori"], item["prediction"])
-    run.log("Inference done!")
 
 
 if __name__ == "__main__":

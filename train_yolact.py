@@ -10,9 +10,8 @@
 
 Data: data/coco/images, data/coco/annotations/instances_{train,val}2017.json, or your own files by
 --cfg-options dataset.train_images=DIR dataset.train_info=FILE.json, valid_* likewise; classes and
-label map then come from the file. Weights go to weights/, the run's log, metrics and pictures to
-logs/<config name>/. Mask mAP to expect on COCO test-dev: yolact_resnet50 28.2, base 29.8, im700
-31.2, plus_base 34.6.
+label map then come from the file. Weights go to weights/, log, metrics and pictures to logs/NAME/.
+Mask mAP to expect on COCO test-dev: yolact_resnet50 28.2, base 29.8, im700 31.2, plus_base 34.6.
 """
 
 import time
@@ -90,8 +89,8 @@ import torch
 
 from common.checkpoint.series import CheckpointSeries, Occasion, yolact_series
 from common.losses import MultiBoxLoss, NetLoss
-from common.optim import Learner, Precision, accumulated, add_terms, mean_floats, set_lr
-from common.optim.learner import trained_average
+from common.optim import Precision, accumulated, add_terms, mean_floats, set_lr
+from common.optim.learner import Learner, trained_average
 from common.parallel import CustomDataParallel, check_one_process, parse_batch_alloc, to_device
 from data.coco_format import CocoIndex, keep_indexes, open_coco, share_indexes
 from data.coco_format.summary import show_checked
@@ -124,8 +123,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     device = flags.device or (None if flags.cuda else "cpu")
     run = start_run(SCRIPT, device, flags.seed, stop, dist_timeout_s=flags.dist_timeout)
     with closing(run):
-        if flags.export:
-            check_export(flags.export)
+        check_export(flags.export)
         cfg, own_indexes = run.from_main(lambda: read_settings(flags, run))
         folder = Path(flags.log_folder) / str(cfg.name)
         if flags.check_data:
@@ -151,10 +149,10 @@ def read_settings(flags: Flags, run: Run) -> tuple[YolactConfig, Indexes]:
     parts = ["train"] if flags.trains or own_data or not dataset.class_names else []
     if flags.eval_only or flags.check_data or (flags.trains and flags.validation_epoch > 0):
         parts.append("valid")
-    is_kept = not (flags.dry_run or flags.check_data)
-    cache = Path(flags.log_folder) / str(cfg.name) / CACHE if is_kept else None
-    dataset, indexes = open_coco(dataset, parts, own_data=own_data, deep=flags.check_data,
-                                 run=run, cache_folder=cache)
+    cache = Path(flags.log_folder) / str(cfg.name) / CACHE
+    dataset, indexes = open_coco(
+        dataset, parts, own_data=own_data, deep=flags.check_data, run=run,
+        cache_folder=None if flags.dry_run or flags.check_data else cache)
     cfg = replace(cfg, dataset=dataset, num_classes=len(dataset.class_names) + 1)
     if not flags.no_autoscale:
         cfg = yolact.scaled_to_batch(cfg, flags.batch_size * flags.accumulate, run.log)
@@ -255,22 +253,19 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
     run.log(f"Begin training! Iterations {start} to {stop_at}, {per_epoch} an epoch, "
             f"{flags.batch_size * flags.accumulate} of {len(train_set)} images each.")
 
-    def save(iteration: int, occasion: Occasion = Occasion.REGULAR, is_best: bool = False
-             ) -> Path | None:
+    def save(iteration: int, occasion: Occasion = Occasion.REGULAR) -> Path | None:
         """Rank 0 writes weights and state; returns the file of the weights."""
         if not run.is_main:
             return None
+        if occasion in (Occasion.REGULAR, Occasion.LAST):
+            run.log(f"Saving state, iter: {iteration}")
+        net = learner.scored if occasion is Occasion.BEST else learner.net
         state = learner.state(iteration, per_epoch, world_size=run.world_size, identity=identity,
                               config=to_yaml(learner.net.cfg), **scores.pack())
-        if is_best:
-            return checkpoints.save_best(learner.scored.state_dict(), state)
-        if occasion is not Occasion.STOP:
-            run.log(f"Saving state, iter: {iteration}")
-        return checkpoints.save(iteration, learner.net.state_dict(), state, occasion)
+        return checkpoints.save(iteration, net.state_dict(), state, occasion)
 
-    rescue = Rescue(run, learner.net, None if flags.dry_run else
-                    partial(save, occasion=Occasion.STOP), start, source,
-                    lost_by=("SIGINT",) if flags.no_interrupt else ())
+    rescue = Rescue(run, learner.net, partial(save, occasion=Occasion.STOP), start, source,
+                    lost_by=("SIGINT",) if flags.no_interrupt else (), is_dry=flags.dry_run)
 
     def validate(iteration: int) -> None:
         assert valid_set is not None, "without images none is due"
@@ -281,7 +276,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
         run.record_scores(iteration, epoch, metrics)
         session_log.val(metrics, epoch, iteration, round(time.perf_counter() - begin, 2))
         if scores.validated(iteration, metrics):
-            save(iteration, is_best=True)
+            save(iteration, Occasion.BEST)
         draw_curves(run, CURVES, folder.name)
         learner.net.train()
 
@@ -363,8 +358,8 @@ def loop(
     draw_curves(run, CURVES, run.folder.name)
     lines = [f"Done. Weights are in {flags.save_folder}, log and metrics in {run.folder}."]
     if scores.metrics:
-        overall, at_50, boxes = (scores.metrics[name] / 100 for name in CURVES[:3])
-        lines += [f"mask AP {overall:.2f}, at IoU 0.5 {at_50:.2f}, box AP {boxes:.2f}"]
+        lines += ["mask AP {:.2f}, at IoU 0.5 {:.2f}, box AP {:.2f}".format(
+            *(scores.metrics[name] / 100 for name in CURVES[:3]))]
     say_done(run, guard, lines)
 
 
@@ -444,8 +439,8 @@ def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes
     net, iteration = trained_average(learner.net, found.state), checkpoints.iteration_of(found)
     run.log(f"Loaded {found.path}, iteration {iteration}.")
     if flags.export:
-        example = torch.zeros(1, 3, cfg.max_size, cfg.max_size)
-        export_once(run, net, example, flags.export, method="forward_heads")
+        export_once(run, net, torch.zeros(1, 3, cfg.max_size, cfg.max_size), flags.export,
+                    method="forward_heads")
         return
     run.open_folder(folder, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
     keep_indexes(run, indexes, folder / CACHE)

@@ -32,11 +32,14 @@ PACKAGES = {  # suffix -> what must be installed beside torch
 TOLERANCE = 1e-3
 
 
-def check_export(path: str | Path) -> None:
+def check_export(path: str | Path | None) -> None:
     """Raise InputError if `export` could not write `path` here: call it before hours of training.
 
     It names the suffix that is not known, the packages to install or the folder that is missing.
+    path: None, where no export is asked for, passes
     """
+    if path is None:
+        return
     path = Path(path)
     if path.suffix not in PACKAGES:
         raise InputError(f"--export {path}: the suffix {path.suffix!r} is none of "

@@ -1,6 +1,6 @@
 """Schema of a ResNeSt config: the original's keys with its defaults, then ours, typed and frozen.
 
-Source: specs/resnest.md section 2.
+Source: [resnest.md: Config keys].
 """
 
 from collections.abc import Iterable, Mapping
@@ -49,7 +49,8 @@ class DataConfig(Section):
 
     DATASET: Annotated[str, OneOf(("ImageNet",))] = "ImageNet"  # class folders
     ROOT: str = "~/.encoding/data/ILSVRC2012"  # holds train/ and val/
-    BASE_SIZE: int | None = None  # accepted; no transform of the original uses it either
+    # parity: accepted, and used by no transform [resnest.md: Config keys]
+    BASE_SIZE: int | None = None
     CROP_SIZE: Annotated[int, Range(at_least=16)] = 224  # side of the network's input, px
     LABEL_SMOOTHING: Fraction = 0.0
     MIXUP: NotNegative = 0.0  # alpha of mixup's Beta; 0: off. Mixed precision is --amp
@@ -61,7 +62,8 @@ class DataConfig(Section):
     MIN_CROP_AREA: Annotated[float, Range(above=0, at_most=1)] = 0.1
     CUTMIX: NotNegative = 0.0  # alpha; with MIXUP as well, each batch gets one of the two
     RANDOM_ERASING: Fraction = 0.0  # probability; with AUGMENT standard
-    INTERPOLATION: Literal["bilinear", "bicubic"] = "bilinear"  # of validation; bicubic: verify.py
+    # parity: of validation; bicubic is verify.py's [resnest.md: Validation transform]
+    INTERPOLATION: Literal["bilinear", "bicubic"] = "bilinear"
 
     @property
     def mixes(self) -> bool:
@@ -81,7 +83,8 @@ class ModelConfig(Section):
 
     NAME: Annotated[str, OneOf(MODEL_NAMES)] = "resnet50"
     # Dropout before the classifier.
-    # differs: the original's default, False, lets no number through; False still means 0
+    # differs: the original's default, False, lets no number through [resnest.md: Config keys]
+    # Way back: False, which still means 0.
     FINAL_DROP: Annotated[float | bool, Range(at_least=0, below=1)] = 0.0
     # ours
     STEM_STRIDE: Literal[4, 2, 1] = 4  # smaller for small images
@@ -104,7 +107,8 @@ class TrainingConfig(Section):
     START_EPOCHS: Whole = 0
     WORKERS: Whole = 4
     # ours
-    EVAL_EVERY: Count = 1  # epochs between validations; the original's 10
+    # differs: epochs between validations [resnest.md: Checkpoints]. Way back: 10.
+    EVAL_EVERY: Count = 1
     THREADS: Whole = 0  # at most so many threads compute on a CPU; 0: torch's own number
 
     def misfits(self) -> list[str]:

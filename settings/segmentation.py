@@ -68,7 +68,8 @@ class DatasetConfig(Section):
     padding_constant: Count = 8
     segm_downsampling_rate: Count = 8
     random_flip: bool = True
-    # differs: padding is ignored in the loss; DATASET.pad_label: 0 brings class 0 back (10.4)
+    # differs: cells that only pad are ignored, not class 0 [segmentation.md: Training batches]
+    # Way back: DATASET.pad_label 0.
     pad_label: Literal[-1, 0] = -1
     class_names: tuple[str, ...] = ()
     exif_turn: bool = False
@@ -109,7 +110,8 @@ class ModelConfig(Section):
     @property
     def is_deep_supervised(self) -> bool:
         """Whether the decoder has an auxiliary classifier."""
-        # differs: the original looks at the name's end case-sensitively (4.4)
+        # differs: the original looks at the name's end case-sensitively
+        # [segmentation.md: Loss and accuracy]. Way back: none, a name in capitals fails there.
         return self.arch_decoder.lower().endswith("deepsup")
 
 
@@ -131,6 +133,7 @@ class TrainConfig(Section):
     start_epoch: Whole = 0
     epoch_iters: Count = 5000
     # differs: the original trains with SGD whatever stands here
+    # [segmentation.md: Config keys]. Way back: TRAIN.optim SGD.
     optim: Annotated[str, OneOf(("SGD",), any_case=True)] = "SGD"
     lr_encoder: NotNegative = 0.02
     lr_decoder: NotNegative = 0.02

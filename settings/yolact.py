@@ -1,4 +1,4 @@
-"""Schema of a YOLACT config: every key of the original (spec, section 3), typed and frozen.
+"""Schema of a YOLACT config: every key of the original [yolact.md: Config keys], typed and frozen.
 
 The defaults are the original's root config. Names, YAML files and expressions are resolved in
 `settings.yolact_recipes`.
@@ -31,8 +31,8 @@ from settings.yolact_layers import HeadOptions, Layers, is_list_of
 MOST_ADDED = 8  # stages or levels; each halves the maps, and 2^8 times smaller is one cell
 
 Activation = Literal["tanh", "sigmoid", "softmax", "relu", "none"]
-# Of switches for ideas that no shipped config uses and that are not built here (spec, end of
-# section 3.2).
+# Of switches for ideas that no shipped config uses and that are not built here
+# [yolact.md: Config keys].
 Off = Annotated[bool, OneOf((False,))]
 On = Annotated[bool, OneOf((True,))]
 
@@ -64,7 +64,7 @@ class DatasetConfig(Section):
 
 @dataclass(frozen=True)
 class TransformConfig(Section):
-    """How pixels are scaled before the backbone (spec, section 7, step 12)."""
+    """How pixels are scaled before the backbone [yolact.md: Augmentation]."""
 
     channel_order: Literal["RGB", "BGR"] = "RGB"
     normalize: bool = False  # (pixel - mean) / std

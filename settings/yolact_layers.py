@@ -1,7 +1,7 @@
-"""The grammar of YOLACT's nets in a config: marks for keys that spell layers (spec, section 3).
+"""The grammar of YOLACT's nets in a config: marks for keys that spell layers.
 
 A net is a list of items (channels, kernel, options); a kernel below 0 enlarges the map, and
-("cat", nets, {}) puts the outputs of several nets side by side.
+("cat", nets, {}) puts the outputs of several nets side by side [yolact.md: Config keys].
 """
 
 from collections.abc import Iterator, Mapping

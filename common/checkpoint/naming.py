@@ -34,6 +34,7 @@ class Occasion(enum.Enum):
     REGULAR = "regular"  # the schedule asks for it, and the run goes on
     LAST = "last"  # the run ends here
     STOP = "stop"  # a bridge to the next save of the run, with which it goes
+    BEST = "best"  # the best score so far: a copy beside the others, over the best before
 
 
 @dataclass

@@ -86,6 +86,8 @@ class CheckpointSeries:
         whole epochs. Returns the file of the weights, by which --resume finds all.
         Raises SaveError, with all that was there still there.
         """
+        if occasion is Occasion.BEST:
+            return self.save_best(weights, state)
         path = self.path(iteration, occasion)
         self._form.save(path, weights, state, **extra)
         replaced = self._naming.replaced(path, iteration, occasion)

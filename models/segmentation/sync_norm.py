@@ -1,11 +1,14 @@
 """Batch statistics over all processes: torch's SyncBatchNorm on GPUs, the same sums on CPUs."""
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import nn
 
+Net = TypeVar("Net", bound=nn.Module)
 
-def synchronise_norms(net: nn.Module, device: torch.device) -> nn.Module:
+def synchronise_norms(net: Net, device: torch.device) -> Net:
     """`net` with every batch norm's statistics taken over all processes; keys stay as they are.
 
     Call it in every process of the group, before wrappers and optimizers see the network.

@@ -25,6 +25,7 @@ class Rescue:
     start:  updates behind the state that the run goes on from
     source: the file of that state; None when the run starts anew
     lost_by: names of the stop signals at which nothing is saved
+    is_dry:  nothing is saved at all
 
     The loop says what it is doing: `begins`, then `undo` or `changes` and `done`.
     """
@@ -37,8 +38,9 @@ class Rescue:
         start: int = 0,
         source: Path | str | None = None,
         lost_by: Collection[str] = (),
+        is_dry: bool = False,
     ):
-        self._run, self._save, self._lost_by = run, save, lost_by
+        self._run, self._save, self._lost_by = run, None if is_dry else save, lost_by
         self._start = self._iteration = start
         self._last_good: tuple[int, Path | str | None] = (start, source)
         self._is_changing = False
