@@ -177,7 +177,6 @@ def find_start(
 
 def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     """Data, networks, where to start, the run's files, and then the loop."""
-    # data and networks
     settings, folder = cfg.TRAIN, Path(cfg.DIR)
     num_devices = max(run.world_size, len(flags.gpu_numbers), 1)
     learner, norms, step_net = build_training(flags, run, cfg, num_devices)
@@ -219,8 +218,8 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
             pictures.save_training_grid(batches, cfg.DATASET, folder / "train_samples.png")
     images = settings.batch_size_per_gpu * num_devices * flags.accumulate
     meter = Meter(run.device, images, settings.disp_iter, run.warn)
-    run.log(f"1 Epoch = {settings.epoch_iters} iters")
-    run.log(f"Iterations {start} to {stop_at}, {images} images each on {num_devices} x "
+    run.log(f"1 Epoch = {settings.epoch_iters} iters\n"
+            f"Iterations {start} to {stop_at}, {images} images each on {num_devices} x "
             f"{run.device.type}; lr {settings.lr_encoder} / {settings.lr_decoder}, not scaled")
 
     def save(iteration: int, occasion: Occasion = Occasion.REGULAR) -> Path | None:
@@ -239,13 +238,15 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     rescue = Rescue(run, learner.net, partial(save, occasion=Occasion.STOP), start, source,
                     is_dry=flags.dry_run)
 
-    def validate(iteration: int, table: bool = False) -> None:
-        metrics = evaluate(flags, run, cfg, learner.scored, learner.precision,
-                           lists["val"], rescue, table)
+    def validate(iteration: int, occasion: Occasion = Occasion.REGULAR) -> None:
+        metrics = evaluate(flags, run, cfg, learner.scored, learner.precision, lists["val"],
+                           rescue, table=occasion is Occasion.LAST)
         run.record_scores(iteration, timetable.epoch_of(iteration), metrics)
         if scores.validated(iteration, metrics):
             save(iteration, Occasion.BEST)
         draw_curves(run, CURVES, folder.name)
+        if iteration > start or history.is_resumed:  # the original's files stay as they are
+            save(iteration, occasion)  # with the score in the state
 
     with rescue.watching():
         if checkpoints.missed(start, source):
@@ -269,9 +270,6 @@ def loop(
 
     if timetable.validates_at(start, scores.validated_at):
         validate(start)  # stopped between an epoch's last update and its validation
-        if history.is_resumed:
-            save(start)  # with the score in the state
-
     # parity: fix_bn stops dropout as well [segmentation.md: Training loop]
     learner.net.train(not settings.fix_bn)
     meter.restart_clock()
@@ -280,8 +278,7 @@ def loop(
         for step, epoch, batches in updates:
             meter.data_ready()
             lrs = {net: lr_at[net](step) for net in NETS}
-            for net, lr in lrs.items():
-                optimizers.set_lr(net, lr)
+            optimizers.set_lr(lrs)
             run.seed_step(step)  # dropout depends on seed, step and rank alone
             rescue.begins()
 
@@ -314,15 +311,13 @@ def loop(
                 meter.restart_clock()
             if timetable.validates_now(iteration, scores.validated_at):
                 validate(iteration)
-                save(iteration)  # with the score in the state
                 meter.restart_clock()
     if flags.dry_run:
         run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
         return
     rescue.saved(stop_at, save(stop_at, Occasion.LAST))
     if timetable.validates_end(scores.validated_at):
-        validate(stop_at, table=True)  # after the save: a fault must not cost the last weights
-        save(stop_at, Occasion.LAST)
+        validate(stop_at, Occasion.LAST)  # after the save: a fault must not cost the weights
     draw_curves(run, CURVES, run.folder.name)
     lines = [f"Training Done!\nWeights, log and metrics are in {cfg.DIR}."]
     if scores.metrics:
@@ -362,7 +357,6 @@ def evaluate(
 
     table:     print the line of each class, too
     visualize: write each image's picture
-    After a stop signal the state is saved and Stopped raised.
     """
     dataset, folder = cfg.DATASET, Path(cfg.DIR)
     meter, seconds = SegmentationMeter(dataset.num_class), []
@@ -436,9 +430,8 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     rescue = Rescue(run, start=iteration)
     how = (flags, run, cfg, module, Precision(flags.amp, run.device, run.warn))
     if flags.predict:
-        names = pictures.class_names(cfg.DATASET)
         for item in scored_items(*how, [{"fpath_img": path} for path in flags.images], rescue):
-            shares = pictures.class_shares(item["prediction"], names)
+            shares = pictures.class_shares(item["prediction"], pictures.class_names(cfg.DATASET))
             run.log("\n".join([f"Predictions in [{item['info']}]:", *shares]))
             pictures.save_beside(item["info"], cfg.TEST.result, cfg.DATASET.num_class,
                                  item["img_ori"], item["prediction"])

@@ -233,7 +233,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
     identity = {"batch_size": flags.batch_size, "accumulate": flags.accumulate,
                 "seed": flags.seed, "num_images": len(train_set), "num_classes": cfg.num_classes,
                 "data": indexes["train"].fingerprint}
-    scores = Scores("mask/all")
+    scores, session_log = Scores("mask/all"), SessionLog()
     learner, start, source = find_start(flags, run, checkpoints, learner, scores, identity)
     stop_at = last_iteration(start, cfg.max_iter, flags.max_iters, flags.dry_run)
     timetable = Timetable(  # parity: none after the first epoch [yolact.md: Training loop]
@@ -242,7 +242,6 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
         validate_end=valid_set is not None)
 
     # the run's files
-    session_log = SessionLog()
     if not flags.dry_run:
         run.open_folder(folder, to_yaml(cfg), timetable.keeps_metrics_to(scores.validated_at),
                         tensorboard=flags.tensorboard)
@@ -269,8 +268,8 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
 
     def validate(iteration: int) -> None:
         assert valid_set is not None, "without images none is due"
-        begin, epoch = time.perf_counter(), timetable.epoch_of(iteration)
         run.log("Computing validation mAP (this may take a while)...")
+        begin, epoch = time.perf_counter(), timetable.epoch_of(iteration)
         metrics = evaluate(flags, run, learner.net.cfg, learner.scored, learner.precision,
                            valid_set, rescue)
         run.record_scores(iteration, epoch, metrics)
@@ -385,10 +384,7 @@ def evaluate(
     flags: Flags, run: Run, cfg: YolactConfig, net: yolact.Yolact, precision: Precision,
     valid_set: InstanceDataset, rescue: Rescue,
 ) -> dict[str, float]:
-    """COCO scores in percent over the validation images, the same on every rank.
-
-    After a stop signal the state is saved and Stopped raised.
-    """
+    """COCO scores in percent over the validation images, the same on every rank."""
     chosen = valid_set.scattered(flags.validation_size)
     batches = ordered_batches(valid_set, chosen[run.rank::run.world_size], EVAL_BATCH,
                               collate=collate_instances, workers=flags.num_workers)

@@ -28,10 +28,11 @@ class Optimizers:
         for each in self.optimizers.values():
             each.step()
 
-    def set_lr(self, name: str, lr: float) -> None:
-        """The rate of all groups of one optimizer."""
-        for group in self.optimizers[name].param_groups:
-            group["lr"] = lr
+    def set_lr(self, lrs: Mapping[str, float]) -> None:
+        """{name: rate of all groups of that optimizer}."""
+        for name, lr in lrs.items():
+            for group in self.optimizers[name].param_groups:
+                group["lr"] = lr
 
     def state_dict(self) -> dict[str, dict]:
         return {name: each.state_dict() for name, each in self.optimizers.items()}

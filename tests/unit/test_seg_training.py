@@ -57,7 +57,7 @@ def test_optimizers_step_together():
     a, b = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
     both = Optimizers({"encoder": torch.optim.SGD([a], lr=1.0, momentum=0.9),
                        "decoder": torch.optim.SGD([b], lr=1.0)})
-    both.set_lr("decoder", 0.5)
+    both.set_lr({"decoder": 0.5})
     assert [group["lr"] for group in both.param_groups] == [1.0, 0.5]
     (a.sum() + b.sum()).backward()
     both.step()
@@ -66,7 +66,7 @@ def test_optimizers_step_together():
     both.zero_grad()
     assert a.grad is None
     state = copy.deepcopy(both.state_dict())
-    both.set_lr("encoder", 7.0)
+    both.set_lr({"encoder": 7.0})
     both.load_state_dict(state)
     assert both.param_groups[0]["lr"] == 1.0
     with pytest.raises(KeyError):
