@@ -74,7 +74,7 @@ def test_what_was_left_out_is_said_at_the_end():
     guard, images = NonFiniteGuard(run, "skip"), SkippedImages(run)
     assert skips_text(guard, images) == []
     guard.allows_update({"C": math.inf}, {"C": math.inf}, [7], 3)
-    images.in_training(4, ["a.jpg: damaged", "b.jpg: damaged"])
+    images.in_training(4, [{"skipped": ["a.jpg: damaged"]}, {"skipped": ["b.jpg: damaged"]}])
     images.in_validation(["c.jpg: damaged"])
     assert [line.rpartition(": ")[2] for line in skips_text(guard, images)] == ["1", "2", "1"]
     assert [event["iteration"] for event in run.recorded] == [3, 4, 4]

@@ -122,17 +122,21 @@ def test_other_ranks_and_dry_runs_save_nothing():
     rescue.done(4)
     assert broken(rescue, ValueError("odd")) == ""
     assert saved == []
-    dry = Rescue(Run(), None, None)
+    dry = rescue_of(is_dry=True)[0]
     dry.done(4)
     assert broken(dry, ValueError("odd")) == ""
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_leaving_saves_says_where_and_waits_for_the_others(wanted):
-    rescue, saved = rescue_of()
-    with pytest.raises(Stopped) as stop, rescue.watching():
-        rescue.leave(7, wanted)
+    rescue, saved = rescue_of(lost_by=() if wanted else ("SIGINT",))
     run = rescue._run
+    rescue.done(7)
+    run.stop_requested = None
+    rescue.leave_if_stopped()
+    run.stop_requested = "SIGINT"
+    with pytest.raises(Stopped) as stop, rescue.watching():
+        rescue.leave_if_stopped()
     assert stop.value.status == 130
     assert run.waits == 1
     assert run.recorded == [{"event": "stop", "iteration": 7, "reason": "SIGINT"}]

@@ -49,10 +49,6 @@ def test_alone_it_is_rank_zero_of_one(make_run):
     assert (run.rank, run.world_size, run.local_rank, run.is_main) == (0, 1, 0, True)
     module = nn.Linear(1, 1)
     assert run.wrap(module) is module
-    with run.no_sync(module):
-        module(torch.ones(1, 1)).backward()
-    assert run.any(True, False) == (True, False)
-    assert run.any(torch.tensor(2.0) > 1) == (True,)
     assert run.mean({"B": torch.tensor(2.0, requires_grad=True)})["B"].requires_grad is False
     assert (run.gather("x"), run.broadcast("y")) == (["x"], "y")
     assert run.barrier() is None
@@ -149,7 +145,8 @@ def test_a_resumed_run_cuts_what_lies_beyond_its_checkpoint(make_run, tmp_path):
     again = make_run()
     again.open_folder(tmp_path, "", resume_from=2)
     again.record(train(2))
-    assert events(tmp_path) == [*before, *at_two, note, train(2)]
+    went_on = {"event": "resume", "iteration": 2}
+    assert events(tmp_path) == [*before, *at_two, note, went_on, train(2)]
 
 
 def test_a_line_without_its_newline_is_torn(tmp_path):
@@ -256,6 +253,7 @@ RANK_CODE = """
 import atexit, json, os, signal, sys, time
 from runtime.launch.signals import StopSignals
 stop = StopSignals("stopping")
+from types import SimpleNamespace
 import torch
 from torch import nn
 from runtime import cli
@@ -282,7 +280,9 @@ def main():
     if run.rank == 1:
         run.warn("odd")
     run.record({"event": "train", "iteration": 0})
-    seen["any"] = run.any(run.rank == 1, False, True), run.stop_requested
+    run._stop = SimpleNamespace(requested="SIGTERM" if run.rank == 1 else None, message="stopping")
+    run.agree_on_stop()
+    seen["stop"] = run.stop_requested
     seen["mean"] = {k: v.item() for k, v in run.mean(
         {"B": torch.tensor(float(run.rank)), "C": torch.tensor(3.0)}).items()}
     seen["gather"], seen["broadcast"] = run.gather(run.rank * 10), run.broadcast(run.rank + 5)
@@ -345,7 +345,7 @@ def test_two_processes(tmp_path):
         == second["fault"]
         == (f"{tmp_path}/file/run: could not be written: Not a directory")
     )
-    assert first["any"] == second["any"] == [[True, False, True], None]
+    assert first["stop"] == second["stop"] == "SIGTERM"
     assert first["mean"] == second["mean"] == {"B": 0.5, "C": 3.0}
     assert (first["gather"], second["gather"]) == ([0, 10], None)
     assert first["broadcast"] == second["broadcast"] == 5

@@ -1,9 +1,10 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from runtime.errors import InputError
-from runtime.run.yolact_log import SessionLog
+from runtime.run.yolact_log import SessionLog, open_session_log
 
 
 def lines(path):
@@ -13,7 +14,7 @@ def lines(path):
 def test_sessions_count_up_and_lines_have_the_originals_form(tmp_path):
     path = tmp_path / "net.log"
     first = SessionLog(path, {"batch_size": 8})
-    first.train({"B": 1.2345678, "C": 2.0, "M": 3.0, "S": 4.0}, 10.2345678, 0, 7, 1e-4, 0.5)
+    first.train({"B": 1.2345678, "C": 2.0, "M": 3.0, "S": 4.0}, 0, 7, 1e-4, 0.5)
     path.write_text(path.read_text() + '{"type": "train", "sess')  # a crash tore the last line
     path.write_text(path.read_text() + "\n")
     second = SessionLog(path, {"batch_size": 4})
@@ -24,6 +25,7 @@ def test_sessions_count_up_and_lines_have_the_originals_form(tmp_path):
     assert (session["type"], session["session"], session["data"]["batch_size"]) == ("session", 0, 8)
     assert list(train["data"]["loss"]) == ["B", "M", "C", "S", "T"]
     assert train["data"]["loss"]["B"] == 1.23457
+    assert train["data"]["loss"]["T"] == 10.23457
     assert (train["data"]["iter"], train["data"]["lr"]) == (7, 1e-4)
     assert again["session"] == 1
     assert val["data"]["box"] == {"all": 12.35}
@@ -43,10 +45,23 @@ def test_gpu_readings_come_from_nvidia_smi(tmp_path, monkeypatch):
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     log = SessionLog(tmp_path / "net.log", {}, log_gpu=True)
-    log.train({"B": 1.0}, 1.0, 0, 10, 1e-3, 0.1)
-    log.train({"B": 1.0}, 1.0, 0, 11, 1e-3, 0.1)
+    log.train({"B": 1.0}, 0, 10, 1e-3, 0.1)
+    log.train({"B": 1.0}, 0, 11, 1e-3, 0.1)
     session, tenth, eleventh = lines(tmp_path / "net.log")
     assert session["data"]["gpus"] == [{"idx": 0, "name": "Card", "uuid": "GPU-1",
                                         "pwr_cap": 300.0, "mem_total": 81559}]
     assert tenth["data"]["gpus"][0]["pwr_used"] == 70.5
     assert "gpus" not in eleventh["data"]
+
+
+def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = SimpleNamespace(no_log=True, log_gpu=False, lr=0.1, layout=object())
+    for log in (SessionLog(), open_session_log(tmp_path / "net.log", flags)):
+        log.train({"B": 1.0}, 0, 0, 0.1, 0.5)
+        log.val({"box/all": 1.0}, 0, 1, 2.0)
+    assert list(tmp_path.iterdir()) == []
+    flags.no_log = False
+    open_session_log(tmp_path / "net.log", flags)
+    assert json.loads((tmp_path / "net.log").read_text())["data"] == {
+        "no_log": False, "log_gpu": False, "lr": 0.1}
