@@ -263,8 +263,8 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
         draw_curves(run, CURVES, str(cfg.name), queryinst.of_all_stages)
         learner.net.train()
 
-    rescue = Rescue(run, learner.net, None if flags.dry_run else
-                    partial(save, is_stop=True), start, source)
+    rescue = Rescue(run, learner.net, partial(save, is_stop=True), start, source,
+                    is_dry=flags.dry_run)
     with rescue.watching():
         loop(flags, run, cfg, learner, step_net, loader, timetable, checkpoints, scores, rescue,
              mm_log, save, validate)
