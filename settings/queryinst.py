@@ -7,7 +7,7 @@ Source: [queryinst.md: Configs].
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from settings.queryinst_data import (
     TRAIN_DATALOADER,
@@ -210,6 +210,15 @@ class QueryInstConfig(Section):
             faults.append("val_dataloader.dataset.pipeline may resize, but it draws by "
                           f"{', '.join(drawn)}: leave that to the training's")
         return faults
+
+    @property
+    def for_flags(self) -> dict[str, Any]:
+        """{flag of train_queryinst: what it is where the command line leaves it open}."""
+        wrapper, clip = self.optim_wrapper, self.optim_wrapper.clip_grad
+        return {"seed": self.randomness.seed or 0, "workers": self.train_dataloader.num_workers,
+                "accumulate": wrapper.accumulative_counts, "amp": wrapper.amp,
+                "clip_grad": None if clip is None else clip.max_norm,
+                "log_every": self.default_hooks.logger.interval, "pretrained": self.load_from}
 
     @property
     def warmup(self) -> tuple[int, float]:

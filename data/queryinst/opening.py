@@ -1,6 +1,7 @@
 """Opens the annotation files of a QueryInst run: indexes, checks, and the classes in force."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,35 @@ from data.coco_format.check import examine_coco, first_faults
 from data.coco_format.classes import ambiguous_names, match_names
 from data.coco_format.index import CocoIndex
 from data.coco_format.opening import compare_files, without_objects
+from data.drawn.shapes import with_drawn_scenes
 from runtime.errors import InputError, did_you_mean
 
 LOADERS = {"train": "train_dataloader", "valid": "val_dataloader"}
+
+
+def open_query_config(
+    cfg: Any, project: Path, *, needs_training: bool = True, cache_folder: Path | None = None,
+    deep: bool = False, run: Any = None,
+) -> tuple[tuple[Any, tuple[str, ...]], dict[str, CocoIndex]]:
+    """((config with the data's classes, class names), {"train": index, "valid": index}).
+
+    cfg:     a QueryInst config; drawn scenes that it names are made in the folder `project`
+    needs_training: without it the training file may be missing: the classes are then the
+             validation file's, and there is no "train"
+    cache_folder: where indexes may be kept, if it is there; deep, run: as `open_query_data`
+    Raises InputError with the faults of all files.
+    """
+    for key in LOADERS.values():
+        loader = vars(cfg)[key]
+        dataset = with_drawn_scenes(loader.dataset, project, "coco")
+        cfg = replace(cfg, **{key: replace(loader, dataset=dataset)})
+    datasets = {part: vars(cfg)[key].dataset for part, key in LOADERS.items()}
+    if not needs_training and not Path(datasets["train"].info_path).is_file():
+        del datasets["train"]
+    is_kept = cache_folder is not None and cache_folder.is_dir()
+    names, indexes = open_query_data(
+        datasets, cache_folder=cache_folder if is_kept else None, deep=deep, run=run)
+    return (replace(cfg, model=replace(cfg.model, num_classes=len(names))), names), indexes
 
 
 def open_query_data(

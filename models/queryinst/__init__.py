@@ -1,7 +1,20 @@
 from models.queryinst.boxes import decode_boxes, roi_levels
-from models.queryinst.network import QueryInst, build_queryinst
-from models.queryinst.optim import auto_scale, lr_factor, param_groups
-from models.queryinst.weights import backbone_file, load_backbone, load_weights
+from models.queryinst.network import QueryInst, build_queryinst, of_all_stages
+from models.queryinst.optim import (
+    auto_scale,
+    build_optimizer,
+    lr_factor,
+    param_groups,
+    set_rates,
+)
+from models.queryinst.weights import (
+    backbone_file,
+    checkpoint_of,
+    load_backbone,
+    load_weights,
+    scored_of,
+    start_weights,
+)
 from settings.queryinst import QueryInstConfig
 from settings.queryinst_recipes import load_queryinst_config
 
@@ -10,12 +23,18 @@ __all__ = [
     "QueryInstConfig",
     "auto_scale",
     "backbone_file",
+    "build_optimizer",
     "build_queryinst",
+    "checkpoint_of",
     "decode_boxes",
     "load_backbone",
     "load_queryinst_config",
     "load_weights",
     "lr_factor",
+    "of_all_stages",
     "param_groups",
     "roi_levels",
+    "scored_of",
+    "set_rates",
+    "start_weights",
 ]

@@ -34,6 +34,11 @@ def build_queryinst(cfg) -> "QueryInst":
     return QueryInst(load_queryinst_config(cfg))
 
 
+def of_all_stages(term: str) -> str:
+    """The name of the sum over the stages that a loss term, "s0.loss_cls", belongs to."""
+    return f"{term.partition('.')[2]} of all stages"
+
+
 class QueryInst(nn.Module):
     """The network; `cfg` is its whole config.
 

@@ -5,6 +5,9 @@ Source: [queryinst.md: Optimizer], [queryinst.md: Learning rate].
 
 from typing import Any
 
+import torch
+
+from common.optim.adamw import OrderedAdamW
 from common.schedulers import LrAt, warmup_multistep
 
 
@@ -31,6 +34,27 @@ def param_groups(net: Any) -> list[dict[str, Any]]:
         groups.setdefault((lr, decay), []).append(parameter)
     return [{"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
             for (lr, decay), parameters in groups.items()]
+
+
+def build_optimizer(net: Any, processes: int) -> tuple[OrderedAdamW, str]:
+    """(the optimizer, with each group's `base_lr` as `auto_scale` has it, the line of that)."""
+    scale, line = auto_scale(net.cfg, processes)
+    groups = param_groups(net)
+    for group in groups:
+        group["base_lr"] *= scale
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    settings = net.cfg.optim_wrapper.optimizer
+    return OrderedAdamW(groups, trained, lr=settings.lr, betas=settings.betas), line
+
+
+def set_rates(optimizer: torch.optim.Optimizer, cfg: Any, factor: float) -> tuple[float, float]:
+    """Each group's rate is its `base_lr` times the factor; in place.
+
+    Returns what the log shows: (the config's rate times it, the first group's rate).
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return cfg.optim_wrapper.optimizer.lr * factor, optimizer.param_groups[0]["lr"]
 
 
 def lr_factor(cfg: Any, iters_per_epoch: int) -> LrAt:

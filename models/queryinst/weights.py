@@ -3,13 +3,17 @@
 Whatever does not go in is named in a report; nothing is skipped silently.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from common.checkpoint.weights import read_weights
 from models.load_report import COUNTERS, LoadReport, bare_state_dict, compare_weights
 from runtime.errors import InputError
+from runtime.pretrained import find_pretrained_once
 from settings.queryinst_model import BackboneConfig
 
 # torchvision's first weights, which MMDetection's `torchvision://` means.
@@ -54,6 +58,47 @@ def load_backbone(net: Any, path: str | Path) -> LoadReport:
                          "set model.backbone.init_cfg.checkpoint to the right file, or to None")
     net.backbone.load_state_dict(fitting, strict=False)
     return report
+
+
+def start_weights(run: Any, net: Any, pretrained: str | None, folder: str | Path) -> None:
+    """Weights to train from, put into `net`; run.log says which and what they lack (all ranks).
+
+    pretrained: anyone's weights, of any classes: what fits is taken. Else the backbone's file,
+                which lies in `folder` or is fetched, where the config names one; else random ones
+    """
+    file = backbone_file(net.cfg.model.backbone)
+    report: LoadReport | list[str] = ["Random weights"]
+    if pretrained:
+        report = load_weights(net, read_weights(pretrained, run.log), partial=True,
+                              source=pretrained)
+        run.log(f"Weights from {pretrained}")
+    elif file:
+        path = Path(file) if Path(file).is_file() else find_pretrained_once(run, file, folder)
+        report = load_backbone(net, path)
+        run.log(f"Backbone from {path}")
+    for line in report:
+        run.log(line)
+
+
+def checkpoint_of(
+    net: Any, names: Sequence[str], seed: int, state: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A checkpoint in MMDetection's layout; ours is `training`, the state without the optimizer's.
+
+    names: of the classes; state: as `Learner.state`
+    """
+    meta = {"epoch": state["epoch"], "iter": state["iteration"], "cfg": state["config"],
+            "seed": seed, "experiment_name": net.cfg.name,
+            "time": time.strftime("%Y%m%d_%H%M%S"), "dataset_meta": {"classes": names}}
+    training = {key: value for key, value in state.items() if key != "optimizer"}
+    return {"meta": meta, "state_dict": net.state_dict(), "optimizer": state["optimizer"],
+            "training": training}
+
+
+def scored_of(content: Mapping[str, Any], scored: nn.Module) -> dict[str, Any]:
+    """The same with what was scored as its weights, an average maybe, and nothing to train on."""
+    return {"meta": content["meta"], "state_dict": scored.state_dict(),
+            "training": {**content["training"], "ema": None}}
 
 
 def load_weights(

@@ -1,16 +1,20 @@
 """What a run leaves for its reader: the curves, and the last lines of its log."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from runtime.curves import plot_curves
 from runtime.run.guard import NonFiniteGuard, skips_text
 from runtime.run.run import Run
 
 
-def draw_curves(run: Run, scores: Sequence[str], title: str) -> None:
-    """curves.png in the run folder: losses, rate and `scores` of metrics.jsonl; rank 0 draws."""
+def draw_curves(run: Run, scores: Sequence[str], title: str,
+                term_of: Callable[[str], str] | None = None) -> None:
+    """curves.png in the run folder: losses, rate and `scores` of metrics.jsonl; rank 0 draws.
+
+    term_of: as `plot_curves`
+    """
     if run.is_main:
-        plot_curves(run.folder / "metrics.jsonl", run.folder / "curves.png", scores, title)
+        plot_curves(run.folder / "metrics.jsonl", run.folder / "curves.png", scores, title, term_of)
 
 
 def say_done(run: Run, guard: NonFiniteGuard, lines: Iterable[str]) -> None:

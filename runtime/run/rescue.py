@@ -73,6 +73,14 @@ class Rescue:
         """The state after `iteration` updates lies in `path`; None where another rank wrote it."""
         self._last_good = (iteration, path)
 
+    def path_of(self, iteration: int) -> Path | str | None:
+        """The file of the state after `iteration` updates; None when it is not the last good one.
+
+        On other ranks than 0 what `saved` was told there.
+        """
+        last, path = self._last_good
+        return path if last == iteration else None
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """In it, an error that ends the loop has the state saved and says where (`ending_of`)."""

@@ -55,5 +55,27 @@ def test_means_are_over_the_window_and_leave_out_what_is_not_finite():
     assert said == ["Moving average ignored a value of inf"]
 
 
+def test_an_update_that_is_not_finite_is_told_once():
+    said = []
+    meter = Meter(CPU, 1, window=2, warn=said.append)
+    meter.updated({"B": math.nan, "C": math.nan, "M": 1.0}, {"loss": math.nan})
+    meter.updated({"B": 2.0}, {"grad_norm": math.inf})  # what fp16 tries
+    assert said == ["Moving average ignored a value of nan"]
+    assert meter.means() == {"B": 2.0, "M": 1.0}
+
+
+def test_times_are_means_over_the_window(clock):
+    meter = Meter(CPU, 1, window=2, warn=print)
+    assert meter.times() == (0.0, 0.0)
+    for wait, work in ((9.0, 9.0), (1.0, 1.0), (0.0, 2.0)):
+        clock(wait)
+        meter.data_ready()
+        clock(work)
+        meter.updated()
+    assert meter.times() == pytest.approx((2.0, 0.5))
+    assert meter.eta_s(3) == pytest.approx(22.0)  # of all
+    assert meter.new_peak_mb() is None
+
+
 def test_memory_of_this_process():
     assert 10 < peak_memory_mb(CPU) < 100_000

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from runtime.run.mmdetection_log import MMLog, train_line
+from runtime.run.meter import Meter
+from runtime.run.mmdetection_log import MMLog, TrainLog, ValidationLog, train_line
+from runtime.run.timetable import Timetable
 
 
 def test_the_line_of_the_original():
@@ -28,13 +30,19 @@ def lines():
     return []
 
 
+CPU = torch.device("cpu")
+
+
 def follow(lines, per_epoch, updates, interval, window=50):
-    run = SimpleNamespace(log=lines.append, device=torch.device("cpu"))
-    log = MMLog(run, "name", per_epoch=per_epoch, max_epochs=9, interval=interval, window=window)
+    log = MMLog(SimpleNamespace(log=lines.append, device=CPU), "name", interval)
+    meter = Meter(CPU, 1, window, print)
+    timetable = Timetable(0, 9 * per_epoch, per_epoch, interval, saves=lambda iteration: False)
+    train_log = TrainLog(log, meter, timetable, max_epochs=9)
     for step in range(updates):
-        log.data_ready()
-        log.updated(step, (1e-4, 1e-5), {"s0.loss_cls": float(step), "s0.pos_acc": float(step)},
-                    2.0 * step)
+        meter.data_ready()
+        losses, whole = {"s0.loss_cls": float(step)}, {"grad_norm": 2.0 * step, "loss": float(step)}
+        meter.updated(losses, whole)
+        train_log.updated(step, (1e-4, 1e-5), {**whole, **losses, "s0.pos_acc": float(step)})
     return log
 
 
@@ -60,9 +68,11 @@ def test_losses_and_norms_are_means_accuracies_are_not(lines):
 def test_validations(lines, tmp_path):
     log = follow(lines, per_epoch=4, updates=0, interval=2)
     log.open_folder(tmp_path, "20260101_000000", "a: 1\n")
-    val = log.validation(3, 5)
+    meter = Meter(CPU, 1, 5, print)
+    val = ValidationLog(log, meter, 3, 5)
     for _ in range(5):
-        val.data_ready()
+        meter.data_ready()
+        meter.updated()
         val.done()
     val.finished({"coco/segm_mAP": 0.25})
     heads = [line.partition("INFO - ")[2] for line in lines]
@@ -75,3 +85,28 @@ def test_validations(lines, tmp_path):
         (line,) = map(json.loads, (data / name).open())
         assert (line["coco/segm_mAP"], line["step"]) == (0.25, 3)
         assert line["time"] >= line["data_time"] >= 0
+
+
+def test_times_and_eta_are_the_meters(lines, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("runtime.run.meter.time.perf_counter", lambda: now[0])
+    log, meter = MMLog(SimpleNamespace(log=lines.append), "name", 1), Meter(CPU, 1, 2, print)
+    train_log = TrainLog(log, meter, Timetable(0, 100, 10, 1, saves=lambda iteration: False), 10)
+    for step, (wait, work) in enumerate(((7.0, 1.0), (1.0, 1.0), (1.0, 3.0))):
+        now[0] += wait
+        meter.data_ready()
+        now[0] += work
+        meter.updated({"loss_a": 1.0})
+        train_log.updated(step, (1e-4, 1e-5), {"loss_a": 1.0})
+    # the ETA of all three updates: 14 s; the times of the last two
+    assert f"eta: 0:07:32  time: {(2 + 4) / 2:.4f}  data_time: 1.0000  loss_a: 1.0000" in lines[-1]
+
+
+def test_a_value_without_a_mean_is_shown_as_it_is(lines):
+    log, meter = MMLog(SimpleNamespace(log=lines.append), "name", 1), Meter(CPU, 1, 2, print)
+    train_log = TrainLog(log, meter, Timetable(0, 9, 9, 1, saves=lambda iteration: False), 1)
+    for step, value in enumerate((float("nan"), 4.0)):
+        meter.updated({"loss_a": value}, {"loss": value})
+        train_log.updated(step, (1, 1), {"loss": value, "loss_a": value})
+    assert lines[0].endswith("loss: nan  loss_a: nan")
+    assert lines[1].endswith("loss: 4.0000  loss_a: 4.0000")
