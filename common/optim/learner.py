@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from common.checkpoint.state import check_same_run, pack_state, restore_state
 from common.optim.ema import average_of
+from common.optim.optimizers import OneOrSeveral
 from common.optim.precision import Precision
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -26,7 +27,7 @@ class Learner(Generic[Net]):
     """
 
     net: Net
-    optimizer: Any
+    optimizer: OneOrSeveral
     precision: Precision
     ema: AveragedModel | None = None
 
