@@ -31,7 +31,7 @@ class Scores:
         self.best = max(self.best, value)
         return is_best
 
-    def pack(self) -> dict[str, Any]:
+    def pack(self) -> dict[str, object]:
         """What a checkpoint keeps of it."""
         return {"best": self.best, "validated_at": self.validated_at}
 
