@@ -10,7 +10,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from common.checkpoint.state import check_same_run, pack_state, restore_state
 from common.optim.ema import average_of
-from common.optim.optimizers import OneOrSeveral
 from common.optim.precision import Precision
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -27,7 +26,7 @@ class Learner(Generic[Net]):
     """
 
     net: Net
-    optimizer: OneOrSeveral
+    optimizer: Any  # each script knows which of the two is its own
     precision: Precision
     ema: AveragedModel | None = None
 

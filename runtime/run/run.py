@@ -278,8 +278,8 @@ class Run:
         dist.gather_object(item, items)
         return items
 
-    def broadcast(self, item: Item) -> Item:
-        """Rank 0's item (all ranks)."""
+    def broadcast(self, item: Any) -> Any:
+        """Rank 0's item, whatever the others give (all ranks)."""
         if self.world_size == 1:
             return item
         box = [item]
