@@ -1,6 +1,6 @@
 # Needs nothing but make and Python 3.10 to 3.13.
 #   make demo   a virtual environment, the packages, a network trained on drawn scenes, its score and pictures
-#   make test   the linter and every test that needs neither a GPU nor minutes
+#   make test   the linter, the types and every test that needs neither a GPU nor minutes
 #   make slow   the long tests (overfitting real photos, ...)
 #   make test-faults   the long proof: kills in saves, full disks, damaged and hostile files, closed streams,
 #               two runs in one folder, thousands of iterations; make test has a quick sample of each
@@ -50,6 +50,7 @@ expected-numbers: install
 
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 install: $(VENV)/.installed
 
@@ -60,4 +61,4 @@ $(VENV)/.installed: requirements.txt Makefile
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -17,6 +17,7 @@ from runtime.errors import InputError
 from runtime.launch.ranks import read_launch
 
 Device = torch.device | str | int
+Nested = Any  # tensors, also inside dicts, lists and tuples
 
 
 class CustomDataParallel(nn.DataParallel):
@@ -38,16 +39,20 @@ class CustomDataParallel(nn.DataParallel):
         super().__init__(module, device_ids)
         self.batch_alloc = batch_alloc
 
-    def scatter(self, inputs, kwargs, device_ids):
+    def scatter(
+        self, inputs: tuple, kwargs: dict | None, device_ids: Sequence[int | torch.device]
+    ) -> tuple[list[tuple], list[dict | None]]:
         batch = inputs[0] if len(inputs) == 1 else inputs
         pieces = scatter_batch(batch, device_ids, self.batch_alloc)
         pieces = [(piece,) if len(inputs) == 1 else piece for piece in pieces]
         return pieces, [kwargs] * len(pieces)
 
-    def parallel_apply(self, replicas, inputs, kwargs):
+    def parallel_apply(
+        self, replicas: Sequence[Callable], inputs: Sequence[tuple], kwargs: Sequence[dict]
+    ) -> list[dict]:
         return super().parallel_apply(in_callers_precision(replicas), inputs, kwargs)
 
-    def gather(self, outputs, output_device):
+    def gather(self, outputs: Sequence[dict], output_device: int | torch.device) -> dict:
         return mean_losses(outputs, output_device)
 
 
@@ -59,7 +64,7 @@ class UserScatteredDataParallel(nn.DataParallel):
     Raises ValueError when the list has another length than there are GPUs.
     """
 
-    def forward(self, batch: Sequence[dict]) -> Any:
+    def forward(self, batch: Sequence[dict]) -> Nested:
         wanted = max(1, len(self.device_ids))
         if len(batch) != wanted:
             raise ValueError(f"{len(batch)} batches for {wanted} devices")
@@ -88,8 +93,8 @@ def in_callers_precision(
     enabled = torch.is_autocast_enabled(device_type)
     dtype = torch.get_autocast_dtype(device_type)
 
-    def in_precision(replica):
-        def call(*args, **kwargs):
+    def in_precision(replica: Callable) -> Callable:
+        def call(*args: Nested, **kwargs: Nested) -> Nested:
             with torch.autocast(device_type, dtype=dtype, enabled=enabled):
                 return replica(*args, **kwargs)
 
@@ -114,7 +119,7 @@ def user_scattered_collate(batch: list) -> list:
 
 
 def scatter_batch(
-    batch: Any, devices: Sequence[Device], batch_alloc: Sequence[int] | None = None
+    batch: Nested, devices: Sequence[Device], batch_alloc: Sequence[int] | None = None
 ) -> list:
     """`batch` cut along its images: one piece of the same structure for each device, moved there.
 
@@ -150,7 +155,7 @@ def parse_batch_alloc(text: str | None, num_devices: int, batch_size: int) -> li
     return alloc
 
 
-def to_device(value: Any, device: Device) -> Any:
+def to_device(value: Nested, device: Device) -> Nested:
     """`value` with every tensor in it, also inside dicts, lists and tuples, on `device`."""
     if isinstance(value, torch.Tensor):
         return value.to(_torch_device(device), non_blocking=True)
@@ -171,7 +176,7 @@ def mean_losses(outputs: Sequence[dict], device: Device) -> dict:
     }
 
 
-def gather_outputs(outputs: Sequence[Any], device: Device | None) -> Any:
+def gather_outputs(outputs: Sequence[Nested], device: Device | None) -> Nested:
     """The replicas' outputs (tensors, or tuples or dicts of them) concatenated; scalars first 1-d.
 
     device: where they are gathered; None leaves them where they are.
@@ -195,7 +200,7 @@ def parse_devices(text: str) -> list[int]:
     text = text.strip().lower()
     if text in ("", "cpu"):
         return []
-    numbers = []
+    numbers: list[int] = []
     for piece in text.split(","):
         match = re.fullmatch(r"(?:gpu)?(\d+)|(\d+)-(\d+)|gpu(\d+)-(?:gpu)?(\d+)", piece.strip())
         if match is None:
@@ -228,11 +233,13 @@ def pick_gpus(text: str, default: str, device: str | None) -> tuple[str | None, 
     return (f"cuda:{there[0]}", there) if there else ("cpu", [])
 
 
-def _torch_device(device):
+def _torch_device(device: Device) -> torch.device:
     return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
 
 
-def _check_alloc(alloc, num_devices, batch_size, text=None):
+def _check_alloc(
+    alloc: Sequence[int], num_devices: int, batch_size: int, text: str | None = None
+) -> None:
     if len(alloc) != num_devices or sum(alloc) != batch_size or min(alloc) < 1:
         raise InputError(
             f"--batch_alloc {text or ','.join(map(str, alloc))}: must be {num_devices} numbers "
@@ -240,7 +247,7 @@ def _check_alloc(alloc, num_devices, batch_size, text=None):
         )
 
 
-def _batch_size(batch):
+def _batch_size(batch: Nested) -> int:
     if isinstance(batch, torch.Tensor):
         return len(batch)
     fields = list(batch.values()) if isinstance(batch, dict) else list(batch)
@@ -250,7 +257,7 @@ def _batch_size(batch):
     return sizes.pop()
 
 
-def _cut(batch, start, stop):
+def _cut(batch: Nested, start: int, stop: int) -> Nested:
     if isinstance(batch, torch.Tensor):
         return batch[start:stop]
     if isinstance(batch, dict):

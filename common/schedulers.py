@@ -86,8 +86,10 @@ def per_epoch(
             return base_lr * iteration / warmup
         epoch = iteration // iters_per_epoch
         if mode == "step":
+            assert lr_step is not None  # _check_mode
             return base_lr * gamma ** (epoch // lr_step)
         if mode == "multistep":
+            assert milestones is not None  # _check_mode
             return base_lr * gamma ** sum(epoch >= milestone for milestone in milestones)
         # a warm-up as long as the run leaves nothing to decay over
         done = min(1.0, (iteration - warmup) / decaying) if decaying > 0 else 1.0
@@ -101,8 +103,8 @@ def per_epoch(
 
 
 def autoscale(
-    batch_size: int, lr: float, steps: Sequence[int], max_iters: int
-) -> tuple[float, Sequence[int], int]:
+    batch_size: int, lr: float, steps: tuple[int, ...] | list[int], max_iters: int
+) -> tuple[float, tuple[int, ...] | list[int], int]:
     """(lr, steps, max_iters) for another batch size than 8; `steps` keeps its type.
 
     lr is multiplied by batch/8; steps and max_iters are floor-divided by it, as floats.
@@ -115,7 +117,7 @@ def autoscale(
     return lr * factor, scaled, int(max_iters // factor)
 
 
-def _check_mode(mode, lr_step, milestones):
+def _check_mode(mode: str, lr_step: int | None, milestones: Sequence[int] | None) -> None:
     if mode not in MODES:
         known = f"{did_you_mean(mode, MODES)} Known: {', '.join(MODES)}"
         raise InputError(f"unknown learning rate schedule {mode!r}.{known}")

@@ -15,9 +15,10 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
+from typer.models import OptionInfo
 
 from runtime.console import open_standard_streams
 from runtime.errors import Failed, InputError, SaveError, did_you_mean, ending_of
@@ -32,6 +33,7 @@ ADDITIONS = "Additions"  # the help panel of what the original scripts do not ha
 _CONNECTION = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken pipe")
 
 Flags = SimpleNamespace  # what a script's `flags` returns: a value by each parameter's name
+Answer = TypeVar("Answer")
 
 TRUE_TEXTS = ("yes", "true", "t", "1")
 
@@ -41,7 +43,7 @@ def bool_text(text: str) -> bool:
     return text.lower() in TRUE_TEXTS
 
 
-def bool_option(*names: str, help: str):
+def bool_option(*names: str, help: str) -> OptionInfo:
     """An option whose value is a truth in words, `--cuda=False`; the script receives a bool.
 
     The parameter is annotated `str` and its default is text, because Typer makes a switch without
@@ -50,12 +52,12 @@ def bool_option(*names: str, help: str):
     return typer.Option(*names, metavar="BOOL", callback=bool_text, help=help)
 
 
-def flag(names: str, help: str, **settings: Any) -> Any:
+def flag(names: str, help: str, **settings: Any) -> OptionInfo:
     """An option of the original's: its names in one text, "--lr --learning_rate", and its help."""
     return typer.Option(*names.split(), help=help, **settings)
 
 
-def _addition(*names: str, **settings):
+def _addition(*names: str, **settings: Any) -> OptionInfo:
     return typer.Option(*names, rich_help_panel=ADDITIONS, **settings)
 
 
@@ -213,7 +215,7 @@ Debug = Annotated[bool, _addition("--debug", help="Show the traceback of input e
 
 
 # The options of all scripts, in the order of --help: type, and default where a script says none.
-SHARED: dict[str, tuple[Any, Any]] = {
+SHARED: dict[str, tuple[object, object]] = {
     "device": (Device, None), "amp": (Amp, "off"), "compile": (Compile, False),
     "channels_last": (ChannelsLast, False), "accumulate": (Accumulate, 1),
     "clip_grad": (ClipGrad, None), "ema": (Ema, None), "seed": (Seed, None),
@@ -227,7 +229,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
 
 
 def with_shared(
-    *without: str, **defaults: Any
+    *without: str, **defaults: object
 ) -> Callable[[Callable[..., None]], Callable[..., Flags]]:
     """Makes a function whose parameters are a script's own flags return them and the shared ones.
 
@@ -236,7 +238,7 @@ def with_shared(
     """
 
     def decorate(own: Callable[..., None]) -> Callable[..., Flags]:
-        def flags(**given: Any) -> Flags:
+        def flags(**given: object) -> Flags:
             return Flags(**given)
 
         signature = inspect.signature(own)
@@ -268,8 +270,8 @@ def paired(words: Sequence[str] | None) -> list[str]:
 
 
 def read_flags(
-    flags: Callable[..., Any], script_name: str, argv: Sequence[str] | None = None
-) -> Any:
+    flags: Callable[..., Answer], script_name: str, argv: Sequence[str] | None = None
+) -> Answer:
     """What `flags` returns for the command line; its signature says which options there are.
 
     Long flags are accepted with `-` and `_`; a bare `--resume` means `--resume latest`, a bare
@@ -286,7 +288,7 @@ def read_flags(
 def run(
     main: Callable[..., None],
     script_name: str,
-    *arguments: Any,
+    *arguments: object,
     memory_keys: str = "the batch size",
 ) -> NoReturn:
     """Call `main(*arguments)` and leave with the project's exit status.

@@ -7,6 +7,10 @@ import contextlib
 import io
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def open_standard_streams() -> None:
@@ -29,7 +33,7 @@ def open_standard_streams() -> None:
             setattr(sys, name, _Patient(number, stream))
 
 
-def _fill(number):
+def _fill(number: int) -> None:
     try:
         os.fstat(number)
     except OSError:
@@ -43,15 +47,15 @@ def _fill(number):
 class _Patient(io.TextIOWrapper):
     """Like `stream`, but what cannot be written is dropped."""
 
-    def __init__(self, number, stream):
+    def __init__(self, number: int, stream: io.TextIOWrapper):
         super().__init__(io.BufferedWriter(_PatientFile(number, "w", closefd=False)),
                          encoding=stream.encoding, errors=stream.errors,
                          line_buffering=stream.line_buffering)
 
 
 class _PatientFile(io.FileIO):
-    def write(self, data):
+    def write(self, data: "ReadableBuffer", /) -> int:
         try:
             return super().write(data)
         except OSError:
-            return len(data)
+            return memoryview(data).nbytes

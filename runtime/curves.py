@@ -6,12 +6,16 @@ global state are not used.
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NAMED_CLASSES = 40  # a larger confusion matrix has no room for its classes' names
 NUMBERED_CLASSES = 15  # ... and for numbers in its cells
@@ -79,7 +83,7 @@ def plot_curves(
     write_atomically(Path(out_png), lambda file: figure.savefig(file, format="png", dpi=100))
 
 
-def _draw_losses(axes, train, term_of):
+def _draw_losses(axes: "Axes", train: Sequence[dict], term_of: Callable[[str], str]) -> None:
     steps = [event["iteration"] for event in train]
     terms = [_summed(event["losses"], term_of) if isinstance(event.get("losses"), dict) else {}
              for event in train]
@@ -94,14 +98,16 @@ def _draw_losses(axes, train, term_of):
         axes.set_yscale("log", nonpositive="mask")
 
 
-def _summed(losses, term_of):
-    sums = {}
+def _summed(losses: Mapping[str, object], term_of: Callable[[str], str]) -> dict[str, float]:
+    sums: dict[str, float] = {}
     for name, value in zip(losses, _numbers(losses.values()).tolist(), strict=True):
         sums[term_of(name)] = sums.get(term_of(name), 0.0) + value
     return sums
 
 
-def _draw_metrics(axes, evals, metric_names):
+def _draw_metrics(
+    axes: "Axes", evals: Sequence[dict], metric_names: Sequence[str] | None
+) -> None:
     values = [event["metrics"] if isinstance(event.get("metrics"), dict) else {} for event in evals]
     if metric_names is None:
         metric_names = sorted({name for each in values for name in each})
@@ -112,7 +118,14 @@ def _draw_metrics(axes, evals, metric_names):
             axes.plot(steps, y, marker="o", markersize=3, label=name, color=f"C{i % 10}")
 
 
-def _draw_curve(axes, steps, values, label, colour, smooth=True):
+def _draw_curve(
+    axes: "Axes",
+    steps: Sequence[int],
+    values: Collection[object],
+    label: str,
+    colour: str,
+    smooth: bool = True,
+) -> None:
     """The values, or their running mean over the faint values; nothing when none is finite."""
     y = _numbers(values)
     if not np.isfinite(y).any():
@@ -127,14 +140,13 @@ def _draw_curve(axes, steps, values, label, colour, smooth=True):
     axes.plot(x, y, color=colour, linewidth=1.4, label=label, marker=marker)
 
 
-def _numbers(values):
+def _numbers(values: Collection[object]) -> np.ndarray:
     """Float array; everything that is no finite number becomes NaN."""
-    is_number = (isinstance(v, (int, float)) and math.isfinite(v) for v in values)
-    pairs = zip(values, is_number, strict=True)
-    return np.array([float(v) if good else math.nan for v, good in pairs], float)
+    return np.array([v if isinstance(v, (int, float)) and math.isfinite(v) else math.nan
+                     for v in values], float)
 
 
-def _thinned(x, y):
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     group = -(-len(y) // MAX_CURVE_POINTS)
     if group <= 1:
         return x, y
@@ -146,7 +158,7 @@ def _thinned(x, y):
     return x[starts], mean
 
 
-def _running_mean(y, window):
+def _running_mean(y: np.ndarray, window: int) -> np.ndarray:
     """Mean over the finite values among `window` neighbours on either side; gaps stay gaps."""
     finite = np.isfinite(y)
     kernel = np.ones(2 * window + 1)

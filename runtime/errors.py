@@ -44,7 +44,7 @@ class Failed(Exception):
 
 def add_ending(error: Exception, text: str) -> None:
     """Have the last line that is printed about `error` end with `text`: where the work is."""
-    error.ending = text
+    error.ending = text  # type: ignore[attr-defined]  # `ending_of` reads it
 
 
 def ending_of(error: Exception) -> str:

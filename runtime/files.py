@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from runtime.errors import SaveError
 
@@ -29,7 +29,7 @@ def write_atomically(path: str | Path, write: Writer, needed_bytes: int = 0) -> 
     write_together([(Path(path), write)], needed_bytes)
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: object) -> None:
     """Write a plain value as one line of JSON, atomically. Raises as `write_atomically`."""
     text = json.dumps(value) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))

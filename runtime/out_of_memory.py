@@ -42,13 +42,13 @@ def memory_text(error: BaseException, to_lower: str) -> str | None:
             "--amp bf16.")
 
 
-def _is_of_memory(error):
+def _is_of_memory(error: BaseException) -> bool:
     is_likely = isinstance(error, (MemoryError, RuntimeError, OSError)) or (
         type(error).__module__ == "cv2")
     return isinstance(error, MemoryError) or (is_likely and bool(_SIGNS.search(str(error))))
 
 
-def _readable(amount, unit):
+def _readable(amount: float, unit: str) -> str:
     place = _UNITS.index(unit)
     while amount >= 1024 and place + 1 < len(_UNITS):
         amount, place = amount / 1024, place + 1

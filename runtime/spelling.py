@@ -20,7 +20,8 @@ def nearest(word: str, options: Iterable[str]) -> str | None:
     wrong, the fewer the shorter the word is; or the word is how exactly one option begins.
     """
     plain = _plain(word)
-    near, begun = [], []
+    near: list[tuple[int, bool, bool, int, str]] = []
+    begun: list[str] = []
     for option in options:
         known = _plain(option)
         slips = count_slips(plain, known, _allowed(max(len(plain), len(known))))

@@ -9,7 +9,7 @@ import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -25,11 +25,13 @@ _KEY = re.compile(r"[A-Z]")  # how the config keys of KEY VALUE pairs begin
 _DASHES = ("\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2212")  # of pasted command lines
 _PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
-# Newer Typer carries its own click, older Typer imports the package; this is its class in both.
-UsageError = typer.BadParameter.__base__
+# Newer Typer carries its own click, older Typer imports the package: Any stands for either's types.
+Parameter = Any
+UsageError: Any = typer.BadParameter.__base__
+Answer = TypeVar("Answer")
 
 
-def parse(function: Callable[..., Any], script_name: str, words: list[str]) -> Any:
+def parse(function: Callable[..., Answer], script_name: str, words: list[str]) -> Answer:
     """What `function` returns for the words of a command line; its signature is the options.
 
     Raises InputError with what is wrong, and typer.Exit after --help and --version.
@@ -68,7 +70,7 @@ def dashed(flag: str) -> str:
     return flag.replace("_", "-")
 
 
-def _version_option(script_name: str) -> Any:
+def _version_option(script_name: str) -> Parameter:
     """The parameter --version, made as the scripts' own are, whatever Typer's version."""
 
     def answer(is_asked: bool) -> None:
@@ -78,11 +80,13 @@ def _version_option(script_name: str) -> Any:
 
     settings = {"is_eager": True, "callback": answer, "help": "Show the versions and exit."}
 
-    def holder(version: Annotated[bool, typer.Option("--version", **settings)] = False):
-        pass
+    def only_version(
+        version: Annotated[bool, typer.Option("--version", **settings)] = False
+    ) -> None:
+        """Never called: Typer makes the option of its signature."""
 
     app = typer.Typer(add_completion=False)
-    app.command()(holder)
+    app.command()(only_version)
     option = typer.main.get_command(app).params[0]
     option.expose_value = False
     return option
@@ -91,7 +95,7 @@ def _version_option(script_name: str) -> Any:
 class _Line:
     """One command line of a script, and the options that the script has."""
 
-    def __init__(self, script: str, params: Sequence[Any], words: list[str]):
+    def __init__(self, script: str, params: Sequence[Parameter], words: list[str]):
         self.script = script
         self.params = params
         self.words = words
@@ -143,7 +147,7 @@ class _Line:
         # else a config key, or the config's own name or file
         return self.takes_pairs and not _KEY.match(word)
 
-    def fault(self, error: Exception) -> str:
+    def fault(self, error: UsageError) -> str:
         """What is wrong with the command line, in one line."""
         if type(error).__name__ == "NoSuchOption":
             return self.no_such_option(error.option_name)
@@ -155,7 +159,7 @@ class _Line:
         text = " ".join(error.format_message().split())
         return self.stray_words(text) if "unexpected extra argument" in text else text
 
-    def with_value(self, message: str, param: Any) -> str:
+    def with_value(self, message: str, param: Parameter) -> str:
         """A parser's message that does not show the value, with the value as it was typed."""
         wanted = re.fullmatch(r"Input (should be .*?)(?:, unable to parse .*)?", message)
         names = {dashed(name) for name in param.opts}
@@ -164,7 +168,7 @@ class _Line:
                  for name, equals, text in (word.partition("="),) if dashed(name) in names]
         return f"{given[-1]!r} {wanted.group(1)}" if wanted and given else message
 
-    def missing(self, param: Any) -> str:
+    def missing(self, param: Parameter) -> str:
         if param.opts[0] == "config":
             return ("the first word must be a config, for example: "
                     f"python {self.script}.py queryinst_shapes")
@@ -218,23 +222,23 @@ class _Line:
         return next((flag for flag in self.flags if dashed(flag).lstrip("-") == bare
                      and len(bare) > 1), None)
 
-    def undashed_flags(self, params: dict[str, Any]) -> Iterator[str]:
+    def undashed_flags(self, values: dict[str, Any]) -> Iterator[str]:
         """Keys of KEY VALUE pairs that are flags without their dashes; config keys have capitals.
 
         A flag without dashes would else be reported as an unknown config key.
         """
         for param in self.params:
             if param.param_type_name == "argument" and param.nargs == -1:
-                words = params.get(param.name) or []
+                words = values.get(param.name) or []
                 for word in words[::2]:
                     flag = self.undashed(word)
                     if flag:
                         yield f"{word} stands without dashes. Did you mean {flag}?"
 
-    def odd_numbers(self, params: dict[str, Any]) -> Iterator[str]:
+    def odd_numbers(self, values: dict[str, object]) -> Iterator[str]:
         """Numbers that no computer computes with."""
         for param in self.params:
-            value = params.get(param.name)
+            value = values.get(param.name)
             if isinstance(value, float) and not math.isfinite(value):
                 yield f"{param.opts[0]}: {value} is not a finite number"
             elif isinstance(value, int) and abs(value) >= 2**63:

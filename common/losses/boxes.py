@@ -7,6 +7,7 @@ Source: YOLACT, arXiv:1904.02689; box coding as in SSD, arXiv:1512.02325, sectio
 """
 
 import torch
+from torch import Tensor
 
 # SSD's "variances": the scale of centre offsets and of log sizes.
 CENTER_VARIANCE = 0.1
@@ -17,13 +18,13 @@ SIZE_VARIANCE = 0.2
 MIN_SIDE = 1e-6
 
 
-def center_to_corner(boxes):
+def center_to_corner(boxes: Tensor) -> Tensor:
     """[..., 4] cx cy w h to [..., 4] x1 y1 x2 y2."""
     center, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat((center - size / 2, center + size / 2), dim=-1)
 
 
-def decode(loc, priors):
+def decode(loc: Tensor, priors: Tensor) -> Tensor:
     """Boxes that regressed offsets stand for.
 
     loc:     [..., P, 4] float, offsets dx dy dw dh as the network gives them
@@ -37,7 +38,7 @@ def decode(loc, priors):
     return torch.cat((top_left, size + top_left), dim=-1)
 
 
-def encode(boxes, priors):
+def encode(boxes: Tensor, priors: Tensor) -> Tensor:
     """Regression targets dx dy dw dh of boxes against priors, the inverse of `decode`.
 
     boxes:   [..., 4] float, x1 y1 x2 y2, relative
@@ -50,7 +51,7 @@ def encode(boxes, priors):
     return torch.cat((offset, torch.log(size / priors[..., 2:]) / SIZE_VARIANCE), dim=-1)
 
 
-def pairwise_intersection(a, b):
+def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:
     """[..., A, 4] and [..., B, 4] corner boxes to [..., A, B] intersection areas."""
     # One contiguous coordinate at a time, and in place: on a CPU memory traffic is all this costs,
     # and pairs in a last dimension of 2 would take 20 times as long.
@@ -61,12 +62,12 @@ def pairwise_intersection(a, b):
     return width.mul_(height)
 
 
-def box_area(boxes):
+def box_area(boxes: Tensor) -> Tensor:
     """[..., 4] corner boxes to [...] areas."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def pairwise_iou(a, b):
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of every box of `a` with every box of `b`.
 
     a, b:  [..., A, 4] and [..., B, 4] float, x1 y1 x2 y2 in the same unit
@@ -78,7 +79,9 @@ def pairwise_iou(a, b):
     return intersection.div_(union)
 
 
-def crop_window(boxes_rel, h, w, pad=1):
+def crop_window(
+    boxes_rel: Tensor, h: int, w: int, pad: int = 1
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The part of an h x w map that belongs to each box, in map pixels.
 
     boxes_rel:  [N, 4] float, x1 y1 x2 y2 as fractions of the image; either corner may come first
@@ -94,7 +97,7 @@ def crop_window(boxes_rel, h, w, pad=1):
     return left, right, top, bottom
 
 
-def inside_window(boxes_rel, h, w, pad=1):
+def inside_window(boxes_rel: Tensor, h: int, w: int, pad: int = 1) -> Tensor:
     """[N, h, w] bool: which pixels of an h x w map lie in each box's `crop_window`."""
     left, right, top, bottom = (bound[:, None] for bound in crop_window(boxes_rel, h, w, pad))
     column = torch.arange(w, device=boxes_rel.device)
@@ -104,7 +107,7 @@ def inside_window(boxes_rel, h, w, pad=1):
     return keep_y[:, :, None] & keep_x[:, None, :]
 
 
-def crop_masks(masks, boxes_rel, pad=1):
+def crop_masks(masks: Tensor, boxes_rel: Tensor, pad: int = 1) -> Tensor:
     """Zero each mask outside the window of its own box.
 
     masks:      [N, h, w] of any dtype
@@ -115,4 +118,4 @@ def crop_masks(masks, boxes_rel, pad=1):
     """
     if masks.shape[0] != boxes_rel.shape[0]:
         raise ValueError(f"{masks.shape[0]} masks but {boxes_rel.shape[0]} boxes")
-    return masks * inside_window(boxes_rel, *masks.shape[1:], pad)
+    return masks * inside_window(boxes_rel, masks.shape[1], masks.shape[2], pad)

@@ -1,10 +1,13 @@
 """Losses of the classifier, mixup and CutMix. Source: [resnest.md: Losses]."""
 
-from typing import Any
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+Permutation = torch.Tensor | Sequence[int]  # B indices
 
 
 class LabelSmoothing(nn.Module):
@@ -18,7 +21,7 @@ class LabelSmoothing(nn.Module):
         super().__init__()
         self.smoothing = _checked(smoothing)
 
-    def forward(self, logits, targets):
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(logits, targets, label_smoothing=self.smoothing)
 
 
@@ -32,7 +35,7 @@ class NLLMultiLabelSmooth(nn.Module):
         super().__init__()
         self.smoothing = _checked(smoothing)
 
-    def forward(self, logits, targets):
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return F.cross_entropy(logits, targets)
         log_probs = F.log_softmax(logits.float(), dim=1)
@@ -42,7 +45,7 @@ class NLLMultiLabelSmooth(nn.Module):
 
 
 def mixup(
-    images: torch.Tensor, labels: torch.Tensor, num_classes: int, c: float, perm: Any
+    images: torch.Tensor, labels: torch.Tensor, num_classes: int, c: float, perm: Permutation
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(c x + (1-c) x[perm], soft targets [B, num_classes] float32 mixed likewise).
 
@@ -61,11 +64,10 @@ def mixed_targets(
     return c * one_hot + (1.0 - c) * one_hot[perm]
 
 
-def draw_mixup(alpha: float, batch_size: int, rng: Any) -> tuple[float, torch.Tensor]:
-    """(c, perm): c from Beta(alpha, alpha), not folded to >= 0.5, and a permutation, int64.
-
-    rng: numpy RandomState
-    """
+def draw_mixup(
+    alpha: float, batch_size: int, rng: np.random.RandomState
+) -> tuple[float, torch.Tensor]:
+    """(c, perm): c from Beta(alpha, alpha), not folded to >= 0.5, and a permutation, int64."""
     c = float(rng.beta(alpha, alpha))  # parity: one for the whole batch [resnest.md: Losses]
     return c, torch.from_numpy(rng.permutation(batch_size))
 
@@ -75,7 +77,7 @@ def cutmix(
     labels: torch.Tensor,
     num_classes: int,
     box: tuple[int, int, int, int],
-    perm: Any,
+    perm: Permutation,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Images with `box` taken from images[perm], and targets mixed by the areas, as from `mixup`.
 
@@ -91,11 +93,11 @@ def cutmix(
 
 
 def draw_cutmix(
-    alpha: float, batch_size: int, height: int, width: int, rng: Any
+    alpha: float, batch_size: int, height: int, width: int, rng: np.random.RandomState
 ) -> tuple[tuple[int, int, int, int], torch.Tensor]:
     """(box, perm): a box of the image's shape, clipped by its border, and a permutation.
 
-    Its area before clipping is 1 - Beta(alpha, alpha) of the image's. rng: numpy RandomState
+    Its area before clipping is 1 - Beta(alpha, alpha) of the image's.
     """
     side = (1.0 - rng.beta(alpha, alpha)) ** 0.5
     half_width, half_height = int(width * side) // 2, int(height * side) // 2
@@ -115,19 +117,17 @@ def mix(
     num_classes: int,
     mixup_alpha: float,
     cutmix_alpha: float,
-    rng: Any,
+    rng: np.random.RandomState,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(images, soft targets) after mixup or CutMix; an alpha of 0 is off, with both `rng` picks.
-
-    rng: numpy RandomState
-    """
+    """(images, soft targets) after mixup or CutMix; an alpha of 0 is off, with both `rng` picks."""
     if cutmix_alpha > 0 and (mixup_alpha == 0 or rng.random_sample() < 0.5):
-        box, perm = draw_cutmix(cutmix_alpha, len(images), *images.shape[2:], rng)
+        height, width = images.shape[2:]
+        box, perm = draw_cutmix(cutmix_alpha, len(images), height, width, rng)
         return cutmix(images, labels, num_classes, box, perm)
     return mixup(images, labels, num_classes, *draw_mixup(mixup_alpha, len(images), rng))
 
 
-def _checked(smoothing):
+def _checked(smoothing: float) -> float:
     if not 0.0 <= smoothing <= 1.0:
         raise ValueError(f"label smoothing is a fraction in [0, 1], got {smoothing}")
     return smoothing

@@ -6,14 +6,24 @@ no image is padded to another's number. "Flat prior" i is prior i % P of image i
 Source: YOLACT, arXiv:1904.02689, section 3; YOLACT++, arXiv:1912.06218; [yolact.md: Losses].
 """
 
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from common.losses.boxes import encode
 from common.losses.multibox_masks import mask_iou_loss, mask_loss, object_maps, shrink_masks
-from common.losses.multibox_match import find_positives, mask_subset, match, split_crowds
+from common.losses.multibox_match import (
+    LossSettings,
+    Objects,
+    Positives,
+    find_positives,
+    mask_subset,
+    match,
+    split_crowds,
+)
 from common.losses.sparse import SparseTargetBCE, TakeRows, at_least_float32
 
 IGNORE = -100  # rows of the class loss that count nothing; cross_entropy's own value
@@ -34,14 +44,21 @@ class MultiBoxLoss(nn.Module):
     Raises ValueError for another `normalize`.
     """
 
-    def __init__(self, cfg, normalize="rank"):
+    def __init__(self, cfg: LossSettings, normalize: str = "rank"):
         super().__init__()
         if normalize not in ("rank", "global"):
             raise ValueError(f'normalize is "rank" or "global", not {normalize!r}')
         self.cfg = cfg
         self.normalize = normalize
 
-    def forward(self, net, predictions, targets, masks, num_crowds):
+    def forward(
+        self,
+        net: nn.Module,
+        predictions: Mapping[str, Tensor],
+        targets: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        num_crowds: Sequence[int],
+    ) -> dict[str, Tensor]:
         """Return {"B", "C", "M", "I", "S"} in the order of the log, each a 0-d tensor with a graph.
 
         net:          the model; only `net.maskiou_net` is used, and only with `cfg.use_maskiou`
@@ -57,7 +74,14 @@ class MultiBoxLoss(nn.Module):
         with torch.autocast(predictions["loc"].device.type, enabled=False):
             return self._terms(net, predictions, targets, masks, num_crowds)
 
-    def _terms(self, net, predictions, targets, masks, num_crowds):
+    def _terms(
+        self,
+        net: nn.Module,
+        predictions: Mapping[str, Tensor],
+        targets: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        num_crowds: Sequence[int],
+    ) -> dict[str, Tensor]:
         cfg = self.cfg
         objects, crowds = split_crowds(targets, masks, num_crowds)
         classes, prior_object = match(objects, crowds, predictions["priors"], cfg)
@@ -67,22 +91,24 @@ class MultiBoxLoss(nn.Module):
 
         used = mask_subset(positives, cfg.masks_to_train)
         proto = at_least_float32(predictions["proto"])
-        coeff = at_least_float32(TakeRows.apply(predictions["mask"].flatten(0, 1), used.index))
-        maps = object_maps(objects, size=proto.shape[1:3])
+        coeff = at_least_float32(TakeRows.apply(predictions["mask"].flatten(0, 1), used.priors))
+        maps = object_maps(objects, size=(proto.shape[1], proto.shape[2]))
         losses = {
             "B": cfg.bbox_alpha * box_loss(predictions, objects, positives) / n,
             "M": cfg.mask_alpha * mask_loss(proto, coeff, maps, objects, used, cfg) / n,
             "C": cfg.conf_alpha * class_loss(predictions["conf"], classes, positives, cfg) / n,
         }
         if cfg.use_maskiou:
-            loss = mask_iou_loss(net.maskiou_net, proto, coeff, maps, objects, used, cfg)
+            head = net.maskiou_net
+            assert callable(head)  # torch types every attribute of a module as tensor or module
+            loss = mask_iou_loss(head, proto, coeff, maps, objects, used, cfg)
             losses["I"] = cfg.maskiou_alpha * loss / n
         if cfg.use_semantic_segmentation_loss:
             loss = semantic_loss(at_least_float32(predictions["segm"]), objects)
             losses["S"] = cfg.semantic_segmentation_alpha * loss / batch_size
         return losses
 
-    def _normalisers(self, num_pos):
+    def _normalisers(self, num_pos: Tensor) -> tuple[Tensor, ...]:
         """What object terms and S are divided by: 0-d tensors."""
         totals = torch.stack((num_pos.sum(), torch.full_like(num_pos[0], len(num_pos)))).float()
         world_size = 1
@@ -93,15 +119,19 @@ class MultiBoxLoss(nn.Module):
         return totals.clamp(min=1).div(world_size).unbind()
 
 
-def box_loss(predictions, objects, positives):
+def box_loss(
+    predictions: Mapping[str, Tensor], objects: Objects, positives: Positives
+) -> Tensor:
     """Sum of smooth-L1 (beta 1) over the four offsets of every positive."""
-    loc = at_least_float32(TakeRows.apply(predictions["loc"].flatten(0, 1), positives.index))
+    loc = at_least_float32(TakeRows.apply(predictions["loc"].flatten(0, 1), positives.priors))
     priors = predictions["priors"]
-    target = encode(objects.boxes[positives.object], priors[positives.index % len(priors)])
+    target = encode(objects.boxes[positives.object], priors[positives.priors % len(priors)])
     return F.smooth_l1_loss(loc, target.to(loc.dtype), reduction="sum")
 
 
-def class_loss(conf, classes, positives, cfg):
+def class_loss(
+    conf: Tensor, classes: Tensor, positives: Positives, cfg: LossSettings
+) -> Tensor:
     """Sum of softmax cross-entropy over the positives and each image's hardest negatives.
 
     Only those rows are read with a graph, so that the backward pass fills conf's gradient once.
@@ -109,12 +139,12 @@ def class_loss(conf, classes, positives, cfg):
     negative = hard_negatives(conf.detach(), classes, positives.counts, cfg.ohem_negpos_ratio)
     flat_classes = classes.flatten()
     drawn = flat_classes[negative]
-    label = torch.cat((flat_classes[positives.index], drawn.masked_fill(drawn != 0, IGNORE)))
-    rows = TakeRows.apply(conf.flatten(0, 1), torch.cat((positives.index, negative)))
+    label = torch.cat((flat_classes[positives.priors], drawn.masked_fill(drawn != 0, IGNORE)))
+    rows = TakeRows.apply(conf.flatten(0, 1), torch.cat((positives.priors, negative)))
     return F.cross_entropy(at_least_float32(rows), label, ignore_index=IGNORE, reduction="sum")
 
 
-def hard_negatives(conf, classes, counts, ratio):
+def hard_negatives(conf: Tensor, classes: Tensor, counts: Sequence[int], ratio: int) -> Tensor:
     """Flat priors of the `ratio` x positives priors per image that look least like background.
 
     An image with too little background gets some that are not background at the end.
@@ -126,7 +156,7 @@ def hard_negatives(conf, classes, counts, ratio):
     return torch.cat([order[i, :n] + i * num_priors for i, n in enumerate(wanted)])
 
 
-def background_cost(conf):
+def background_cost(conf: Tensor) -> Tensor:
     """[B, P, C] logits to [B, P] -log softmax of class 0."""
     # differs: each row subtracts its own maximum, not the batch's, which let low rows underflow
     # [yolact.md: Losses]. Way back: none, where nothing underflows the numbers are equal.
@@ -139,7 +169,7 @@ def background_cost(conf):
     return cost.log_().add_(top).sub_(conf[:, :, 0])
 
 
-def semantic_loss(segm, objects):
+def semantic_loss(segm: Tensor, objects: Objects) -> Tensor:
     """Binary cross-entropy of the per-class maps, summed over images and classes, mean over pixels.
 
     segm [B, C-1, h, w] logits. A pixel's target is 1 where any object of the class covers it.

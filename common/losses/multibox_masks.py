@@ -4,31 +4,37 @@ Shapes: B images, K prototypes of h x w pixels, O objects and T positives of the
 Source: YOLACT, arXiv:1904.02689, section 3; YOLACT++, arXiv:1912.06218; [yolact.md: Losses].
 """
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from common.losses.boxes import MIN_SIDE, crop_window, inside_window
+from common.losses.multibox_match import LossSettings, Objects, Positives
+from common.losses.sparse import Context
 
 # Cost of an object's pixel outside its crop window: log(0) was clamped to -100, without gradient.
 OUTSIDE_COST = 100.0
+
+Size = tuple[int, int]  # (h, w)
 
 
 class ObjectMaps(NamedTuple):
     """What the prototypes' pixels are to each object."""
 
-    target: torch.Tensor  # [O, h, w] bool: the object's mask
-    inside: torch.Tensor  # [O, h, w] bool: its crop window
+    target: Tensor  # [O, h, w] bool: the object's mask
+    inside: Tensor  # [O, h, w] bool: its crop window
 
 
-def object_maps(objects, size):
+def object_maps(objects: Objects, size: Size) -> ObjectMaps:
     return ObjectMaps(shrink_masks(objects.masks, size), inside_window(objects.boxes, *size))
 
 
-def shrink_masks(masks, size):
+def shrink_masks(masks: Sequence[Tensor], size: Size) -> Tensor:
     """Masks at `size` (h, w): bilinear, align_corners False, no antialias, > 0.5.
 
     masks: list of [n, H, W] of 0 and 1, any dtype. Returns [sum of n, h, w] bool, the same as
@@ -38,7 +44,7 @@ def shrink_masks(masks, size):
     shrunk = []
     for mask in masks:
         (top, bottom), (left, right), table = bilinear_sampler(
-            tuple(mask.shape[1:]), tuple(size), mask.device)
+            (mask.shape[1], mask.shape[2]), size, mask.device)
         mask = mask.to(torch.uint8)
         rows = torch.add(mask.index_select(1, top), mask.index_select(1, bottom), alpha=2)
         shape = (len(mask), *size)
@@ -49,7 +55,9 @@ def shrink_masks(masks, size):
 
 
 @lru_cache(maxsize=16)  # a run meets two sizes, and the table costs a third of its use
-def bilinear_sampler(full, size, device):
+def bilinear_sampler(
+    full: Size, size: Size, device: torch.device
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
     """How to sample masks of `full` (H, W) pixels at `size` (h, w).
 
     Returns the (upper, lower) row indices [h], the (left, right) column indices [w], and [h, w]
@@ -71,10 +79,17 @@ def bilinear_sampler(full, size, device):
     value = ((upper_left * (1 - fx) + upper_right * fx) * (1 - fy)
              + (lower_left * (1 - fx) + lower_right * fx) * fy)  # [16, h, w]
     table = (value > 0.5).to(torch.int32) << pattern.to(torch.int32)[:, None, None]
-    return *pairs, table.sum(0).to(torch.int16)
+    return pairs[0], pairs[1], table.sum(0).to(torch.int16)
 
 
-def mask_loss(proto, coeff, maps, objects, used, cfg):
+def mask_loss(
+    proto: Tensor,
+    coeff: Tensor,
+    maps: ObjectMaps,
+    objects: Objects,
+    used: Positives,
+    cfg: LossSettings,
+) -> Tensor:
     """Binary cross-entropy of the used positives' masks, per pixel of their boxes' area.
 
     proto [B, h, w, K] and coeff [T, K] with a graph. Inside the crop window it is that of
@@ -107,19 +122,19 @@ class Block(NamedTuple):
     """Positives whose masks WindowedBCE takes together, and the pixels that it looks at."""
 
     image: int
-    count: int  # how many positives, from where the block before ended
-    objects: torch.Tensor | slice  # their objects, or the one that all of them have
-    pixels: tuple  # slices of rows and of columns of the prototypes' map
+    number: int  # of positives, from where the block before ended
+    objects: Tensor | slice  # their objects, or the one that all of them have
+    pixels: tuple[slice, slice]  # of rows and of columns of the prototypes' map
 
 
-def image_blocks(used):
+def image_blocks(used: Positives) -> list[Block]:
     """All of an image at once: few launches, many pixels outside the windows."""
     whole = (slice(None), slice(None))
     rows = zip(used.used, used.object.split(used.used), strict=True)
     return [Block(image, n, own, whole) for image, (n, own) in enumerate(rows)]
 
 
-def object_blocks(objects, used, size):
+def object_blocks(objects: Objects, used: Positives, size: Size) -> list[Block]:
     """Only the pixels inside an object's window: about a tenth, at the cost of a loop over objects.
 
     Reads windows and counts on the host, so it is for the CPU, where that waits for nothing.
@@ -143,10 +158,12 @@ class WindowedBCE(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, proto, coeff, sign, blocks):
+    def forward(
+        ctx: Context, proto: Tensor, coeff: Tensor, sign: Tensor, blocks: list[Block]
+    ) -> Tensor:
         # proto [B, h, w, K], coeff [T, K], sign [O, h, w] int8; returns [T]
         costs, slopes, pulls = [coeff.new_zeros(0)], [], [coeff[:0]]
-        rows = coeff.split([block.count for block in blocks])
+        rows = coeff.split([block.number for block in blocks])
         for (image, _, own, (ys, xs)), row in zip(blocks, rows, strict=True):
             pixels = proto[image, ys, xs].reshape(-1, proto.shape[3])
             flip = sign[own, ys, xs].flatten(1).to(proto.dtype)
@@ -161,9 +178,9 @@ class WindowedBCE(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         coeff, pull, *slopes = ctx.saved_tensors
-        weighted = (coeff * grad[:, None]).split([block.count for block in ctx.blocks])
+        weighted = (coeff * grad[:, None]).split([block.number for block in ctx.blocks])
         grad_proto = grad.new_zeros(ctx.shape)
         for (image, _, _, (ys, xs)), row, slope in zip(ctx.blocks, weighted, slopes, strict=True):
             part = grad_proto[image, ys, xs]
@@ -171,7 +188,15 @@ class WindowedBCE(torch.autograd.Function):
         return grad_proto, pull * grad[:, None], None, None
 
 
-def mask_iou_loss(maskiou_net, proto, coeff, maps, objects, used, cfg):
+def mask_iou_loss(
+    maskiou_net: Callable[[Tensor], Tensor],
+    proto: Tensor,
+    coeff: Tensor,
+    maps: ObjectMaps,
+    objects: Objects,
+    used: Positives,
+    cfg: LossSettings,
+) -> Tensor:
     """Sum of smooth-L1 between the IoU that `maskiou_net` reads off a mask and the true one.
 
     Masks whose target has at most `cfg.discard_mask_area` prototype pixels go through the network

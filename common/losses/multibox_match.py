@@ -5,11 +5,13 @@ Shapes: B images, P priors, O non-crowd objects of the whole batch in image orde
 Source: [yolact.md: Matching]; the forced matches are SSD's, arXiv:1512.02325, section 2.2.
 """
 
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from common.losses.boxes import box_area, center_to_corner, pairwise_intersection, pairwise_iou
@@ -17,25 +19,62 @@ from common.losses.boxes import box_area, center_to_corner, pairwise_intersectio
 NEUTRAL = -1  # class of priors that are neither positive nor background
 
 
+class LossSettings(Protocol):
+    """What the whole loss reads of a YOLACT config: fields of settings/yolact.py."""
+
+    @property
+    def positive_iou_threshold(self) -> float: ...
+    @property
+    def negative_iou_threshold(self) -> float: ...
+    @property
+    def crowd_iou_threshold(self) -> float: ...
+    @property
+    def ohem_negpos_ratio(self) -> int: ...
+    @property
+    def masks_to_train(self) -> int: ...
+    @property
+    def mask_proto_normalize_emulate_roi_pooling(self) -> bool: ...
+    @property
+    def use_maskiou(self) -> bool: ...
+    @property
+    def discard_mask_area(self) -> float: ...
+    @property
+    def maskious_to_train(self) -> int: ...
+    @property
+    def use_semantic_segmentation_loss(self) -> bool: ...
+    @property
+    def bbox_alpha(self) -> float: ...
+    @property
+    def conf_alpha(self) -> float: ...
+    @property
+    def mask_alpha(self) -> float: ...
+    @property
+    def maskiou_alpha(self) -> float: ...
+    @property
+    def semantic_segmentation_alpha(self) -> float: ...
+
+
 class Objects(NamedTuple):
     """The non-crowd objects of a batch, in image order."""
 
-    boxes: torch.Tensor  # [O, 4] x1 y1 x2 y2 relative
-    labels: torch.Tensor  # [O] int64, 0-based
-    masks: list  # per image [n, H, W]
-    counts: list  # objects per image, ints
+    boxes: Tensor  # [O, 4] x1 y1 x2 y2 relative
+    labels: Tensor  # [O] int64, 0-based
+    masks: list[Tensor]  # per image [n, H, W]
+    counts: list[int]  # objects per image
 
 
 class Positives(NamedTuple):
     """Priors that have an object, in the order of their objects, so of their images too."""
 
-    index: torch.Tensor  # [T] flat prior
-    object: torch.Tensor  # [T] into the rows of Objects
-    counts: list  # positives per image, ints: all there are
-    used: list  # how many of them are in `index`
+    priors: Tensor  # [T] flat
+    object: Tensor  # [T] into the rows of Objects
+    counts: list[int]  # positives per image: all there are
+    used: list[int]  # how many of them are in `priors`
 
 
-def split_crowds(targets, masks, num_crowds):
+def split_crowds(
+    targets: Sequence[Tensor], masks: Sequence[Tensor], num_crowds: Sequence[int]
+) -> tuple[Objects, list[Tensor]]:
     """Objects of the batch, and per image the [n, 4] boxes of crowds, which only veto negatives."""
     counts = [len(t) - int(crowds) for t, crowds in zip(targets, num_crowds, strict=True)]
     rows = torch.cat([t[:n] for t, n in zip(targets, counts, strict=True)])
@@ -44,13 +83,15 @@ def split_crowds(targets, masks, num_crowds):
     return objects, [t[n:, :4] for t, n in zip(targets, counts, strict=True)]
 
 
-def starts(counts):
+def starts(counts: Sequence[int]) -> list[int]:
     """Where each image's rows begin, given how many rows each image has."""
     return [0, *accumulate(counts[:-1])]
 
 
 @torch.no_grad()
-def match(objects, crowds, priors, cfg):
+def match(
+    objects: Objects, crowds: Sequence[Tensor], priors: Tensor, cfg: LossSettings
+) -> tuple[Tensor, Tensor]:
     """Give every prior a class and an object.
 
     priors [P, 4] cx cy w h; crowds: per image [n, 4] boxes. Returns
@@ -83,15 +124,15 @@ def match(objects, crowds, priors, cfg):
     classes.masked_fill_(best_iou < cfg.positive_iou_threshold, NEUTRAL)
     classes.masked_fill_(best_iou < cfg.negative_iou_threshold, 0)
     if cfg.crowd_iou_threshold < 1:
-        for image, boxes in enumerate(crowds):
-            if len(boxes):
-                share = pairwise_intersection(boxes, corners).amax(0) / box_area(corners)
+        for image, crowd in enumerate(crowds):
+            if len(crowd):
+                share = pairwise_intersection(crowd, corners).amax(0) / box_area(corners)
                 crowded = (share > cfg.crowd_iou_threshold) & (classes[image] == 0)
                 classes[image].masked_fill_(crowded, NEUTRAL)
     return classes, prior_object
 
 
-def best_priors(iou, most):
+def best_priors(iou: Tensor, most: int) -> Tensor:
     """Keys of each object's `most` best priors, in no order: [n, P] float32 to [n, most] int64.
 
     A key is larger where IoU is larger, then where the prior is lower. IoU >= 0, so that its bits
@@ -102,7 +143,7 @@ def best_priors(iou, most):
     return key.topk(most, dim=1, sorted=False).values
 
 
-def force_match(keys, counts, num_priors):
+def force_match(keys: Tensor, counts: list[int], num_priors: int) -> Tensor:
     """The prior that each object gets whatever their IoU is.
 
     The rule: as often as an image has objects, the pair of the highest IoU left is matched, and its
@@ -125,7 +166,7 @@ def force_match(keys, counts, num_priors):
     return torch.cat([forced[i, :n] + i * num_priors for i, n in enumerate(counts)])
 
 
-def find_positives(classes, prior_object, counts):
+def find_positives(classes: Tensor, prior_object: Tensor, counts: list[int]) -> Positives:
     """Positives by image, and within an image by object."""
     # nonzero_static: the number is known already, so that the device need not be waited for again
     index = torch.nonzero_static((classes > 0).flatten(), size=sum(counts))[:, 0]
@@ -134,15 +175,15 @@ def find_positives(classes, prior_object, counts):
     return Positives(index[order], own, counts, counts)
 
 
-def mask_subset(positives, most):
+def mask_subset(positives: Positives, most: int) -> Positives:
     """At most `most` positives of every image, drawn without replacement from torch's generator."""
     if max(positives.counts) <= most:
         return positives
-    device = positives.index.device
-    chosen = [
+    device = positives.priors.device
+    drawn = [
         start + torch.randperm(n, device=device)[:most].sort().values
         for start, n in zip(starts(positives.counts), positives.counts, strict=True)
     ]
-    used = [len(c) for c in chosen]
-    chosen = torch.cat(chosen)
-    return Positives(positives.index[chosen], positives.object[chosen], positives.counts, used)
+    used = [len(each) for each in drawn]
+    chosen = torch.cat(drawn)
+    return Positives(positives.priors[chosen], positives.object[chosen], positives.counts, used)

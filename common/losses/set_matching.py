@@ -4,7 +4,7 @@ Shapes: P predictions of an image, G its objects, C classes. Boxes are xyxy pixe
 Source: DETR, arXiv:2005.12872, section 3.1; [queryinst.md: Assignment].
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -33,12 +33,11 @@ def generalized_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return intersection / union - (enclosing - union) / enclosing
 
 
-def _area(size):
+def _area(size: torch.Tensor) -> torch.Tensor:
     # not prod(-1), whose backward counts the zeros and waits for the device to tell
     return size[..., 0] * size[..., 1]
 
 
-@torch.no_grad()
 def match_cost(
     logits: torch.Tensor,
     boxes: torch.Tensor,
@@ -50,10 +49,28 @@ def match_cost(
     """What it costs to give each object to each prediction, [P, G], at least float32.
 
     logits: [P, C]; boxes: [P, 4]; gt_boxes: [G, 4]; gt_labels: [G] int64; img_shape: (h, w)
-    parts:  the weighted summands {"cls", "l1", "giou"} instead of their sum
+    parts:  what `cost_parts` gives instead of its sum
 
     Computed without autocast. Non-finite inputs give non-finite costs.
     """
+    costs = cost_parts(logits, boxes, gt_boxes, gt_labels, img_shape)
+    return costs if parts else total_cost(costs)
+
+
+def total_cost(parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The sum of what `cost_parts` gives."""
+    return parts["cls"] + parts["l1"] + parts["giou"]
+
+
+@torch.no_grad()
+def cost_parts(
+    logits: torch.Tensor,
+    boxes: torch.Tensor,
+    gt_boxes: torch.Tensor,
+    gt_labels: torch.Tensor,
+    img_shape: tuple[int, int],
+) -> dict[str, torch.Tensor]:
+    """The weighted summands {"cls", "l1", "giou"} of `match_cost`, from the same arguments."""
     with torch.autocast(logits.device.type, enabled=False):
         logits, boxes = at_least_float32(logits), at_least_float32(boxes)
         gt_boxes = gt_boxes.to(boxes)
@@ -64,12 +81,11 @@ def match_cost(
         # a blocking copy would wait for the device
         whwh = torch.tensor((width, height) * 2).to(boxes, non_blocking=True)
         distance = ((boxes / whwh)[:, None] - (gt_boxes / whwh)[None]).abs().sum(-1)
-        costs = {
+        return {
             "cls": CLASS_WEIGHT * (positive - negative),
             "l1": L1_WEIGHT * distance,
             "giou": -GIOU_WEIGHT * generalized_iou(boxes[:, None], gt_boxes[None]),
         }
-    return costs if parts else costs["cls"] + costs["l1"] + costs["giou"]
 
 
 def hungarian_match(
@@ -84,13 +100,13 @@ def hungarian_match(
     Arguments as `match_cost`; G = 0 gives empty tensors.
     Raises Failed, naming the part of the cost, when one is not finite.
     """
-    costs = match_cost(logits, boxes, gt_boxes, gt_labels, img_shape, parts=True)
+    costs = cost_parts(logits, boxes, gt_boxes, gt_labels, img_shape)
     bad = [name for name, cost in costs.items() if not cost.isfinite().all()]
     if bad:
         raise Failed(f"matching: the cost {', '.join(bad)} is not finite, so the predictions are "
                      "not; try a lower learning rate or --amp off")
-    rows, columns = assign(sum(costs.values()).cpu().numpy())
-    return tuple(torch.from_numpy(side).to(logits.device) for side in (rows, columns))
+    rows, columns = assign(total_cost(costs).cpu().numpy())
+    return torch.from_numpy(rows).to(logits.device), torch.from_numpy(columns).to(logits.device)
 
 
 def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

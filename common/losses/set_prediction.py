@@ -6,7 +6,9 @@ Source: QueryInst, arXiv:2105.01928; [queryinst.md: Losses].
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -17,8 +19,9 @@ from common.losses.set_matching import (
     FOCAL_ALPHA,
     FOCAL_GAMMA,
     assign_all,
+    cost_parts,
     generalized_iou,
-    match_cost,
+    total_cost,
 )
 from common.losses.sparse import at_least_float32
 
@@ -36,6 +39,14 @@ class SetLossWeights:
     bbox: float = 5.0
     iou: float = 2.0
     mask: float = 8.0
+
+
+class Truth(TypedDict):
+    """What the stages read of an image's sample."""
+
+    boxes: torch.Tensor  # [n, 4]
+    labels: torch.Tensor  # [n] int64
+    img_shape: tuple[int, int]  # (h, w)
 
 
 @dataclass(frozen=True)
@@ -64,16 +75,19 @@ class Matches:
 
 
 @torch.no_grad()
-def match_stages(logits, boxes, samples) -> Matches:
+def match_stages(
+    logits: torch.Tensor, boxes: torch.Tensor, samples: Sequence[Truth]
+) -> Matches:
     """The assignment of every stage, with one wait for the device.
 
     logits:  [S, B, P, C]; boxes: [S, B, P, 4]
-    samples: list of B dicts with boxes [n, 4], labels [n], img_shape (h, w)
+    samples: of the B images
     """
     num_stages, _, num_proposals, _ = logits.shape
     costs = [
-        match_cost(logits[:, b].flatten(0, 1), boxes[:, b].flatten(0, 1), sample["boxes"],
-                   sample["labels"], sample["img_shape"]).unflatten(0, (num_stages, num_proposals))
+        total_cost(cost_parts(
+            logits[:, b].flatten(0, 1), boxes[:, b].flatten(0, 1), sample["boxes"],
+            sample["labels"], sample["img_shape"])).unflatten(0, (num_stages, num_proposals))
         for b, sample in enumerate(samples)
     ]
     found, finite = assign_all(costs)
@@ -86,7 +100,8 @@ def match_stages(logits, boxes, samples) -> Matches:
     )
     whwh = torch.tensor([tuple(sample["img_shape"][::-1]) * 2 for sample in samples])[image]
 
-    def sent(array):  # a blocking copy would wait for the device
+    def sent(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+        # a blocking copy would wait for the device
         return torch.as_tensor(array).to(logits.device, non_blocking=True)
 
     # one copy for all indices
@@ -95,27 +110,37 @@ def match_stages(logits, boxes, samples) -> Matches:
     gt_labels = torch.cat([sample["labels"] for sample in samples])
     gt_boxes = torch.cat([sample["boxes"] for sample in samples]).to(boxes)
     return Matches(rows, image, objects, gt_labels[objects], gt_boxes[objects],
-                   sent(whwh).to(boxes), finite.all(0).tolist())
+                   sent(whwh).to(boxes), np.all(finite, axis=0).tolist())
 
 
-def mean_positives(samples, num_proposals, device):
+def mean_positives(
+    samples: Sequence[Truth], num_proposals: int, device: torch.device
+) -> torch.Tensor:
     """Matched proposals of the batch, averaged over the ranks, 0-d float32 (all ranks)."""
-    count = sum(min(num_proposals, len(sample["labels"])) for sample in samples)
-    count = torch.tensor(float(count)).to(device, non_blocking=True)
+    own = sum(min(num_proposals, len(sample["labels"])) for sample in samples)
+    count = torch.tensor(float(own)).to(device, non_blocking=True)
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(count)
         count /= dist.get_world_size()
     return count
 
 
-def stage_losses(logits, boxes, masks, targets, matches, average, weights, min_normaliser):
+def stage_losses(
+    logits: torch.Tensor,
+    boxes: torch.Tensor,
+    masks: torch.Tensor,
+    targets: torch.Tensor,
+    matches: Matches,
+    average: torch.Tensor,
+    weights: SetLossWeights,
+    min_normaliser: float,
+) -> dict[str, torch.Tensor]:
     """{"loss_cls", "loss_bbox", "loss_iou", "loss_mask", "pos_acc"}, each [S].
 
     logits:  [S, B, P, C]; boxes: [S, B, P, 4]
     masks:   [S, N, 28, 28] logits of the positives, each of its object's class
     targets: [S, N, 28, 28] of 0 and 1
-    matches: a Matches; average: from `mean_positives`
-    weights: a SetLossWeights
+    average: from `mean_positives`
     min_normaliser: `average` counts as at least this much for the classes; 0 is the original's,
              whose loss without any object on any rank is divided by 1e-7
 
@@ -211,7 +236,9 @@ def mask_targets(
     return (torch.cat(covered) >= 0.5).float()
 
 
-def _covered(masks, boxes, gt_index, block):
+def _covered(
+    masks: torch.Tensor, boxes: torch.Tensor, gt_index: torch.Tensor, block: int
+) -> torch.Tensor:
     """[n, 28, 28] float64, the covered share of each cell; `block` bitmaps at once."""
     height, width = masks.shape[1:]
     down = _cell_weights(boxes[:, 1], boxes[:, 3], height)  # [n, 28, H]
@@ -221,7 +248,7 @@ def _covered(masks, boxes, gt_index, block):
                       for weights_down, weights_across, index in blocks])
 
 
-def _cell_weights(start, end, length):
+def _cell_weights(start: torch.Tensor, end: torch.Tensor, length: int) -> torch.Tensor:
     """[n, 28, length] float64: how much each pixel of an axis counts in each cell of each box."""
     start = start.clamp(0, length) - 0.5
     extent = end.clamp(0, length) - 0.5 - start

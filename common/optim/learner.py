@@ -26,7 +26,7 @@ class Learner(Generic[Net]):
     """
 
     net: Net
-    optimizer: Any
+    optimizer: Any  # each script knows which of the two is its own
     precision: Precision
     ema: AveragedModel | None = None
 

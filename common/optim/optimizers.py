@@ -41,3 +41,6 @@ class Optimizers:
         """Raises ValueError or KeyError when the parameters are not those of the states."""
         for name, each in self.optimizers.items():
             each.load_state_dict(states[name])
+
+
+OneOrSeveral = torch.optim.Optimizer | Optimizers

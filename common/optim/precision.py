@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from common.optim.optimizers import OneOrSeveral
 from runtime.errors import InputError
 
 DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -46,17 +47,18 @@ class Precision:
         """Whether a loss scaler is at work, which leaves out updates that overflow."""
         return self.scaler.is_enabled()
 
-    def grad_norm(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    def grad_norm(self, optimizer: OneOrSeveral) -> torch.Tensor:
         """The norm of all gradients together, 0-d on their device; unscales them in place.
 
         Once an update, before `step` or `skip`. Nothing waits for the device here.
         """
-        self.scaler.unscale_(optimizer)
-        return torch.nn.utils.get_total_norm([p.grad for p in _with_gradient(optimizer)])
+        self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # asks only for its groups
+        gradients = [p.grad for p in _with_gradient(optimizer) if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
 
     def step(
         self,
-        optimizer: torch.optim.Optimizer,
+        optimizer: OneOrSeveral,
         clip_grad: float | None = None,
         grad_norm: torch.Tensor | None = None,
     ) -> None:
@@ -66,8 +68,9 @@ class Precision:
         grad_norm: what `grad_norm` gave; needed with `clip_grad`
         """
         if clip_grad is not None:
+            assert grad_norm is not None, "clip_grad needs grad_norm"
             torch.nn.utils.clip_grads_with_norm_(_with_gradient(optimizer), clip_grad, grad_norm)
-        self.scaler.step(optimizer)
+        self.scaler.step(optimizer)  # type: ignore[arg-type]  # calls only its step()
         self.scaler.update()
 
     def skip(self) -> None:
@@ -76,7 +79,7 @@ class Precision:
             self.scaler.update(self.scaler.get_scale())
 
 
-def _with_gradient(optimizer):
+def _with_gradient(optimizer: OneOrSeveral) -> list[torch.Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
@@ -88,5 +91,5 @@ def cpu_has_bf16() -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _gpu_has_bf16():
+def _gpu_has_bf16() -> bool:
     return torch.cuda.is_bf16_supported(including_emulation=False)

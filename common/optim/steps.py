@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from common.optim.optimizers import OneOrSeveral
+from runtime.run.run import Run
+
 Batch = TypeVar("Batch")
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def set_lr(optimizer: OneOrSeveral, lr: float) -> None:
     """The same rate for all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -35,11 +38,11 @@ def add_terms(sums: dict[str, torch.Tensor], terms: Mapping[str, torch.Tensor]) 
 
 
 def mean_floats(
-    run: Any, terms: Mapping[str, torch.Tensor], grad_norm: torch.Tensor
+    run: Run, terms: Mapping[str, torch.Tensor], grad_norm: torch.Tensor
 ) -> tuple[dict[str, float], float]:
     """({name: mean over the ranks}, norm) as numbers: the one time that an update waits.
 
-    terms: 0-d tensors of this rank (all ranks, with the same names); run: the Run
+    terms: 0-d tensors of this rank (all ranks, with the same names)
     A loss and a gradient are so known before the weights change.
     """
     means = run.mean(terms)
@@ -48,7 +51,9 @@ def mean_floats(
     return dict(zip(means, numbers, strict=True)), norm
 
 
-def to_floats(values, grad_norm):
+def to_floats(
+    values: Mapping[str, torch.Tensor], grad_norm: torch.Tensor
+) -> tuple[dict[str, float], float]:
     together = [value.double() for value in (*values.values(), grad_norm)]
     *numbers, norm = torch.stack(together).tolist()
     return dict(zip(values, numbers, strict=True)), norm

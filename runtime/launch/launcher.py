@@ -1,8 +1,8 @@
 """What `dist_train.sh` runs: one training process per GPU through torchrun, and a clean end.
 
 torchrun ends a failed job with pages that hide the cause, and with status 1 whatever it was. Here
-the ranks leave their last words in a folder (common/peers.py), and the one that matters is printed
-last; the exit status is that rank's own.
+the ranks leave their last words in a folder (runtime/launch/peers.py), and the one that matters is
+printed last; the exit status is that rank's own.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from runtime.console import open_standard_streams
 from runtime.errors import InputError
-from runtime.launch.peers import NOTES_FOLDER, read_notes
+from runtime.launch.peers import NOTES_FOLDER, Note, read_notes
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEFAULT_PORT = 29500
@@ -50,8 +50,8 @@ state saved, 130 Ctrl-C with the state saved, 1 anything else."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to start, and where this machine stands among the others."""
+class Command:
+    """What was asked for: what to start, and where this machine stands among the others."""
 
     script: Path
     arguments: list[str]
@@ -75,16 +75,16 @@ def main() -> NoReturn:
         print(USAGE)
         sys.exit(0 if words else 2)
     try:
-        job = read_job(words, os.environ)
-        port = pick_port(job)
+        command = read_command(words, os.environ)
+        port = pick_port(command)
     except InputError as error:
         for line in error.faults:
             print(f"{NAME}: {line}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(launch(job, port))
+    sys.exit(launch(command, port))
 
 
-def read_job(words: list[str], env: Mapping[str, str]) -> Job:
+def read_command(words: list[str], env: Mapping[str, str]) -> Command:
     """The command line and the environment. Raises InputError with every fault."""
     faults: list[str] = []
     what, count, *rest = [*words, ""] if len(words) == 1 else words
@@ -100,32 +100,33 @@ def read_job(words: list[str], env: Mapping[str, str]) -> Job:
                       "dist_train.sh CONFIG GPUS [options], for example dist_train.sh "
                       f"{what} 4")
         count = "1"
-    numbers = {}
+    numbers: dict[str, int] = {}
     for name, default, least in (("NNODES", "1", 1), ("NODE_RANK", "0", 0), ("PORT", "", 1)):
         text = env.get(name) or default
         if text and not (text.isdecimal() and least <= int(text) < 65536):
             faults.append(f"{name}={text}: want a whole number, at least {least}")
             text = default
-        numbers[name] = int(text) if text else None
+        if text:
+            numbers[name] = int(text)
     if numbers["NODE_RANK"] >= numbers["NNODES"]:
         faults.append(f"NODE_RANK={numbers['NODE_RANK']}: with NNODES={numbers['NNODES']} machines "
                       f"it is 0 to {numbers['NNODES'] - 1}")
     if faults:
         raise InputError(faults)
-    return Job(script, rest, int(count), numbers["NNODES"], numbers["NODE_RANK"],
-               env.get("MASTER_ADDR") or "127.0.0.1", numbers["PORT"])
+    return Command(script, rest, int(count), numbers["NNODES"], numbers["NODE_RANK"],
+                   env.get("MASTER_ADDR") or "127.0.0.1", numbers.get("PORT"))
 
 
-def pick_port(job: Job) -> int:
+def pick_port(command: Command) -> int:
     """The port where the processes meet.
 
     One that was asked for must be free on machine 0; without one, 29500 or another free one on a
     single machine, and 29500 with several, which must agree. Raises InputError when it is taken.
     """
-    port = job.port or DEFAULT_PORT
-    if job.node_rank > 0 or is_free(port):
+    port = command.port or DEFAULT_PORT
+    if command.node_rank > 0 or is_free(port):
         return port
-    if job.port is None and job.nodes == 1:
+    if command.port is None and command.nodes == 1:
         return other_port(port)
     raise InputError(_taken(port))
 
@@ -152,26 +153,26 @@ def is_free(port: int) -> bool:
         return True
 
 
-def launch(job: Job, port: int) -> int:
+def launch(command: Command, port: int) -> int:
     """Train; returns the exit status, after the one line that tells the cause of a failure."""
     notes = tempfile.mkdtemp(prefix="dist_train-")
     try:
-        status = _launch(job, port, notes)
+        status = _launch(command, port, notes)
         while status == PORT_TAKEN:  # by a job that started at the same moment
-            if job.port is not None or job.nodes > 1:
+            if command.port is not None or command.nodes > 1:
                 print(f"{NAME}: {_taken(port)}", file=sys.stderr)
                 return 2
             port = other_port(port)
-            status = _launch(job, port, notes)
+            status = _launch(command, port, notes)
         return status
     finally:
         shutil.rmtree(notes, ignore_errors=True)
 
 
-def _launch(job, port, notes):
+def _launch(command: Command, port: int, notes: str) -> int:
     os.environ[NOTES_FOLDER] = notes
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // job.processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // command.processes)))
     # read by torchrun's parser, where it has these options
     os.environ["PET_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
     os.environ["PET_SHUTDOWN_TIMEOUT"] = str(SHUTDOWN_S)
@@ -182,12 +183,14 @@ def _launch(job, port, notes):
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.disable(logging.ERROR)  # this process only launches; what matters is printed below
-    failures, signalled = {}, None
+    failures: dict[int, int] = {}
+    signalled: int | None = None
     try:
         torchrun.run(torchrun.parse_args([
-            "--nnodes", str(job.nodes), "--node-rank", str(job.node_rank),
-            "--nproc-per-node", str(job.processes), "--master-addr", job.address,
-            "--master-port", str(port), "--log-dir", notes, str(job.script), *job.arguments]))
+            "--nnodes", str(command.nodes), "--node-rank", str(command.node_rank),
+            "--nproc-per-node", str(command.processes), "--master-addr", command.address,
+            "--master-port", str(port), "--log-dir", notes,
+            str(command.script), *command.arguments]))
     except ChildFailedError as error:
         failures = {rank: failure.exitcode for rank, failure in error.failures.items()}
     except SignalException as error:
@@ -195,10 +198,10 @@ def _launch(job, port, notes):
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         if "EADDRINUSE" in str(error):
             return PORT_TAKEN
-        print(f"{NAME}: no machine 0 at {job.address} port {port}: check MASTER_ADDR and PORT, "
-              f"and that all {job.nodes} machines were started", file=sys.stderr)
+        print(f"{NAME}: no machine 0 at {command.address} port {port}: check MASTER_ADDR and PORT, "
+              f"and that all {command.nodes} machines were started", file=sys.stderr)
         return 2
-    status, lines = outcome(job.name, read_notes(notes), failures, signalled)
+    status, lines = outcome(command.name, read_notes(notes), failures, signalled)
     for line in lines:
         print(line, file=sys.stderr, flush=True)
     return status
@@ -206,7 +209,7 @@ def _launch(job, port, notes):
 
 def outcome(
     name: str,
-    notes: Mapping[int, Mapping[str, Any]],
+    notes: Mapping[int, Note],
     exit_codes: Mapping[int, int],
     signalled: int | None,
 ) -> tuple[int, list[str]]:
@@ -237,7 +240,7 @@ def outcome(
     return (128 + signalled, []) if signalled else (0, [])
 
 
-def _death(number):
+def _death(number: int) -> str:
     name = signal.Signals(number).name
     if number == signal.SIGKILL:
         return (f"killed by {name}: from outside, or by the system because memory ran out. "
@@ -245,6 +248,6 @@ def _death(number):
     return f"ended by {name}"
 
 
-def _taken(port):
+def _taken(port: int) -> str:
     return (f"port {port} is taken by another program: set PORT to a free one, for example "
             f"PORT={port + 1}")

@@ -9,15 +9,19 @@ that are alive now agree on a name first, and put it in front of all their keys.
 
 import time
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 POLL_S = 0.02
 
 
-def agree(store: Any, rank: int, world_size: int, place: str, timeout_s: float) -> tuple[str, list]:
+def agree(
+    store: "Store", rank: int, world_size: int, place: str, timeout_s: float
+) -> tuple[str, list[str]]:
     """(name of this start, each rank's `place`), the same on all ranks (all ranks).
 
-    store: with set, get and check, as torch's
     place: where this rank runs
     Raises TimeoutError that says who has not come.
     """
@@ -30,7 +34,7 @@ def agree(store: Any, rank: int, world_size: int, place: str, timeout_s: float) 
     return name, [store.get(f"{name}/{other}").decode() for other in range(world_size)]
 
 
-def _welcome(store, world_size, own, place, deadline):
+def _welcome(store: "Store", world_size: int, own: str, place: str, deadline: float) -> str:
     """Rank 0's name is the start's; it goes to every rank that asks, and waits for all."""
     welcomed = set()
     waiting = set(range(1, world_size))
@@ -52,7 +56,7 @@ def _welcome(store, world_size, own, place, deadline):
     return own
 
 
-def _come(store, rank, own, place, deadline):
+def _come(store: "Store", rank: int, own: str, place: str, deadline: float) -> str:
     """The name that rank 0 gives; it may be started anew meanwhile and give another."""
     store.set(f"come/{rank}", own)
     name = ""

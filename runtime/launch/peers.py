@@ -16,7 +16,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 NOTES_FOLDER = "TRAINER_EXIT_NOTES"  # set by dist_train.sh: where each rank leaves its last words
 GRACE_S = 8  # a rank whose peer is gone has this long to notice it itself
@@ -54,10 +57,22 @@ class Fault:
     is_told: bool
 
 
+class Note(TypedDict):
+    """What a rank leaves to `dist_train.sh`.
+
+    secondary: it ended only because another one did
+    """
+
+    status: int
+    lines: list[str]
+    secondary: bool
+    time: float
+
+
 class _Hold:
     """Sections in which the process is not to be ended."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lock = threading.RLock()
         self.ended = 0  # sections that have come to their end
 
@@ -94,7 +109,7 @@ class Heartbeats:
     A thread of its own does the talking: a store whose machine is cut off never answers.
 
     rank, world_size: of this process
-    store:    with set, get and multi_get, as torch's; of this start of the group alone
+    store:    of this start of the group alone
     progress: number of collectives that this rank has begun, None once it has left the group
 
     words:     {rank: its last word}; "" while it goes on
@@ -105,7 +120,7 @@ class Heartbeats:
     is_cut_off: the store cannot be talked to any more
     """
 
-    def __init__(self, rank: int, world_size: int, store: Any,
+    def __init__(self, rank: int, world_size: int, store: "Store",
                  progress: Callable[[], int | None]):
         self.beat_s = BEAT_S * max(1, world_size / BEAT_RANKS)
         self.rounds, self.is_cut_off = 0, False
@@ -115,7 +130,7 @@ class Heartbeats:
         self.silent_s = dict.fromkeys(self._others, 0.0)
         self.behind_s = dict.fromkeys(self._others, 0.0)
         self._last = dict.fromkeys(self._others, "")
-        self._own = 0
+        self._own: int | None = 0
         self._count = 0
         self._own_word = ""
         self._read_at = time.monotonic()
@@ -156,7 +171,7 @@ class Heartbeats:
         self._own = own
         self.rounds += 1
 
-    def _hear(self, other, beat, word, own, passed_s):
+    def _hear(self, other: int, beat: str, word: str, own: int | None, passed_s: float) -> None:
         had, self._last[other] = self._last[other], beat
         self.words[other] = word
         self.silent_s[other] = self.silent_s[other] + passed_s if beat == had else 0.0
@@ -166,7 +181,7 @@ class Heartbeats:
         waits = own == self._own and 0 <= done == had_done < own
         self.behind_s[other] = self.behind_s[other] + passed_s if waits else 0.0
 
-    def _run(self):
+    def _run(self) -> None:
         try:
             while True:
                 self.turn()
@@ -264,13 +279,13 @@ class Watch:
         return [rank for rank, value in seconds.items()
                 if value >= least and not self._beats.words[rank]]
 
-    def _names(self, ranks):
+    def _names(self, ranks: list[int]) -> str:
         hosts = {rank: self._places[rank].host for rank in ranks}
         return " and ".join(
             f"rank {rank}" + (f" on {host}" if host != self._host else "")
             for rank, host in hosts.items())
 
-    def _run(self):
+    def _run(self) -> None:
         rounds = self._beats.rounds
         while not self._given_up():
             time.sleep(POLL_S)
@@ -280,14 +295,14 @@ class Watch:
         self._wait_for_its_own_end()
         self._end()
 
-    def _given_up(self):
+    def _given_up(self) -> Fault | None:
         """The fault for which this process is to end, wherever it hangs."""
         fault = self.fault(self._timeout_s)
         if self._beats.is_cut_off and not self._outlived:
             return None  # rank 0 may have left in good order; a collective that fails tells
         return fault or self.laggard(self._timeout_s)
 
-    def _wait_for_its_own_end(self):
+    def _wait_for_its_own_end(self) -> None:
         while True:
             ended = _hold.ended
             time.sleep(GRACE_S)
@@ -296,7 +311,7 @@ class Watch:
                 return
             _hold.lock.release()
 
-    def _end(self):
+    def _end(self) -> None:
         fault = self._given_up() or Fault(f"{CANNOT}a peer was lost", True)
         saved = _make_last_call()
         line = (f"{self._script}: rank {self._rank}: {fault.text}"
@@ -314,7 +329,7 @@ def watch_peers(
     script: str,
     rank: int,
     places: Sequence[Place],
-    store: Any,
+    store: "Store",
     timeout_s: float,
     progress: Callable[[], int | None],
     outlived: bool,
@@ -325,7 +340,7 @@ def watch_peers(
     keys at once, such as a file, is not used: then no one is watched.
     """
     global _watch
-    if not store.has_extended_api():
+    if not store.has_extended_api():  # type: ignore[attr-defined]  # not in torch's stubs
         return
     for kind in ("beat", "word"):
         store.set(_key(kind, rank), "")
@@ -401,14 +416,14 @@ def leave_note(status: int, lines: list[str], secondary: bool = False) -> bool:
     folder, rank = os.environ.get(NOTES_FOLDER), os.environ.get("RANK", "0")
     if not folder or not Path(folder).is_dir():
         return False
-    note = {"status": status, "lines": lines, "secondary": secondary, "time": time.time()}
+    note: Note = {"status": status, "lines": lines, "secondary": secondary, "time": time.time()}
     temporary = Path(folder) / f".{rank}.{os.getpid()}"
     temporary.write_text(json.dumps(note))
     temporary.rename(Path(folder) / rank)
     return True
 
 
-def read_notes(folder: str | Path) -> dict[int, dict[str, Any]]:
+def read_notes(folder: str | Path) -> dict[int, Note]:
     """{rank: note} of what the ranks of this machine have left."""
     files = (path for path in Path(folder).iterdir() if path.name.isdecimal())
     return {int(path.name): json.loads(path.read_text()) for path in files}
@@ -433,15 +448,17 @@ def process_state(pid: int) -> str:
         return ""
 
 
-def _make_last_call():
+def _make_last_call() -> str | None:
     """What `before_exit`'s callback returns, in bounded time."""
-    if _last_call is None:
+    last_call = _last_call  # the main thread may replace it meanwhile
+    if last_call is None:
         return None
-    said = [f"Saving the state took more than {LAST_CALL_S} s and was given up"]
+    said: list[str | None] = [
+        f"Saving the state took more than {LAST_CALL_S} s and was given up"]
 
-    def call():
+    def call() -> None:
         try:
-            said[0] = _last_call()
+            said[0] = last_call()
         except Exception as error:
             said[0] = f"The state could not be saved: {type(error).__name__}: {error}"
 
@@ -451,5 +468,5 @@ def _make_last_call():
     return said[0]
 
 
-def _key(kind, rank):
+def _key(kind: str, rank: int) -> str:
     return f"{kind}/{rank}"

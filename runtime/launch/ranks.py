@@ -148,12 +148,15 @@ def join_group(
     mark_in_group()
     if device.type == "cuda" and backend == "nccl":
         margin = timedelta(seconds=timeout_s + NCCL_MARGIN_S)
+        assert dist.group.WORLD is not None  # just joined
         dist.group.WORLD._get_backend(device)._set_default_timeout(margin)
     watch_peers(script, launch.rank, places, store, timeout_s, _count_collectives,
                 outlived=os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True")
 
 
-def _meet(launch, device, timeout_s, backend):
+def _meet(
+    launch: Launch, device: torch.device, timeout_s: float, backend: str
+) -> tuple[dist.Store, list[Place]]:
     """(a store for this start's keys, the ranks' places); the process group is there afterwards."""
     # torchrun has its own store running on the port and tells env:// so
     init = "env://" if launch.launcher == "torchrun" else f"tcp://{launch.address}:{launch.port}"
@@ -180,14 +183,15 @@ def _meet(launch, device, timeout_s, backend):
     return dist.PrefixStore(name, store.clone()), [Place(*json.loads(text)) for text in places]
 
 
-def _count_collectives():
+def _count_collectives() -> int | None:
     """How many collectives this rank has begun; who has begun fewest holds up the others."""
     group = dist.group.WORLD
     if group is None:  # the run is over
         return None
     devices = {device.type for device in group._device_types}
-    return sum(group._get_backend(torch.device(name))._get_sequence_number_for_group()
-               for name in sorted(devices))
+    backends = [group._get_backend(torch.device(name)) for name in sorted(devices)]
+    return sum(backend._get_sequence_number_for_group()  # type: ignore[attr-defined]  # no stub
+               for backend in backends)
 
 
 def share_threads(launch: Launch) -> None:
@@ -197,7 +201,7 @@ def share_threads(launch: Launch) -> None:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if "OMP_NUM_THREADS" not in os.environ and cores == os.cpu_count():
-        torch.set_num_threads(max(1, cores // launch.local_world_size))
+        torch.set_num_threads(max(1, (cores or 1) // launch.local_world_size))
 
 
 def limit_threads(count: int) -> None:
@@ -209,7 +213,7 @@ def limit_threads(count: int) -> None:
         torch.set_num_threads(min(count, torch.get_num_threads()))
 
 
-def _read_torchrun(env):
+def _read_torchrun(env: Mapping[str, str]) -> Launch:
     world_size = _number(env, "WORLD_SIZE")
     meeting = env.get("DIST_URL", "")
     has_address = world_size > 1 and not meeting
@@ -225,12 +229,12 @@ def _read_torchrun(env):
     )
 
 
-def _read_slurm(env):
+def _read_slurm(env: Mapping[str, str]) -> Launch:
     rank = _number(env, "SLURM_PROCID")
     world_size = _number(env, "SLURM_STEP_NUM_TASKS", env["SLURM_NTASKS"])
     # "8(x2),4": the counts of the nodes, the first one's is taken; unknown: all on one node
     counts = env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE", "")
-    local_world_size = int(re.match(r"\d*", counts)[0] or world_size)
+    local_world_size = int(re.sub(r"\D.*", "", counts) or world_size)
     return Launch(
         launcher="slurm",
         rank=rank,
@@ -242,20 +246,20 @@ def _read_slurm(env):
     )
 
 
-def _text(env, name):
+def _text(env: Mapping[str, str], name: str) -> str:
     if not env.get(name):
         raise InputError(f"{name} is not set: start several processes with torchrun or srun")
     return env[name]
 
 
-def _number(env, name, default=None):
+def _number(env: Mapping[str, str], name: str, default: str | None = None) -> int:
     text = env.get(name, default) if default is not None else _text(env, name)
     if not text.isdecimal():
         raise InputError(f"{name}={text}: not a whole number")
     return int(text)
 
 
-def _no_group(launch, timeout_s, reason):
+def _no_group(launch: Launch, timeout_s: float, reason: str) -> str:
     at = launch.meeting or f"{launch.address} port {launch.port}"
     missing = f" ({reason})" if "not there" in reason else ""
     if launch.meeting:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 from runtime.launch.peers import lost_peers
 
@@ -124,12 +125,11 @@ def die_with_parent(number: signal.Signals, parent_pid: int) -> None:
         os.kill(os.getpid(), number)
 
 
-def _wake_watcher_only(number, frame):
-    # A Python-level handler must be there for the interpreter to write to the wake-up pipe.
-    pass
+def _wake_watcher_only(number: int, frame: FrameType | None) -> None:
+    """A handler must be there for the interpreter to write to the wake-up pipe."""
 
 
-def _print_line(text):
+def _print_line(text: str) -> None:
     # Not through sys.stderr: the main thread may hold its lock. On a terminal the cursor stands
     # behind "^C" or in a progress bar.
     start = "\n" if sys.stderr is not None and os.isatty(2) else ""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -58,11 +58,11 @@ class LineFile:
     def close(self) -> None:
         self._file.close()
 
-    def _fault(self, reason):
+    def _fault(self, reason: str | None) -> SaveError:
         return SaveError(f"{self._path}: could not be written: {reason}")
 
 
-def json_line(event: Mapping[str, Any]) -> str:
+def json_line(event: Mapping[str, object]) -> str:
     """`event` as one line of JSON, floats in full precision, non-finite ones as null.
 
     Values may be 0-d tensors, numpy scalars and paths, also inside mappings and sequences.
@@ -79,7 +79,7 @@ def cut_metrics(path: Path, iteration: float) -> None:
     if not path.exists():
         return
 
-    def copy_kept(target):
+    def copy_kept(target: BinaryIO) -> None:
         with open(path, "rb") as source:
             target.writelines(line for line in source if _is_kept(line, iteration))
 
@@ -96,7 +96,7 @@ def set_aside(path: Path) -> None:
 
 def describe_environment(
     script: str, launcher: str, world_size: int, devices: Iterable[str]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What a stranger needs to run the same thing again; `devices` are named in rank order."""
     return {
         "script": script,
@@ -121,7 +121,7 @@ def device_name(device: torch.device) -> str:
     return f"cpu ({platform.machine()})"
 
 
-def _is_kept(line, iteration):
+def _is_kept(line: bytes, iteration: float) -> bool:
     try:
         event = json.loads(line)
         index = event.get("iteration", -math.inf)
@@ -131,7 +131,7 @@ def _is_kept(line, iteration):
     return line.endswith(b"\n") and (index < iteration if is_update else index <= iteration)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -144,7 +144,7 @@ def _plain(value):
     return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
-def _versions():
+def _versions() -> dict[str, str]:
     found = {}
     for name in _DISTRIBUTIONS:
         try:

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from runtime.errors import Failed
+
+if TYPE_CHECKING:
+    from runtime.run.run import Run
 
 MAX_SKIPPED = 100  # updates in a row that are not finite, before "skip" gives up as well
 
@@ -21,7 +24,7 @@ class NonFiniteGuard:
     skipped: updates left out so far
     """
 
-    def __init__(self, run: Any, policy: str, scaled: bool = False):
+    def __init__(self, run: "Run", policy: str, scaled: bool = False):
         self._run = run
         self._skips = policy == "skip"
         self._scaled = scaled
@@ -31,7 +34,7 @@ class NonFiniteGuard:
     def allows_update(
         self,
         losses: Mapping[str, float],
-        own_losses: Mapping[str, Any],
+        own_losses: Mapping[str, SupportsFloat],
         image_ids: Iterable[int | str],
         step: int,
         grad_norm: float = 0.0,
@@ -60,7 +63,13 @@ class NonFiniteGuard:
         self._run.warn(f"{what}: update skipped")
         return False
 
-    def _what(self, is_finite, own_losses, image_ids: Sequence, step):
+    def _what(
+        self,
+        is_finite: bool,
+        own_losses: Mapping[str, SupportsFloat],
+        image_ids: Sequence[int | str],
+        step: int,
+    ) -> str:
         rank, images = self._run.rank, ", ".join(map(str, image_ids))
         if is_finite:
             return (f"the gradient is not finite at iteration {step}, although every loss is; "
@@ -78,7 +87,7 @@ class SkippedImages:
     run: the Run, for warnings and the metrics file
     """
 
-    def __init__(self, run: Any):
+    def __init__(self, run: "Run"):
         self._run = run
         self.trained, self.validated = 0, 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 from runtime.errors import InputError, SaveError
 from runtime.files import remove_leftovers
@@ -70,7 +70,7 @@ class RunLocks:
             os.close(handle)  # which unlocks
         self._held = {}
 
-    def _acquire(self, file, deadline):
+    def _acquire(self, file: Path, deadline: float) -> int:
         while True:
             handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
@@ -114,19 +114,19 @@ def is_held(file: Path) -> bool:
     return False
 
 
-def _refusal(file, holder):
+def _refusal(file: Path, holder: str) -> str:
     of_whom = file.name.removesuffix("lock").strip(".")
     what = f"{of_whom} in {file.parent}" if of_whom else f"{file.parent}"
     return (f"{what}: another training writes there: {holder or 'its process is not known'}. "
             "Wait for its end or stop it, or name another folder.")
 
 
-def _describe():
+def _describe() -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
     return f"process {os.getpid()} on {socket.gethostname()}, since {since}\n"
 
 
-def _is_same(file, handle):
+def _is_same(file: Path, handle: int) -> bool:
     try:
         return os.path.samestat(os.stat(file), os.fstat(handle))
     except FileNotFoundError:

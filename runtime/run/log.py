@@ -8,6 +8,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -68,11 +69,11 @@ class RunLog:
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, prefix, clock):
+    def __init__(self, prefix: str, clock: bool):
         super().__init__()
         self._prefix, self._clock = prefix, clock
 
-    def format(self, record):
+    def format(self, record: logging.LogRecord) -> str:
         kind = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         at = time.localtime(record.created)
         clock = time.strftime("[%m/%d %H:%M:%S] ", at) if self._clock else ""
@@ -80,11 +81,11 @@ class _Formatter(logging.Formatter):
 
 
 class _ConsoleHandler(logging.Handler):
-    def __init__(self, level):
+    def __init__(self, level: int):
         super().__init__(level)
-        self.bar = None
+        self.bar: tqdm | None = None
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
         encoding = stream.encoding or "utf-8"
         # a file name may hold bytes that the terminal cannot show; no reason to end a training
@@ -99,29 +100,29 @@ class _ConsoleHandler(logging.Handler):
 
 
 class _FileHandler(logging.Handler):
-    def __init__(self, level):
+    def __init__(self, level: int):
         super().__init__(level)
-        self._files = None
-        self._early = []
+        self._files: Sequence[LineFile] | None = None
+        self._early: list[str] = []
 
-    def open(self, files):
+    def open(self, files: Sequence[LineFile]) -> None:
         self._files = files
         for text in self._early:
             self._write(text)
         self._early = []
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
         if self._files is None:
             self._early.append(text)
         else:
             self._write(text)
 
-    def close(self):
+    def close(self) -> None:
         for file in self._files or ():
             file.close()
         super().close()
 
-    def _write(self, text):
-        for file in self._files:
+    def _write(self, text: str) -> None:
+        for file in self._files or ():
             file.write(text)  # SaveError ends the run: the disk is full or gone

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import nn
@@ -11,14 +11,15 @@ from torch import nn
 from runtime.errors import SaveError, add_ending
 from runtime.launch import peers
 from runtime.launch.signals import Stopped
+from runtime.run.run import Run
 
 GO_ON = "--resume latest goes on from there"
+Batch = TypeVar("Batch")
 
 
 class Rescue:
     """Keeps the work of a training loop, whatever ends it.
 
-    run:    the Run
     net:    whose buffers, BatchNorm's statistics, change before an update's loss is known
     save:   save(iteration) writes the state after that many updates as a stopped run's, from
             rank 0, and returns its file; None where nothing is written (evaluation, dry run)
@@ -32,7 +33,7 @@ class Rescue:
 
     def __init__(
         self,
-        run: Any,
+        run: Run,
         net: nn.Module | None = None,
         save: Callable[[int], Path | str | None] | None = None,
         start: int = 0,
@@ -45,9 +46,11 @@ class Rescue:
         self._last_good: tuple[int, Path | str | None] = (start, source)
         self._is_changing = False
         self._is_begun = False  # between `begins` and `done` there is something to take back
-        # those that travel in checkpoints; others are constants or made anew
-        names = set(net.state_dict()) if net is not None else ()
-        self._buffers = [b for name, b in net.named_buffers() if name in names] if names else []
+        self._buffers: list[torch.Tensor] = []
+        if net is not None:
+            # those that travel in checkpoints; others are constants or made anew
+            names = set(net.state_dict())
+            self._buffers = [b for name, b in net.named_buffers() if name in names]
         self._before = [buffer.clone() for buffer in self._buffers]
 
     def begins(self) -> None:
@@ -119,7 +122,7 @@ class Rescue:
             return f"The state could not be saved ({fault}). {self._last_good_text()}"
         return f"The state after {_updates(self._iteration)} is saved in {path}; {GO_ON}."
 
-    def _last_call(self):
+    def _last_call(self) -> str:
         # The thread that watches the peers ends a process that hangs in a GPU's collective. What
         # was computed before lies in memory; a stream of its own does not wait for the collective.
         if self._run.device.type != "cuda":
@@ -130,18 +133,21 @@ class Rescue:
     def leave_if_stopped(self) -> None:
         """Once the ranks agreed on a stop signal: save, note it, and end (all ranks)."""
         if self._run.stop_requested:
-            self._leave()
+            self._leave(self._run.stop_requested)
 
-    def in_step(self, batches: Iterator[Any], total: int, batch_size: int) -> Iterator[Any]:
+    def in_step(
+        self, batches: Iterator[Batch], total: int, batch_size: int
+    ) -> Iterator[Batch]:
         """`Run.in_step` for an evaluation, which a stop signal ends as it ends the training."""
         for batch in self._run.in_step(batches, total, batch_size):
             self.leave_if_stopped()
+            assert batch is not None  # without a stop every round has one
             yield batch
 
-    def _leave(self) -> NoReturn:
-        run, name, iteration = self._run, self._run.stop_requested, self._iteration
-        saves = self._save is not None and run.is_main and name not in self._lost_by
-        path = self._save(iteration) if saves else None
+    def _leave(self, name: str) -> NoReturn:
+        run, iteration, path = self._run, self._iteration, None
+        if self._save is not None and run.is_main and name not in self._lost_by:
+            path = self._save(iteration)
         run.record({"event": "stop", "iteration": iteration, "reason": name})
         if path is not None:
             run.log(f"Stopped by {name}. The state after {_updates(iteration)} is saved in {path}; "
@@ -149,7 +155,7 @@ class Rescue:
         run.barrier()  # a rank that left earlier would have the others ended by the launcher
         raise Stopped(name)
 
-    def _last_good_text(self):
+    def _last_good_text(self) -> str:
         iteration, path = self._last_good
         if self._iteration == self._start and not self._is_changing:
             # no update of this session is lost
@@ -159,5 +165,5 @@ class Rescue:
         return f"The last good state, after {_updates(iteration)}, is {path}; {GO_ON}."
 
 
-def _updates(count):
+def _updates(count: int) -> str:
     return "1 update" if count == 1 else f"{count} updates"

@@ -5,16 +5,17 @@ import math
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from runtime.allocator import keep_freed_memory
 from runtime.errors import InputError, SaveError
@@ -35,6 +36,8 @@ from runtime.run.lock import RunLocks
 from runtime.run.log import RunLog
 from runtime.run.tensorboard import EventWriter
 from runtime.streams import Stream
+
+Item = TypeVar("Item")
 
 
 def start_run(
@@ -148,15 +151,15 @@ class Run:
         Raises SaveError on every rank when rank 0 cannot write there, InputError when another
         training does, or the tensorboard package is wanted and missing.
         """
-        self._folder = Path(folder)
+        path = self._folder = Path(folder)
         if not append:
-            self._take([*self._claimed, self.folder / run_lock.NAME])
+            self._take([*self._claimed, path / run_lock.NAME])
         devices = self.gather(device_name(self.device))
         fault = None
         if self.is_main:
             try:
-                self._make_folder(cfg_text, devices, append)
-                self._open_lines(resume_from, append, log_too)
+                self._make_folder(path, cfg_text, devices or [], append)
+                self._open_lines(path, resume_from, append, log_too)
             except OSError as error:
                 fault = f"{error.filename or folder}: could not be written: {error.strerror}"
             except SaveError as error:
@@ -165,7 +168,7 @@ class Run:
         if fault:
             raise SaveError(fault)
         if tensorboard and self.is_main:
-            self._events = EventWriter(self.folder)
+            self._events = EventWriter(path)
         if resume_from is not None:
             self.record({"event": "resume", "iteration": math.ceil(resume_from)})
 
@@ -177,7 +180,7 @@ class Run:
         """Likewise as a warning; other ranks' warnings are shown with their rank."""
         self._log.warning(text)
 
-    def record(self, event: Mapping[str, Any]) -> None:
+    def record(self, event: Mapping[str, object]) -> None:
         """Append `event` to metrics.jsonl; nothing on other ranks and before `open_folder`.
 
         Raises SaveError when the line cannot be written.
@@ -188,12 +191,12 @@ class Run:
             self._events.write(event)
 
     def record_scores(
-        self, iteration: int, epoch: int | None, metrics: Mapping[str, Any]
+        self, iteration: int, epoch: int | None, metrics: Mapping[str, object]
     ) -> None:
         """The `eval` line of metrics.jsonl; epoch is None for an evaluation beside training."""
         self.record({"event": "eval", "iteration": iteration, "epoch": epoch, "metrics": metrics})
 
-    def progress(self, total: int, initial: int = 0):
+    def progress(self, total: int, initial: int = 0) -> tqdm:
         """A tqdm bar below the log lines; it shows nothing away from a terminal."""
         return self._log.progress(total, initial)
 
@@ -267,16 +270,16 @@ class Run:
         """
         return self.num_devices(named) if self.world_size == 1 else 1
 
-    def gather(self, item: Any) -> list | None:
+    def gather(self, item: Item) -> list[Item] | None:
         """The ranks' items in rank order on rank 0, None elsewhere (all ranks)."""
         if self.world_size == 1:
             return [item]
-        items = [None] * self.world_size if self.is_main else None
+        items: list[Any] | None = [None] * self.world_size if self.is_main else None
         dist.gather_object(item, items)
         return items
 
     def broadcast(self, item: Any) -> Any:
-        """Rank 0's item (all ranks)."""
+        """Rank 0's item, whatever the others give (all ranks)."""
         if self.world_size == 1:
             return item
         box = [item]
@@ -300,11 +303,14 @@ class Run:
             raise answer
         return answer, own
 
-    def in_step(self, batches: Iterator[Any], total: int, batch_size: int) -> Iterator[Any]:
+    def in_step(
+        self, batches: Iterator[Item], total: int, batch_size: int
+    ) -> Iterator[Item | None]:
         """The rank's own `batches`, with `agree_on_stop` before each (all ranks).
 
         total:      items that the ranks share out, so that some may have a batch less than others
         batch_size: items of a batch; every rank makes as many rounds as the busiest one has batches
+        None comes in place of a batch that is not there, once a stop is agreed on.
         """
         for _ in range(math.ceil(total / (batch_size * self.world_size))):
             self.agree_on_stop()
@@ -339,8 +345,8 @@ class Run:
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def _take(self, locks):
-        fault = None
+    def _take(self, locks: Iterable[Path]) -> None:
+        fault: InputError | SaveError | None = None
         if self.is_main:
             try:
                 for lock in locks:
@@ -351,40 +357,45 @@ class Run:
         if fault is not None:
             raise fault
 
-    def _make_folder(self, cfg_text, devices, append):
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def _make_folder(
+        self, folder: Path, cfg_text: str, devices: list[str], append: bool
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         environment = describe_environment(self._script, self._launcher, self.world_size, devices)
         texts = {"config.yaml": cfg_text, "env.json": json.dumps(environment, indent=2) + "\n"}
         for name, text in texts.items():
-            path = self.folder / name
+            path = folder / name
             if not (append and path.exists()):
                 write_atomically(path, partial(_write_text, text))
 
-    def _open_lines(self, resume_from, append, log_too):
-        metrics = self.folder / "metrics.jsonl"
+    def _open_lines(
+        self, folder: Path, resume_from: float | None, append: bool, log_too: Path | None
+    ) -> None:
+        metrics = folder / "metrics.jsonl"
         if append:
             # a training beside this evaluation has the file open, and would go on in the old one
-            if not run_lock.is_held(self.folder / run_lock.NAME):
+            if not run_lock.is_held(folder / run_lock.NAME):
                 cut_metrics(metrics, float("inf"))
         elif resume_from is not None:
             cut_metrics(metrics, resume_from)
         else:
             set_aside(metrics)
         self._metrics = LineFile(metrics)
-        files = [self.folder / "log.txt"]
+        files = [folder / "log.txt"]
         if log_too is not None:
             log_too.parent.mkdir(parents=True, exist_ok=True)
             files.append(log_too)
         self._log.open_file(*map(LineFile, files))
 
 
-def _write_text(text, file):
+def _write_text(text: str, file: BinaryIO) -> None:
     file.write(text.encode())
 
 
-def _compute_repeatably():
+def _compute_repeatably() -> None:
     # On several threads torch adds up the gradient of an indexing by atomics, in any order.
     # Everything else that the trainers do on a CPU repeats its bits anyway; on a GPU the switch
     # would cost speed and refuse operations.
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # only finds bugs, costs time
+    # only finds bugs, costs time; a property of the module, which no stub can tell
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

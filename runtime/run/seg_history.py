@@ -56,7 +56,7 @@ class SegHistory:
                 f"Accuracy: {100 * self._accuracy_sum / updates:4.2f}, "
                 f"Loss: {self._loss_sum / updates:.6f}")
 
-    def pack(self) -> dict[str, Any]:
+    def pack(self) -> dict[str, object]:
         """What a checkpoint keeps of it; times are of a session alone."""
         return {"history": self.curves, "means": {
             "updates": self._updates, "loss_sum": self._loss_sum,

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
-from typing import Any
 
 from runtime.errors import InputError
 
@@ -19,7 +18,7 @@ _RUNNING_FIELDS = {"fan.speed": "fan_spd", "temperature.gpu": "temp", "power.dra
 GPU_LOG_INTERVAL = 10  # iterations between two readings; nvidia-smi takes tens of milliseconds
 
 
-def gpu_readings(fields):
+def gpu_readings(fields: Mapping[str, str]) -> list[dict[str, float | str]]:
     """One {log name: value} per GPU, asked from nvidia-smi; `fields` maps its names to ours."""
     answer = subprocess.run(
         ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"],
@@ -28,14 +27,16 @@ def gpu_readings(fields):
             for row in answer.stdout.strip().splitlines()]
 
 
-def _number(text):
+def _number(text: str) -> float | str:
     try:
         return float(text) if "." in text else int(text)
     except ValueError:
         return text  # names, and "[N/A]" of cards without a fan
 
 
-def console_line(epoch, iteration, means, eta, elapsed_s):
+def console_line(
+    epoch: int, iteration: int, means: Mapping[str, float], eta: str, elapsed_s: float
+) -> str:
     """The original's line of an update: parsers of its output rely on this form.
 
     means: {term: mean of its last values}; eta: the time left as text
@@ -56,7 +57,7 @@ class SessionLog:
     def __init__(
         self,
         path: Path | None = None,
-        arguments: Mapping[str, Any] = MappingProxyType({}),
+        arguments: Mapping[str, object] = MappingProxyType({}),
         log_gpu: bool = False,
     ):
         if log_gpu and shutil.which("nvidia-smi") is None:
@@ -79,8 +80,9 @@ class SessionLog:
         total = sum(losses.values())
         order = [name for name in ("B", "M", "C", "I", "S") if name in losses]
         loss = {name: round(losses[name], 5) for name in order} | {"T": round(total, 5)}
-        entry = {"loss": loss, "epoch": epoch, "iter": iteration, "lr": round(lr, 10),
-                 "elapsed": elapsed_s}
+        entry: dict[str, object] = {
+            "loss": loss, "epoch": epoch, "iter": iteration, "lr": round(lr, 10),
+            "elapsed": elapsed_s}
         if self.log_gpu and iteration % GPU_LOG_INTERVAL == 0:
             entry["gpus"] = gpu_readings(_RUNNING_FIELDS)
         self._append("train", entry)
@@ -93,9 +95,10 @@ class SessionLog:
             return
         tables = {kind: {key.split("/")[1]: round(value, 2) for key, value in metrics.items()
                          if key.startswith(kind + "/")} for kind in ("box", "mask")}
-        self._append("val", {"elapsed": elapsed_s, "epoch": epoch, "iter": iteration} | tables)
+        self._append("val", {"elapsed": elapsed_s, "epoch": epoch, "iter": iteration, **tables})
 
-    def _append(self, kind, data):
+    def _append(self, kind: str, data: Mapping[str, object]) -> None:
+        assert self.path is not None  # the callers have looked
         line = {"type": kind, "session": self.session, "data": data, "time": time.time()}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -110,7 +113,7 @@ def open_session_log(path: Path, flags: SimpleNamespace) -> SessionLog:
     return SessionLog(path, plain, flags.log_gpu)
 
 
-def _last_session(path):
+def _last_session(path: Path) -> int:
     """The session number of the last whole line of `path`; -1 for a new file."""
     if not path.exists():
         return -1

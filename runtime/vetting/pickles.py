@@ -138,7 +138,7 @@ def scan_pickle(
 class Machine:
     """The unpickler's stack and memo, filled with place-holders."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, Storage] = {}

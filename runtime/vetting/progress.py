@@ -3,7 +3,7 @@
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from runtime.vetting.pickles import (
     MAX_PICKLE_BYTES,
@@ -44,7 +44,7 @@ def read_iteration(path: str | Path) -> int | None:
     return next((number for place in _PLACES if (number := _at(value, place)) is not None), None)
 
 
-def _read_pickle(file) -> bytes:
+def _read_pickle(file: BinaryIO) -> bytes:
     """The archive's data.pkl; its own checksum is compared."""
     size = file.seek(0, os.SEEK_END)
     check_end_of_zip(file, size)  # before a list of records without end is read

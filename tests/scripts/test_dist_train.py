@@ -117,7 +117,7 @@ other.bind(("127.0.0.1", 0))
 other.listen(1)
 port = other.getsockname()[1]
 for env in ({{}}, {{"PORT": str(port)}}):
-    job = launcher.read_job(["train_toy.py", "2", "5", "-"], env)
+    job = launcher.read_command(["train_toy.py", "2", "5", "-"], env)
     print("status", launcher.launch(job, port), flush=True)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,

@@ -22,7 +22,6 @@ NOT_YET = [
     "lines of common",
     "class Job of train_resnest.py",
     "class Job of train_seg.py",
-    "class Job of runtime/launch/launcher.py",
     "modules of common/checkpoint",
     "train_queryinst cannot be imported",
     "train_resnest cannot be imported",

@@ -7,7 +7,7 @@ import pytest
 
 from runtime.errors import InputError
 from runtime.launch import launcher, peers
-from runtime.launch.launcher import is_free, outcome, pick_port, read_job
+from runtime.launch.launcher import is_free, outcome, pick_port, read_command
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,18 +17,20 @@ def note(status, *lines, secondary=False, time=0.0):
 
 
 def test_a_script_may_come_first():
-    job = read_job(["train_yolact.py", "4", "--lr", "1"], {})
-    assert (job.script.resolve(), job.processes, job.arguments) == (
+    command = read_command(["train_yolact.py", "4", "--lr", "1"], {})
+    assert (command.script.resolve(), command.processes, command.arguments) == (
         ROOT / "train_yolact.py", 4, ["--lr", "1"])
-    assert (job.nodes, job.node_rank, job.address, job.port) == (1, 0, "127.0.0.1", None)
+    assert (command.nodes, command.node_rank, command.address, command.port) == (
+        1, 0, "127.0.0.1", None)
 
 
 def test_a_config_is_for_queryinst(monkeypatch):
     monkeypatch.setattr(launcher, "DEFAULT_SCRIPT", "train_yolact.py")  # any that is there
     env = {"NNODES": "2", "NODE_RANK": "1", "PORT": "29501", "MASTER_ADDR": "gpu07"}
-    job = read_job(["some/config.py", "8", "--resume"], env)
-    assert (job.processes, job.arguments) == (8, ["some/config.py", "--resume"])
-    assert (job.nodes, job.node_rank, job.address, job.port) == (2, 1, "gpu07", 29501)
+    command = read_command(["some/config.py", "8", "--resume"], env)
+    assert (command.processes, command.arguments) == (8, ["some/config.py", "--resume"])
+    assert (command.nodes, command.node_rank, command.address, command.port) == (
+        2, 1, "gpu07", 29501)
 
 
 @pytest.mark.parametrize("words, env, part", [
@@ -41,7 +43,7 @@ def test_a_config_is_for_queryinst(monkeypatch):
 ])
 def test_bad_input(words, env, part):
     with pytest.raises(InputError, match="^(?s:.*)" + part):
-        read_job(words, env)
+        read_command(words, env)
 
 
 def test_a_taken_port(monkeypatch, capsys):
@@ -51,16 +53,16 @@ def test_a_taken_port(monkeypatch, capsys):
         port = other.getsockname()[1]
         assert not is_free(port)
         monkeypatch.setattr(launcher, "DEFAULT_PORT", port)
-        found = pick_port(read_job(["train_yolact.py", "2"], {}))
+        found = pick_port(read_command(["train_yolact.py", "2"], {}))
         assert found != port
         assert str(found) in capsys.readouterr().out
         with pytest.raises(InputError, match=f"port {port} is taken"):
-            pick_port(read_job(["train_yolact.py", "2"], {"PORT": str(port)}))
+            pick_port(read_command(["train_yolact.py", "2"], {"PORT": str(port)}))
         # several machines must agree on one
         with pytest.raises(InputError, match=f"port {port} is taken"):
-            pick_port(read_job(["train_yolact.py", "2"], {"NNODES": "2"}))
+            pick_port(read_command(["train_yolact.py", "2"], {"NNODES": "2"}))
         other_machine = {"NNODES": "2", "NODE_RANK": "1"}
-        assert pick_port(read_job(["train_yolact.py", "2"], other_machine)) == port
+        assert pick_port(read_command(["train_yolact.py", "2"], other_machine)) == port
     assert is_free(port)
 
 

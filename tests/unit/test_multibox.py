@@ -296,7 +296,7 @@ def test_blocks_by_object_and_by_image_agree():
     used = find_positives(classes, own, (classes > 0).sum(1).tolist())
     maps = object_maps(objects, PROTO_SIZE)
     sign = maps.inside.view(torch.int8) - 2 * (maps.target & maps.inside).view(torch.int8)
-    proto, rows = predictions["proto"], predictions["mask"].flatten(0, 1)[used.index]
+    proto, rows = predictions["proto"], predictions["mask"].flatten(0, 1)[used.priors]
     results = []
     for blocks in (object_blocks(objects, used, PROTO_SIZE), image_blocks(used)):
         costs = WindowedBCE.apply(proto, rows, sign, blocks)
