@@ -249,7 +249,7 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
             save(iteration, occasion)  # with the score in the state
 
     with rescue.watching():
-        if checkpoints.missed(start, source):
+        if timetable.saves_at(start) and checkpoints.missed(start, source):
             save(start)
         loop(flags, run, cfg, learner, norms, step_net, loader, timetable, meter, scores, history,
              rescue, save, validate)

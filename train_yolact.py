@@ -280,7 +280,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
         learner.net.train()
 
     with rescue.watching():
-        if checkpoints.missed(start, source):
+        if timetable.saves_at(start) and checkpoints.missed(start, source):
             save(start)
         loop(flags, run, learner, criterion, step_net, loader, timetable, scores, rescue,
              session_log, save, validate)

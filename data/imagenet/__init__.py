@@ -2,7 +2,7 @@
 
 from data.imagenet.crops import center_crop_box, random_crop_box
 from data.imagenet.folders import ClassificationDataset, collate_classes, open_class_folders
-from data.imagenet.pictures import save_class_samples, save_mistakes
+from data.imagenet.pictures import save_class_samples, save_findings, save_mistakes
 from data.imagenet.rand_augment import RAND_AUGMENT_OPS, RandAugment
 from data.imagenet.transforms import (
     Lighting,
@@ -28,6 +28,7 @@ __all__ = [
     "open_class_folders",
     "random_crop_box",
     "save_class_samples",
+    "save_findings",
     "save_mistakes",
     "standard_transform",
     "train_transform",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from data.imagenet.folders import ClassificationDataset
 from data.imagenet.transforms import MEAN, STD
 from data.loading.loader import SampleKey
 from data.loading.photo_summary import short_name
+from runtime.curves import plot_confusion
 from runtime.pictures import save_grid
 
 TILE_PX = 224  # smaller images are enlarged to it, so that a title has room
@@ -52,3 +54,18 @@ def save_mistakes(
     titles = [f"{short[label]}, not {short[predicted]} {prob:.2f}"
               for prob, _, label, predicted in rows]
     save_grid([shown_pixels(dataset[index]["image"]) for _, index, _, _ in rows], path, titles)
+
+
+def save_findings(run: Any, found: Any, dataset: ClassificationDataset) -> None:
+    """confusion.png and mistakes.png of a validation, in the run folder; rank 0 draws.
+
+    run: the Run; found: the ClassScores over all ranks, of `dataset`
+    Raises SaveError.
+    """
+    if not run.is_main:
+        return
+    if found.matrix is not None:
+        title = f"Top-1 {found.top.compute()['top1']:.2f} %"
+        plot_confusion(found.matrix.compute().numpy(), dataset.folders.classes,
+                       run.folder / "confusion.png", title)
+    save_mistakes(found.mistakes.rows, dataset, run.folder / "mistakes.png")

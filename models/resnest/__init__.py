@@ -1,6 +1,14 @@
 """ResNeSt networks, their weights and configs."""
 
 from models.load_report import bare_state_dict
+from models.resnest.network import ResNeSt
+from models.resnest.training import (
+    announce,
+    find_weights_once,
+    load_all,
+    schedule,
+    start_weights,
+)
 from models.resnest.weights import (
     PRETRAINED_FILES,
     WeightsReport,
@@ -14,14 +22,20 @@ from settings.resnest import MODEL_NAMES, ResNeStConfig, load_resnest_config
 __all__ = [
     "MODEL_NAMES",
     "PRETRAINED_FILES",
+    "ResNeSt",
     "ResNeStConfig",
     "WeightsReport",
+    "announce",
     "bare_state_dict",
     "build_network",
     "build_resnest",
     "find_weights",
+    "find_weights_once",
+    "load_all",
     "load_resnest_config",
     "load_weights",
     "param_groups",
     "pretrained_file",
+    "schedule",
+    "start_weights",
 ]

@@ -1,0 +1,82 @@
+"""What a training begins with: its weights, the rates of its updates, and what is said of them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from common import schedulers
+from models.load_report import bare_state_dict
+from models.resnest.weights import find_weights, load_weights
+from models.resnest.zoo import build_network
+from runtime.errors import InputError
+from settings.resnest import ResNeStConfig
+
+
+def find_weights_once(run: Any, named: str, folder: str | Path) -> Path:
+    """`find_weights` of several processes: rank 0 fetches what is missing (all ranks).
+
+    run: the Run
+    """
+    return run.from_main(lambda: (find_weights(named, folder), None))[0]
+
+
+def start_weights(
+    run: Any, cfg: ResNeStConfig, net: nn.Module, pretrained: str | None, folder: str | Path
+) -> None:
+    """Weights to train from, put into `net`; run.log says which and what they lack (all ranks).
+
+    pretrained: anyone's weights, of any classes; a published file or network is fetched to `folder`
+    """
+    if not pretrained:
+        run.log("Starting from random weights.")
+        return
+    path = find_weights_once(run, pretrained, folder)
+    run.log(str(load_weights(net, path, cfg.MODEL.NAME, log=run.log)))
+
+
+def load_all(
+    run: Any, cfg: ResNeStConfig, path: Path, saved: Mapping[str, Any],
+    net: nn.Module | None = None,
+) -> nn.Module:
+    """`net` with every weight of a checkpoint or bare state dict; run.log says what was loaded.
+
+    saved: the content of `path`
+    net:   None makes one for the file's classes, on the CPU
+    Raises InputError as `load_weights`, and when the classes differ.
+    """
+    if net is None:
+        classifier = bare_state_dict(saved).get("fc.weight")
+        if not torch.is_tensor(classifier):
+            raise InputError(f"{path}: no weights of a classifier in it")
+        net = build_network(cfg, len(classifier))
+    report = load_weights(net, path, cfg.MODEL.NAME, saved)
+    if report.fresh:
+        classes = len(net.state_dict()["fc.weight"])
+        raise InputError(f"{path}: weights for {report.file_classes} classes, the data have "
+                         f"{classes}; to start from them all the same: --pretrained")
+    run.log(str(report))
+    return net
+
+
+def schedule(cfg: ResNeStConfig, processes: int, per_epoch: int) -> schedulers.LrAt:
+    """lr_at(step): LR is a process's own, the rate theirs together; per_epoch: updates."""
+    optimizer = cfg.OPTIMIZER
+    return schedulers.per_epoch(
+        optimizer.LR_SCHEDULER, optimizer.LR * processes, cfg.TRAINING.EPOCHS, per_epoch,
+        optimizer.WARMUP_EPOCHS, optimizer.LR_STEP, optimizer.MILESTONES, optimizer.GAMMA)
+
+
+def announce(
+    run: Any, cfg: ResNeStConfig, accumulate: int, param_groups: Sequence[Mapping[str, Any]]
+) -> None:
+    """run.log says at which rate, in which batches and with which weight decay is trained."""
+    lr, size, world = cfg.OPTIMIZER.LR, cfg.TRAINING.BATCH_SIZE, run.world_size
+    run.log(f"Learning rate {lr:g} x {world} processes = {lr * world:g}. Batch {size} x {world} "
+            f"processes x {accumulate} accumulated = {size * world * accumulate}.")
+    if cfg.OPTIMIZER.DISABLE_BN_WD:
+        spared, decayed = (len(group["params"]) for group in param_groups)
+        run.log(" Weight decay NOT applied to BN parameters ")
+        run.log(f"len(parameters): {spared + decayed} = {spared} + {decayed}")
