@@ -7,14 +7,17 @@ are kept as the best. `position` orders the saves: 2 i, and 2 i + 1 with the sco
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
-from common.checkpoint import load_newest, load_pair, save_checkpoint, save_pair
-from common.checkpoint.query_files import BestCheckpoints, CheckpointSeries, load_newest_single
-from common.checkpoint.resnest_files import EpochFolder
-from common.checkpoint.seg_files import BEST, NETS, NetCheckpoints
-from common.checkpoint.yolact_files import CheckpointFolder
+from common.checkpoint.series import (
+    Occasion,
+    queryinst_series,
+    resnest_series,
+    seg_series,
+    yolact_series,
+)
 
 PER_EPOCH = 3
 
@@ -60,64 +63,68 @@ class Kind:
 class Single(Kind):
     """train_resnest.py's."""
 
+    def __init__(self, folder, size=500):
+        super().__init__(folder, size)
+        self.series = resnest_series(folder, PER_EPOCH)
+
     def save(self, i, score):
-        folder = EpochFolder(self.folder, PER_EPOCH)
         state = self.state(i, score) | {"state_dict": weights(i, self.size)}
-        folder.save(state, i, interrupt=score < 0 and i % 2 == 0)
+        occasion = Occasion.STOP if score < 0 and i % 2 == 0 else Occasion.REGULAR
+        self.series.save(i, state, occasion=occasion)
 
     def save_best(self, i):
-        save_checkpoint(self.folder / "model_best.pth", weights(i, self.size))
+        self.series.save_best(weights(i, self.size))
 
     def find(self, warn):
-        found = load_newest(self.folder, None, warn)
-        return found and self.check([found[1]["state_dict"]], found[1])
+        found = self.series.find_start("latest", warn)
+        return found and self.check([found.weights["state_dict"]], found.weights)
 
 
 class Pair(Kind):
     """train_yolact.py's."""
 
-    @property
-    def checkpoints(self):
-        return CheckpointFolder(self.folder, "a", save_interval=2, keep_latest=True)
+    def __init__(self, folder, size=500):
+        super().__init__(folder, size)
+        self.series = yolact_series(folder, "a", 2, keep_latest=True, per_epoch=PER_EPOCH)
 
     def save(self, i, score):
-        self.checkpoints.save(weights(i, self.size), self.state(i, score), i // PER_EPOCH, i,
-                              interrupt=score < 0 and i % 2 == 1)
+        occasion = Occasion.STOP if score < 0 and i % 2 == 1 else Occasion.REGULAR
+        self.series.save(i, weights(i, self.size), self.state(i, score), occasion)
 
     def save_best(self, i):
-        save_pair(self.checkpoints.best_path, weights(i, self.size), self.state(i, -1.0))
+        self.series.save_best(weights(i, self.size), self.state(i, -1.0))
 
     def find(self, warn):
-        if self.checkpoints.best_path.exists():
-            best, state = load_pair(self.checkpoints.best_path)
+        if self.series.best_path.exists():
+            _, best, state = self.series.find_start(str(self.series.best_path), warn)
             assert state is None or self.check([best], state)
-        found = load_newest(self.folder, "a", warn)
-        return found and self.check([found[1]], found[2])
+        found = self.series.find_start("latest", warn)
+        return found and self.check([found.weights], found.state)
 
 
 class Group(Kind):
     """train_seg.py's."""
 
-    def save(self, i, score, suffix=None):
-        folder = NetCheckpoints(self.folder)
-        is_epoch = i % PER_EPOCH == 0
-        suffix = suffix or (f"epoch_{i // PER_EPOCH}.pth" if is_epoch else f"iter_{i}.pth")
-        history = {"train": {"loss": [score]}} if is_epoch else None
-        folder.save(suffix, {net: weights(i, self.size) for net in NETS}, self.state(i, score),
-                    history)
-        if suffix != BEST:
-            folder.prune(suffix, also_previous=not is_epoch)
+    def __init__(self, folder, size=500):
+        super().__init__(folder, size)
+        self.series = seg_series(folder, PER_EPOCH)
+
+    def nets(self, i):
+        return {net: weights(i, self.size) for net in ("encoder", "decoder")}
+
+    def save(self, i, score):
+        self.series.save(i, self.nets(i), self.state(i, score),
+                         history={"train": {"loss": [score]}})
 
     def save_best(self, i):
-        self.save(i, -1.0, BEST)
+        self.series.save_best(self.nets(i), self.state(i, -1.0))
 
     def find(self, warn):
-        folder = NetCheckpoints(self.folder)
-        if (self.folder / f"encoder_{BEST}").exists():
-            _, best, state = folder.load(BEST, warn)
+        if self.series.best_path.exists():
+            _, best, state = self.series.find_start(str(self.series.best_path), warn)
             assert state is None or self.check(best.values(), state)
-        found = folder.load_newest(warn)
-        return found and self.check(found[1].values(), found[2])
+        found = self.series.find_start("latest", warn)
+        return found and self.check(found.weights.values(), found.state)
 
 
 class Series(Kind):
@@ -125,30 +132,31 @@ class Series(Kind):
 
     def __init__(self, folder, size=500):
         super().__init__(folder, size)
-        self.series = CheckpointSeries(folder, interval=2, by_epoch=False, max_keep=2,
-                                       run_folder=folder)
-        self.best = BestCheckpoints(folder, ("mAP",))
+        hook = SimpleNamespace(interval=2, by_epoch=False, max_keep_ckpts=2, out_dir=None,
+                               save_best="mAP", rule=None)
+        self.series, self.best = queryinst_series(hook, folder, PER_EPOCH, ["mAP"])
 
     def save(self, i, score):
-        self.series.save(i, PER_EPOCH, lambda record: self.content(i, score, record))
+        self.series.save(i, self.content(i, score, self.series.record_after(i), self.best.scores))
 
-    def content(self, i, score, record):
+    def content(self, i, score, record, scores):
         return {"meta": {"iter": i}, "state_dict": weights(i, self.size),
-                "training": self.state(i, score) | {"series": record, "best": self.best.scores}}
+                "training": self.state(i, score) | {"series": record, "best": scores}}
 
     def save_best(self, i):
         metrics = {"mAP": float(i)}
-        self.best.save(self.best.improved(metrics), metrics, f"iter_{i}",
-                       lambda scores: self.content(i, -1.0, {}))
+        named = self.best.improved(metrics), metrics, f"iter_{i}"
+        scores = self.best.scores_after(*named)
+        self.best.save(*named, self.content(i, -1.0, {}, scores))
 
     def find(self, warn):
-        found = load_newest_single(self.folder, self.folder, warn)
+        found = self.series.find_start("latest", warn)
         if found is None:
             return None
-        training = found[1]["training"]
+        training = found.weights["training"]
         self.series.restore(training["series"])
         self.best.restore(training["best"])
-        return self.check([found[1]["state_dict"]], training)
+        return self.check([found.weights["state_dict"]], training)
 
 
 KINDS = {"single": Single, "pair": Pair, "group": Group, "series": Series}

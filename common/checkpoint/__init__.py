@@ -2,7 +2,6 @@
 
 from common.checkpoint.files import (
     load_checkpoint,
-    load_newest,
     load_pair,
     remove_checkpoint,
     save_checkpoint,
@@ -24,7 +23,6 @@ __all__ = [
     "find_interrupt",
     "find_latest",
     "load_checkpoint",
-    "load_newest",
     "load_pair",
     "parse_checkpoint_name",
     "remove_checkpoint",

@@ -10,38 +10,11 @@ from typing import Any, BinaryIO
 
 import torch
 
-from common.checkpoint.names import (
-    checkpoint_path,
-    find_interrupt,
-    find_latest,
-    newest_first,
-    parse_checkpoint_name,
-    replaced_by,
-    state_path,
-)
+from common.checkpoint.names import state_path
 from runtime.errors import InputError, SaveError
 from runtime.files import kept_path, write_atomically, write_together
 from runtime.vetting.pickles import BadFile
 from runtime.vetting.scan import add_checksum, check_file, open_checkpoint, read_checksum
-
-__all__ = [
-    "SaveError",
-    "checkpoint_path",
-    "find_interrupt",
-    "find_latest",
-    "load_checkpoint",
-    "load_group",
-    "load_newest",
-    "load_pair",
-    "parse_checkpoint_name",
-    "remove_checkpoint",
-    "replaced_by",
-    "save_checkpoint",
-    "save_group",
-    "save_pair",
-    "state_path",
-    "verify",
-]
 
 _WEIGHTS_KEY = "_weights_sha256"  # in a state file: the checksum of the weights it belongs to
 RETRIES = 3  # of a reader beside a training that replaces the files at that moment
@@ -228,28 +201,6 @@ def _checksum_of(path):
             return read_checksum(file)
     except OSError:
         return None
-
-
-def load_newest(
-    folder: str | Path, name: str | None, warn: Callable[[str], None]
-) -> tuple[Path, dict, dict | None] | None:
-    """(path, weights, state) of the newest good checkpoint; None when there is no checkpoint.
-
-    warn: called with one text for each damaged checkpoint that is passed over, naming its files
-    Raises InputError naming all damaged files when none is good.
-    """
-    faults: list[str] = []
-    for path in newest_first(folder, name):
-        try:
-            weights, state = load_pair(path)
-        except InputError as error:
-            warn("; ".join(error.faults) + "; trying the checkpoint before it")
-            faults += error.faults
-        else:
-            return path, weights, state
-    if faults:
-        raise InputError(faults)
-    return None
 
 
 def remove_checkpoint(path: str | Path) -> None:

@@ -20,11 +20,10 @@ from common.checkpoint.naming import (
     SegNaming,
     YolactNaming,
 )
-from common.checkpoint.query_files import checkpoint_rules, find_single
 from runtime.errors import InputError, did_you_mean
 
-__all__ = ["BestCheckpoints", "CheckpointSeries", "Loaded", "Occasion", "checkpoint_rules",
-           "find_single", "queryinst_series", "resnest_series", "seg_series", "yolact_series"]
+__all__ = ["BestCheckpoints", "CheckpointSeries", "Loaded", "Occasion", "queryinst_series",
+           "resnest_series", "seg_series", "yolact_series"]
 
 Content = Mapping[str, Any]
 Warn = Callable[[str], object]

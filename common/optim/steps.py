@@ -49,11 +49,3 @@ def mean_floats(
     together = [value.double() for value in (*means.values(), grad_norm)]
     *numbers, norm = torch.stack(together).tolist()
     return dict(zip(means, numbers, strict=True)), norm
-
-
-def to_floats(
-    values: Mapping[str, torch.Tensor], grad_norm: torch.Tensor
-) -> tuple[dict[str, float], float]:
-    together = [value.double() for value in (*values.values(), grad_norm)]
-    *numbers, norm = torch.stack(together).tolist()
-    return dict(zip(values, numbers, strict=True)), norm

@@ -9,7 +9,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
@@ -115,40 +114,6 @@ class Meter:
             "data_s": waited / max(1, count),
             "memory_mb": peak_memory_mb(self._device), "grad_norm": grad_norm,
         }
-
-
-@dataclass
-class EpochMeans:
-    """Means since the epoch's start, as the segmentation original prints them."""
-
-    updates: int = 0  # those with a finite loss
-    loss_sum: float = 0.0
-    accuracy_sum: float = 0.0  # of fractions
-    timed: int = 0  # updates of this session, whose times are known
-    time_s: float = 0.0
-    data_s: float = 0.0
-
-    def add(self, loss: float, accuracy: float, meter: Meter) -> None:
-        """One more update, that `meter` has just timed."""
-        if math.isfinite(loss):
-            self.updates += 1
-            self.loss_sum += loss
-            self.accuracy_sum += accuracy
-        self.timed += 1
-        self.time_s += meter.elapsed_s
-        self.data_s += meter.waited_s
-
-    def line(self) -> tuple[str, str]:
-        """("Time: T, Data: D", "Accuracy: A, Loss: L"), accuracy in percent."""
-        updates = max(1, self.updates)
-        return (f"Time: {self.time_s / self.timed:.2f}, Data: {self.data_s / self.timed:.2f}",
-                f"Accuracy: {100 * self.accuracy_sum / updates:4.2f}, "
-                f"Loss: {self.loss_sum / updates:.6f}")
-
-    def saved(self) -> dict[str, float]:
-        """What a continuation in another session takes up: `EpochMeans(**saved)`."""
-        return {"updates": self.updates, "loss_sum": self.loss_sum,
-                "accuracy_sum": self.accuracy_sum}
 
 
 def peak_memory_mb(device: torch.device) -> float:

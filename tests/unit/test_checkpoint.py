@@ -21,7 +21,6 @@ from common.checkpoint import (
     find_interrupt,
     find_latest,
     load_checkpoint,
-    load_newest,
     load_pair,
     parse_checkpoint_name,
     remove_checkpoint,
@@ -30,10 +29,15 @@ from common.checkpoint import (
     state_path,
     verify,
 )
+from common.checkpoint.series import yolact_series
 from runtime import files
 from runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def newest(folder, name, warn):
+    return yolact_series(folder, name, 1, per_epoch=1).find_start("latest", warn)
 
 
 def training_state():
@@ -204,6 +208,7 @@ def test_disk_full_while_writing_keeps_the_old_file(tmp_path, limit):
 
 KILLED = """
 import os, signal, sys, torch
+from common.checkpoint.series import yolact_series
 from runtime import files
 from common.checkpoint import save_pair
 calls = []
@@ -230,7 +235,7 @@ def test_killed_before_or_between_the_renames(tmp_path, kill_at):
         assert done.returncode == -signal.SIGKILL
     assert find_latest(tmp_path) == tmp_path / "a_1_2.pth"
     # between the renames the new state stands beside the old weights: theirs was kept
-    path, weights, state = load_newest(tmp_path, "a", pytest.fail)
+    path, weights, state = newest(tmp_path, "a", pytest.fail)
     assert (path.name, weights["a"][0], state["step"]) == ("a_1_2.pth", 0, 2)
     save_pair(tmp_path / "a_1_2.pth", {"a": torch.ones(2)}, {"step": 4})
     assert load_pair(tmp_path / "a_1_2.pth")[1] == {"step": 4}
@@ -337,7 +342,7 @@ def test_damaged_newest_falls_back_and_every_damaged_file_is_named(tmp_path):
     cut(tmp_path / "a_0_3.pth")
     cut(tmp_path / "a_0_3.state.pth")
     warnings = []
-    path, weights, state = load_newest(tmp_path, "a", warnings.append)
+    path, weights, state = newest(tmp_path, "a", warnings.append)
     assert (path, state) == (tmp_path / "a_0_2.pth", {"step": 2})
     assert weights["w"].tolist() == [2, 2]
     (warning,) = warnings
@@ -346,10 +351,10 @@ def test_damaged_newest_falls_back_and_every_damaged_file_is_named(tmp_path):
     cut(tmp_path / "a_0_2.state.pth")
     cut(tmp_path / "a_0_1.pth")
     with pytest.raises(InputError) as caught:
-        load_newest(tmp_path, "a", warnings.append)
+        newest(tmp_path, "a", warnings.append)
     named = [fault.split(":")[0].rsplit("/", 1)[1] for fault in caught.value.faults]
     assert named == ["a_0_3.pth", "a_0_3.state.pth", "a_0_2.state.pth", "a_0_1.pth"]
-    assert load_newest(tmp_path, "b", warnings.append) is None
+    assert newest(tmp_path, "b", warnings.append) is None
 
 
 def test_public_names():

@@ -4,14 +4,15 @@ import itertools
 import os
 import shutil
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from common.checkpoint import find_interrupt, find_latest, load_newest, save_checkpoint, save_pair
+from common.checkpoint import find_interrupt, find_latest, save_checkpoint, save_pair
+from common.checkpoint.best import BestCheckpoints
 from common.checkpoint.names import newest_first
-from common.checkpoint.query_files import BestCheckpoints, load_newest_single
-from common.checkpoint.seg_files import NetCheckpoints
+from common.checkpoint.series import queryinst_series, resnest_series, seg_series
 from runtime.vetting.pickles import BadFile
 from runtime.vetting.progress import read_iteration
 
@@ -75,15 +76,15 @@ def test_epochs_of_another_length_do_not_mislead(fill, tmp_path):
 
 
 def test_the_iteration_in_the_state_beside_the_weights(tmp_path):
-    for suffix, iteration in (("epoch_1", 10), ("iter_17", 17), ("epoch_2", 20)):
-        NetCheckpoints(tmp_path).save(
-            f"{suffix}.pth", {net: {"w": torch.ones(2)} for net in ("encoder", "decoder")},
-            {"iteration": iteration})
+    series = seg_series(tmp_path, 10)
+    weights = {net: {"w": torch.ones(2)} for net in ("encoder", "decoder")}
+    for iteration in (10, 20, 17):
+        series.save(iteration, weights, {"iteration": iteration})
     for path in tmp_path.glob("*epoch_1*"):
         os.utime(path, (2e9, 2e9))
     assert names(tmp_path, "encoder") == [f"encoder_{part}.pth"
                                           for part in ("epoch_2", "iter_17", "epoch_1")]
-    assert NetCheckpoints(tmp_path).load_newest(pytest.fail)[2]["iteration"] == 20
+    assert series.find_start("latest", pytest.fail).state["iteration"] == 20
 
 
 def test_a_strangers_file_goes_by_its_epoch(fill, tmp_path):
@@ -108,7 +109,7 @@ def test_a_damaged_file_is_named_before_an_older_one_is_taken(fill, tmp_path):
         content[at] = value
         (tmp_path / "checkpoint_2.pth").write_bytes(content)
         warnings = []
-        path, _, _ = load_newest(tmp_path, None, warnings.append)
+        path, _, _ = resnest_series(tmp_path, 4).find_start("latest", warnings.append)
         assert path.name == "checkpoint_iter_10.pth"
         assert len(warnings) == 1
         assert "checkpoint_2.pth: damaged" in warnings[0]
@@ -118,7 +119,10 @@ def test_a_damaged_file_is_named_before_an_older_one_is_taken(fill, tmp_path):
 
 def test_the_queryinst_folder_without_its_note(fill, tmp_path):
     fill({"epoch_1.pth": query(4), "iter_6.pth": query(6), "epoch_2.pth": query(8)})
-    assert load_newest_single(tmp_path, tmp_path, pytest.fail)[0].name == "epoch_2.pth"
+    hook = SimpleNamespace(interval=1, by_epoch=True, max_keep_ckpts=-1, out_dir=None,
+                           save_best=None, rule=None)
+    series, _ = queryinst_series(hook, tmp_path, 4, [])
+    assert series.find_start("latest", pytest.fail).path.name == "epoch_2.pth"
 
 
 def test_the_newest_best_file_is_the_one_of_the_most_updates(fill, tmp_path):
@@ -128,26 +132,24 @@ def test_the_newest_best_file_is_the_one_of_the_most_updates(fill, tmp_path):
 
 
 def test_pruning_goes_by_iteration(tmp_path):
-    folder = NetCheckpoints(tmp_path)
+    weights = {net: {"w": torch.ones(2)} for net in ("encoder", "decoder")}
 
-    def save(suffix, iteration):
-        folder.save(suffix, {net: {"w": torch.ones(2)} for net in ("encoder", "decoder")},
-                    {"iteration": iteration})
+    def save(iteration):
+        seg_series(tmp_path, 10).save(iteration, weights, {"iteration": iteration})
 
-    for iteration in (12, 13, 14):
-        save(f"iter_{iteration}.pth", iteration)
+    for iteration in (12, 13):
+        save(iteration)
     for path in tmp_path.glob("*iter_12*"):
         os.utime(path, (2e9, 2e9))
-    save("epoch_1.pth", 10)
+    save(10)
     for path in tmp_path.glob("*epoch_1*"):
         os.utime(path, (2.1e9, 2.1e9))
-    folder.prune("iter_14.pth", also_previous=True)
+    save(14)
     assert names(tmp_path, "encoder") == [
         "encoder_iter_14.pth", "encoder_iter_13.pth", "encoder_epoch_1.pth"]
     # an epoch's files take only what is not newer with them
-    save("iter_23.pth", 23)
-    save("epoch_2.pth", 20)
-    folder.prune("epoch_2.pth")
+    save(23)
+    save(20)
     assert names(tmp_path, "encoder") == [
         "encoder_iter_23.pth", "encoder_epoch_2.pth", "encoder_epoch_1.pth"]
 

@@ -11,8 +11,6 @@ import sys
 import pytest
 from rooms import ROOMS, ROOT, SCRIPTS, folders, modules
 
-# Wanted, and not there yet: keys of faults, as the tests below print them. Empty when all holds.
-
 # What a file of a room may import beside its own room. Scripts, benchmarks and tests: everything.
 ARROWS = {
     "data": {"common", "settings", "runtime"},

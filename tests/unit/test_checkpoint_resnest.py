@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from common.checkpoint.resnest_files import EpochFolder
+from common.checkpoint.series import Occasion, resnest_series
 from runtime.errors import SaveError
 
 PER_EPOCH = 5
@@ -10,7 +10,7 @@ PER_EPOCH = 5
 @pytest.fixture
 def folder(tmp_path):
     def make(**options):
-        return EpochFolder(tmp_path, PER_EPOCH, **options)
+        return resnest_series(tmp_path, PER_EPOCH, **options)
 
     return make
 
@@ -19,9 +19,9 @@ def names(path):
     return sorted(file.name for file in path.glob("*.pth"))
 
 
-def save(folder, *iterations, interrupt=False):
+def save(series, *iterations, occasion=Occasion.REGULAR):
     for iteration in iterations:
-        folder.save({"x": torch.tensor(iteration)}, iteration, interrupt)
+        series.save(iteration, {"x": torch.tensor(iteration)}, occasion=occasion)
 
 
 def test_every_tenth_epoch_and_the_newest_three_stay(folder, tmp_path):
@@ -32,7 +32,7 @@ def test_every_tenth_epoch_and_the_newest_three_stay(folder, tmp_path):
 def test_states_inside_epochs_go_with_the_next_save(folder, tmp_path):
     save(folder(), 5, 7)
     assert names(tmp_path) == ["checkpoint_0.pth", "checkpoint_iter_7.pth"]
-    save(folder(), 10, interrupt=True)  # stopped before the epoch was closed
+    save(folder(), 10, occasion=Occasion.STOP)  # stopped before the epoch was closed
     assert names(tmp_path) == ["checkpoint_0.pth", "checkpoint_iter_10.pth"]
     save(folder(), 10)
     assert names(tmp_path) == ["checkpoint_0.pth", "checkpoint_1.pth"]
@@ -51,7 +51,7 @@ def test_nothing_is_removed_before_the_new_one_is_whole(folder, tmp_path, monkey
     def full(*_):
         raise SaveError("full")
 
-    monkeypatch.setattr("common.checkpoint.resnest_files.save_checkpoint", full)
+    monkeypatch.setattr("common.checkpoint.forms.save_checkpoint", full)
     with pytest.raises(SaveError):
         save(folder(), 10)
     assert names(tmp_path) == ["checkpoint_iter_7.pth"]
