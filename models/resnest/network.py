@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from models.cpu_convolution import Conv2d
 from models.resnest.split_attention import SplAtConv2d
 
 EXPANSION = 4
@@ -64,7 +63,7 @@ class Bottleneck(nn.Module):
     def __init__(self, arch, in_channels, planes, stride, dilation, downsample, has_avd):
         super().__init__()
         width = int(planes * (arch.bottleneck_width / BASE_WIDTH)) * arch.groups
-        self.conv1 = Conv2d(in_channels, width, 1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = arch.norm_layer(width)
         # parity: the pool counts the padding's zeros [resnest.md: Blocks]
         self.avd_layer = nn.AvgPool2d(3, stride, padding=1) if has_avd else None
@@ -72,7 +71,7 @@ class Bottleneck(nn.Module):
         self.conv2 = SplAtConv2d(
             width, arch.radix, arch.groups, 1 if has_avd else stride, dilation, arch.norm_layer
         )
-        self.conv3 = Conv2d(width, planes * EXPANSION, 1, bias=False)
+        self.conv3 = nn.Conv2d(width, planes * EXPANSION, 1, bias=False)
         self.bn3 = arch.norm_layer(planes * EXPANSION)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
@@ -152,10 +151,10 @@ def _stem(arch):
         nn.Conv2d(3, width, 3, stride, padding=1, bias=False),
         arch.norm_layer(width),
         nn.ReLU(inplace=True),
-        Conv2d(width, width, 3, padding=1, bias=False),
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
         arch.norm_layer(width),
         nn.ReLU(inplace=True),
-        Conv2d(width, 2 * width, 3, padding=1, bias=False),
+        nn.Conv2d(width, 2 * width, 3, padding=1, bias=False),
     )
     return convs, 2 * width
 
@@ -179,7 +178,7 @@ def _stage(arch, in_channels, planes, blocks, stride, dilation, is_first):
 def _shortcut(arch, in_channels, out_channels, stride, dilation):
     norm = arch.norm_layer(out_channels)
     if not arch.avg_down:
-        return nn.Sequential(Conv2d(in_channels, out_channels, 1, stride, bias=False), norm)
+        return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm)
     window = stride if dilation == 1 else 1
     pool = nn.AvgPool2d(window, window, ceil_mode=True, count_include_pad=False)
-    return nn.Sequential(pool, Conv2d(in_channels, out_channels, 1, bias=False), norm)
+    return nn.Sequential(pool, nn.Conv2d(in_channels, out_channels, 1, bias=False), norm)
