@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from common.checkpoint.weights import read_weights
+from models.foreign_weights import read_weights
 from models.load_report import COUNTERS, LoadReport, bare_state_dict, compare_weights
 from runtime.errors import InputError
 from runtime.pretrained import find_pretrained_once

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.checkpoint.weights import read_weights
+from models.foreign_weights import read_weights
 from models.load_report import bare_state_dict, misfits
 from runtime.errors import InputError
 from runtime.pretrained import find_pretrained
@@ -88,7 +88,7 @@ def load_weights(
 ) -> WeightsReport:
     """Load a file into a network of `models.resnest` and say what came of it.
 
-    path: weights in any wrapper, as `common.checkpoint.weights.read_weights` takes them
+    path: weights in any wrapper, as `models.foreign_weights.read_weights` takes them
     name: the network's, to notice a file that is named after another one of the same shapes
     checkpoint: the file's content, if it is loaded already: its `state_dict`, or itself
     log:  told which of a file's weights were taken

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.checkpoint.forms import NETS, net_path
-from common.checkpoint.weights import read_weights
+from models.foreign_weights import read_weights
 from models.load_report import COUNTERS, LoadReport, compare_weights, misfits
 from models.segmentation.hrnet import HRNetV2
 from models.segmentation.mobilenet import MobileNetV2Dilated

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from common.checkpoint.foreign import load_any_checkpoint
-from common.checkpoint.weights import read_weights, weights_in
+from models.foreign_weights import read_weights, weights_in
 from models.load_report import compare_weights
 from models.yolact.deform_conv import DeformConv
 from runtime.errors import InputError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.checkpoint.weights import read_weights
+from models.foreign_weights import read_weights
 from models.queryinst.weights import load_backbone
 from models.resnest import build_resnest
 from models.resnest.weights import load_weights
