@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from common.checkpoint.foreign import load_any_checkpoint
+from common.checkpoint.files import load_any_checkpoint
 from runtime.errors import InputError
 
 # Under these keys training scripts keep weights, and averages of them (EMA).

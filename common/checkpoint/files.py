@@ -13,7 +13,8 @@ import torch
 from common.checkpoint.names import state_path
 from runtime.errors import InputError, SaveError
 from runtime.files import kept_path, write_atomically, write_together
-from runtime.vetting.pickles import BadFile
+from runtime.vetting.foreign import read_foreign
+from runtime.vetting.pickles import BadFile, ForeignName
 from runtime.vetting.scan import add_checksum, check_file, open_checkpoint, read_checksum
 
 _WEIGHTS_KEY = "_weights_sha256"  # in a state file: the checksum of the weights it belongs to
@@ -45,6 +46,19 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
             return _load(file, map_location)
     except BadFile as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def load_any_checkpoint(path: str | Path) -> dict:
+    """The mapping in the file: ours, anyone's weights, or a checkpoint of another runner.
+
+    Raises InputError as `load_checkpoint` and `read_foreign`.
+    """
+    try:
+        return load_checkpoint(path)
+    except InputError as error:
+        if not isinstance(error.__cause__, ForeignName):
+            raise
+    return read_foreign(path)
 
 
 def verify(path: str | Path) -> None:

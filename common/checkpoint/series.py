@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.checkpoint.best import BestCheckpoints
-from common.checkpoint.files import read_back, remove_checkpoint
-from common.checkpoint.foreign import load_any_checkpoint
+from common.checkpoint.files import load_any_checkpoint, read_back, remove_checkpoint
 from common.checkpoint.forms import Nets, Pair, SingleFile
 from common.checkpoint.naming import (
     Naming,

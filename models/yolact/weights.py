@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.checkpoint.foreign import load_any_checkpoint
+from common.checkpoint.files import load_any_checkpoint
 from models.foreign_weights import read_weights, weights_in
 from models.load_report import compare_weights
 from models.yolact.deform_conv import DeformConv

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from common.checkpoint.files import load_checkpoint
 from runtime.errors import InputError
 from runtime.vetting.pickles import BadFile, Box, ForeignName, Global, Machine, Storage
 from runtime.vetting.scan import check_file, open_checkpoint
@@ -46,17 +45,12 @@ _DTYPES = {
 }
 
 
-def load_any_checkpoint(path: str | Path) -> dict:
-    """The mapping in the file: ours, anyone's weights, or a checkpoint of another runner.
+def read_foreign(path: str | Path) -> dict:
+    """The mapping in the file, of tensors and plain values; other objects in it are None.
 
-    Raises InputError as `load_checkpoint` does; objects of other classes than settings and logs
-    have are refused.
+    Raises InputError for a damaged file, and for objects of other classes than settings and logs
+    have.
     """
-    try:
-        return load_checkpoint(path)
-    except InputError as error:
-        if not isinstance(error.__cause__, ForeignName):
-            raise
     path = Path(path)
     try:
         with open_checkpoint(path) as file:

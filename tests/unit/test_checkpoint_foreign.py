@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common.checkpoint import load_checkpoint
-from common.checkpoint.foreign import load_any_checkpoint
+from common.checkpoint.files import load_any_checkpoint
 from runtime.errors import InputError
 
 
