@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,8 +31,8 @@ def instance_colours(n: int) -> list[tuple[int, int, int]]:
     colours = []
     for i in range(n):
         saturation, value = tones[i % len(tones)]
-        rgb = colorsys.hsv_to_rgb((0.02 + i * golden) % 1.0, saturation, value)
-        colours.append(tuple(round(255 * channel) for channel in rgb))
+        r, g, b = colorsys.hsv_to_rgb((0.02 + i * golden) % 1.0, saturation, value)
+        colours.append((round(255 * r), round(255 * g), round(255 * b)))
     return colours
 
 
@@ -81,14 +82,14 @@ def draw_instances(
     return _with_captions(canvas, captions, anchors, colours)
 
 
-def _enlarged(mask, size_wh):
+def _enlarged(mask: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
     """0/255 mask of another size, with smooth borders instead of stairs."""
     soft = cv2.resize(mask.astype(np.uint8) * 255, size_wh, interpolation=cv2.INTER_LINEAR)
     return np.where(soft > 127, np.uint8(255), np.uint8(0))
 
 
 @lru_cache(maxsize=4)
-def _font(size_px):
+def _font(size_px: int) -> Any:
     import matplotlib
     from PIL import ImageFont
 
@@ -96,14 +97,16 @@ def _font(size_px):
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size_px)
 
 
-def _with_captions(canvas, captions, anchors, colours):
+def _with_captions(
+    canvas: np.ndarray, captions: Sequence[str], anchors: Sequence[Any], colours: Sequence[Any]
+) -> np.ndarray:
     """Each text on a plate of its colour above its (x, y), but always inside the picture."""
     from PIL import Image, ImageDraw
 
     font = _font(FONT_PX)
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
-    taken = []
+    taken: list[Any] = []
     for text, anchor, colour in zip(captions, anchors, colours, strict=True):
         if not text or not np.isfinite(anchor).all():
             continue

@@ -81,7 +81,7 @@ class BestCheckpoints:
         """The best file of the most updates that lies in the folder; times do not matter."""
         return newest_best(self.folder)
 
-    def _watched(self, metrics):
+    def _watched(self, metrics: Mapping[str, float]) -> list[str]:
         names = [next(iter(metrics)) if name == "auto" else name for name in self.metrics]
         missing = [name for name in names if name not in metrics]
         if missing:

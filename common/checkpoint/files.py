@@ -6,7 +6,7 @@ was found to be whole and to hold as much as it claims. Plain `torch.load` reads
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -146,7 +146,9 @@ def load_group(paths: Sequence[Path], state_file: Path) -> tuple[list[dict], dic
     return _load_set(paths, state_file, "cpu")
 
 
-def _load_set(paths, state_file, map_location):
+def _load_set(
+    paths: Sequence[Path], state_file: Path, map_location: str | torch.device
+) -> tuple[list[dict], dict | None]:
     """(weights of each path, state or None): files of one save, all of them whole."""
     for _ in range(RETRIES):
         before = _stamps([*paths, state_file])
@@ -158,9 +160,9 @@ def _load_set(paths, state_file, map_location):
     return _read_set(*_one_save(paths, state_file), map_location)
 
 
-def _stamps(paths):
+def _stamps(paths: Sequence[Path]) -> list[tuple[int, int] | None]:
     """Tells whether a training has replaced one of the files meanwhile."""
-    def stamp(path):
+    def stamp(path: Path) -> tuple[int, int] | None:
         try:
             status = path.stat()
         except OSError:
@@ -170,7 +172,9 @@ def _stamps(paths):
     return [stamp(path) for path in paths]
 
 
-def _read_set(paths, state_file, map_location):
+def _read_set(
+    paths: Sequence[Path], state_file: Path, map_location: str | torch.device
+) -> tuple[list[dict], dict | None]:
     faults: list[str] = []
     loaded: dict[Path, dict] = {}
     for path in [*paths, *([state_file] if state_file.exists() else [])]:
@@ -187,7 +191,7 @@ def _read_set(paths, state_file, map_location):
     return [loaded[path] for path in paths], loaded.get(state_file)
 
 
-def _one_save(paths, state_file):
+def _one_save(paths: Sequence[Path], state_file: Path) -> tuple[Sequence[Path], Path]:
     """The files to read: those in place, or the ones before a save that died while it renamed."""
     if not any(kept_path(path).exists() for path in (*paths, state_file)):
         return paths, state_file
@@ -198,18 +202,19 @@ def _one_save(paths, state_file):
             continue
         found = [next((each for each in (path, kept_path(path))
                        if _checksum_of(each) == _wanted(wanted, path)), None) for path in paths]
-        if all(found):
-            return found, state
+        whole = [path for path in found if path is not None]
+        if len(whole) == len(found):
+            return whole, state
     return paths, state_file
 
 
-def _wanted(checksums, path):
+def _wanted(checksums: str | dict[str, str] | None, path: Path) -> str | None:
     """What a state says of the weights at `path`: one checksum, or one for each name."""
     return checksums.get(path.name.removeprefix(".").removesuffix(".old")) if isinstance(
         checksums, dict) else checksums
 
 
-def _checksum_of(path):
+def _checksum_of(path: Path) -> str | None:
     try:
         with open(path, "rb") as file:
             return read_checksum(file)
@@ -234,7 +239,7 @@ def _write(file: BinaryIO, state: Mapping[str, Any]) -> str:
     """Write and check one file; returns its checksum."""
     guard = _WriteGuard(file)
     try:
-        torch.save(state, guard)
+        torch.save(state, cast(BinaryIO, guard))  # all that torch asks of a file is there
     except RuntimeError:
         if guard.error is not None:  # torch's writer hides the reason
             raise guard.error from None

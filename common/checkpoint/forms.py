@@ -50,33 +50,36 @@ class SingleFile:
 class Pair(SingleFile):
     """Weights and, in `<stem>.state.pth` beside them, the training state."""
 
-    def written(self, path):
+    def written(self, path: Path) -> list[Path]:
         return [path, state_path(path)]
 
-    def save(self, path, weights, state):
-        save_pair(path, weights, state)
+    def save(self, path: Path, weights: Content, state: Content | None) -> None:
+        save_pair(path, weights, state or {})
 
-    def read(self, path, warn):
+    def read(self, path: Path, warn: Callable[[str], object]) -> Read:
         return load_pair(path)
 
 
 class Nets(SingleFile):
     """Encoder and decoder apart, one state beside the encoder, an epoch's history beside both."""
 
-    def weights(self, path):
+    def weights(self, path: Path) -> list[Path]:
         return [net_path(path, net) for net in NETS]
 
-    def written(self, path):
+    def written(self, path: Path) -> list[Path]:
         return [*self.weights(path), state_path(path)]
 
-    def save(self, path, weights, state, history: Content | None = None):
+    def save(
+        self, path: Path, weights: Content, state: Content | None, history: Content | None = None
+    ) -> None:
         """history: goes along with an epoch's files."""
         files = dict(zip(self.weights(path), (weights[net] for net in NETS), strict=True))
-        is_epoch = history is not None and path.name.startswith("encoder_epoch_")
-        others = {net_path(path, "history"): history} if is_epoch else None
-        save_group(files, state_path(path), state, others)
+        others = {}
+        if history is not None and path.name.startswith("encoder_epoch_"):
+            others[net_path(path, "history")] = history
+        save_group(files, state_path(path), state or {}, others)
 
-    def read(self, path, warn):
+    def read(self, path: Path, warn: Callable[[str], object]) -> Read:
         """A history that is damaged is a warning: the state has it, too."""
         paths, history = self.weights(path), net_path(path, "history")
         faults: list[str] = []

@@ -42,7 +42,7 @@ class _Candidate:
     interrupted: bool
 
     @property
-    def age(self):
+    def age(self) -> tuple:
         """Sorts the oldest first."""
         return self.iteration, self.epochs, not self.interrupted, self.path.name
 
@@ -108,11 +108,15 @@ def replaced_by(path: str | Path) -> tuple[list[Path], Path | None]:
     that is not newer). Ask before `path` is written; remove only after.
     """
     path = Path(path)
-    name, _, iteration, _ = parse_checkpoint_name(path)
+    parsed = parse_checkpoint_name(path)
+    if parsed is None:
+        raise ValueError(f"{path} is not named in YOLACT's form")
+    name, _, iteration, _ = parsed
     older = [
         item
         for item in _named(path.parent, name)
-        if parse_checkpoint_name(item.path) and item.iteration <= iteration and item.path != path
+        if (found := parse_checkpoint_name(item.path)) and found[2] <= iteration
+        and item.path != path
     ]
     older.sort(key=lambda item: item.age, reverse=True)
     periodic = (item.path for item in older if not item.interrupted)
@@ -159,13 +163,13 @@ def _with_iterations(items: list[_Candidate]) -> list[_Candidate]:
         known.append(item)
     measures = [item for item in known if item.path in unsure and item.iteration and item.epochs]
 
-    def placed(item):
+    def placed(item: _Candidate) -> _Candidate:
         if item.iteration is not None:
             return item
         if not measures or not item.epochs:
             return replace(item, iteration=unsure[item.path])
         nearest = min(measures, key=lambda other: abs(other.epochs - item.epochs))
-        return replace(item, iteration=item.epochs * nearest.iteration / nearest.epochs)
+        return replace(item, iteration=item.epochs * (nearest.iteration or 0) / nearest.epochs)
 
     return [placed(item) for item in known]
 

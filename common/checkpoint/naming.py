@@ -110,25 +110,26 @@ class YolactNaming(Naming):
     keep_latest_interval: int = 0
     log: Callable[[str], object] = lambda line: None
 
-    def path(self, iteration, occasion):
+    def path(self, iteration: int, occasion: Occasion) -> Path:
         epoch = max(iteration - 1, 0) // self.per_epoch  # of the last update, 0-based
         stopped = occasion is Occasion.STOP
-        return checkpoint_path(self.folder, self.name, epoch, iteration, stopped)
+        return checkpoint_path(self.folder, str(self.name), epoch, iteration, stopped)
 
-    def replaced(self, path, iteration, occasion):
+    def replaced(self, path: Path, iteration: int, occasion: Occasion) -> list[Path]:
         stopped, previous = replaced_by(path)
         every = self.keep_latest_interval
         stays = every > 0 and iteration % every == self.save_interval
         is_due = any(iteration % interval == 0 for interval in self.intervals)
         ends = self.keep_latest and is_due and occasion is not Occasion.STOP and not stays
         regular = [previous] if previous and ends else []
-        return [*stopped, *orphans(self.folder, self.name), *regular]
+        return [*stopped, *orphans(self.folder, str(self.name)), *regular]
 
-    def removes(self, path):
-        if path.exists() and not parse_checkpoint_name(path)[3]:
+    def removes(self, path: Path) -> None:
+        parsed = parse_checkpoint_name(path)
+        if parsed and not parsed[3] and path.exists():
             self.log("Deleting old save...")
 
-    def iteration_in(self, path, weights):
+    def iteration_in(self, path: Path, weights: Mapping[str, Any]) -> int:
         parsed = parse_checkpoint_name(path)
         return parsed[2] if parsed else 0
 
@@ -140,20 +141,20 @@ class SegNaming(Naming):
     Inside an epoch the one before stays as well, to fall back on.
     """
 
-    def path(self, iteration, occasion):
+    def path(self, iteration: int, occasion: Occasion) -> Path:
         epoch, rest = divmod(iteration, self.per_epoch)
         closes = rest == 0 and epoch > 0 and occasion is not Occasion.STOP
         return self.folder / f"encoder_{f'epoch_{epoch}' if closes else f'iter_{iteration}'}.pth"
 
-    def replaced(self, path, iteration, occasion):
+    def replaced(self, path: Path, iteration: int, occasion: Occasion) -> list[Path]:
         found = self.newest_first()
         older = found[found.index(path) + 1 :]
         if not (occasion is Occasion.LAST or path.name.startswith("encoder_epoch_")):
             older = older[1:]
         bridges = [each for each in older if each.name.startswith("encoder_iter_")]
-        return bridges + orphans(self.folder, self.name)
+        return bridges + orphans(self.folder, str(self.name))
 
-    def iteration_in(self, path, weights):
+    def iteration_in(self, path: Path, weights: Mapping[str, Any]) -> int:
         found = re.search(r"_(epoch|iter)_(\d{1,18})\.pth$", path.name)
         return int(found[2]) * (self.per_epoch if found[1] == "epoch" else 1) if found else 0
 
@@ -167,12 +168,12 @@ class ResnestNaming(Naming):
 
     save_every: int | None = None
 
-    def path(self, iteration, occasion):
+    def path(self, iteration: int, occasion: Occasion) -> Path:
         if occasion is Occasion.STOP or iteration % self.per_epoch:
             return self.folder / f"checkpoint_iter_{iteration}.pth"
         return self.folder / f"checkpoint_{iteration // self.per_epoch - 1}.pth"
 
-    def replaced(self, path, iteration, occasion):
+    def replaced(self, path: Path, iteration: int, occasion: Occasion) -> list[Path]:
         old = []
         for found in self.folder.glob("checkpoint_iter_*.pth"):
             number = found.stem.rpartition("_")[2]
@@ -185,7 +186,7 @@ class ResnestNaming(Naming):
                 for epoch in range(newest - KEEP_NEWEST + 1) if epoch % KEEP_EVERY)
         return old + [found for found in past if found.exists()]
 
-    def iteration_in(self, path, weights):
+    def iteration_in(self, path: Path, weights: Mapping[str, Any]) -> int:
         if "iteration" in weights:
             return weights["iteration"]
         epoch = weights.get("epoch")  # the original's: the last whole one
@@ -207,18 +208,18 @@ class QueryinstNaming(Naming):
     bridges: list[str] = field(default_factory=list)
 
     @property
-    def run_folder(self):
+    def run_folder(self) -> Path:
         return self.folder if self.noted_in is None else self.noted_in
 
-    def path(self, iteration, occasion):
+    def path(self, iteration: int, occasion: Occasion) -> Path:
         epoch, rest = divmod(iteration, self.per_epoch)
         ends_epoch = self.by_epoch and rest == 0
         return self.folder / (f"epoch_{epoch}.pth" if ends_epoch else f"iter_{iteration}.pth")
 
-    def record(self):
+    def record(self) -> dict[str, list[str]]:
         return {"kept": list(self.kept), "bridges": list(self.bridges)}
 
-    def record_after(self, iteration, occasion):
+    def record_after(self, iteration: int, occasion: Occasion) -> dict[str, list[str]]:
         name = self.path(iteration, occasion).name
         kept = [each for each in self.kept if each != name]
         is_due = any(iteration % interval == 0 for interval in self.intervals)
@@ -227,29 +228,29 @@ class QueryinstNaming(Naming):
         kept.append(name)
         return {"kept": kept[-self.max_keep :] if self.max_keep > 0 else kept, "bridges": []}
 
-    def replaced(self, path, iteration, occasion):
+    def replaced(self, path: Path, iteration: int, occasion: Occasion) -> list[Path]:
         after = self.record_after(iteration, occasion)
         stay = {*after["kept"], *after["bridges"]}
         return [self.folder / name for name in (*self.kept, *self.bridges) if name not in stay]
 
-    def written(self, path, iteration, occasion):
+    def written(self, path: Path, iteration: int, occasion: Occasion) -> None:
         self.restore(self.record_after(iteration, occasion))
         write_last_checkpoint(self.run_folder, path)
 
-    def restore(self, record):
+    def restore(self, record: Mapping[str, list[str]]) -> None:
         self.kept, self.bridges = list(record["kept"]), list(record["bridges"])
 
-    def newest_first(self, only_stopped=False):
+    def newest_first(self, only_stopped: bool = False) -> list[Path]:
         found = super().newest_first(only_stopped)
         first = None if only_stopped else read_last_checkpoint(self.run_folder)
         if first is None:
             return found
         return [first, *(path for path in found if path.resolve() != first.resolve())]
 
-    def best(self):
+    def best(self) -> Path | None:
         return newest_best(self.folder)
 
-    def iteration_in(self, path, weights):
+    def iteration_in(self, path: Path, weights: Mapping[str, Any]) -> int:
         if weights.get("training"):
             return weights["training"]["iteration"]
         return int((weights.get("meta") or {}).get("iter", 0))

@@ -1,9 +1,12 @@
 """What a checkpoint holds besides weights, and the rules for continuing from it."""
 
 import platform
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from runtime.errors import InputError
 
@@ -11,8 +14,10 @@ DATA = "data"  # key of an identity
 
 
 def pack_state(
-    *, iteration, per_epoch, optimizer, scaler, ema, world_size, identity, config, extra
-):
+    *, iteration: int, per_epoch: int, optimizer: Any, scaler: torch.amp.GradScaler,
+    ema: nn.Module | None, world_size: int, identity: Mapping[str, Any], config: str,
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
     """The training state after `iteration` updates, of plain values and tensors only.
 
     per_epoch:  updates in an epoch
@@ -36,7 +41,9 @@ def pack_state(
     }
 
 
-def restore_state(state, optimizer, scaler, ema):
+def restore_state(
+    state: Mapping[str, Any], optimizer: Any, scaler: torch.amp.GradScaler, ema: nn.Module | None
+) -> None:
     """Put optimizer, loss scaler and moving average back; in place.
 
     Without an average in the state, `ema` (None: not wanted) goes on from the present weights.
@@ -58,7 +65,9 @@ def restore_state(state, optimizer, scaler, ema):
         ema.load_state_dict(state["ema"])
 
 
-def check_same_run(saved, now, force, warn):
+def check_same_run(
+    saved: Mapping[str, Any], now: Mapping[str, Any], force: bool, warn: Callable[[str], object]
+) -> None:
     """Refuse to continue with another sample order than the checkpoint's, unless `force`.
 
     saved, now: `identity` of the checkpoint and of this run. Raises InputError naming every

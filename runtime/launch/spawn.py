@@ -72,7 +72,7 @@ def start_ranks(
             rank.wait()
 
 
-def _check(nodes, node_rank, url):
+def _check(nodes: int, node_rank: int, url: str) -> None:
     if not 0 <= node_rank < nodes:
         raise InputError(f"--rank {node_rank}: --world-size says {nodes} nodes, so give "
                          f"0 to {nodes - 1}")
@@ -85,19 +85,21 @@ def _is_launched(env: Mapping[str, str]) -> bool:
     return "RANK" in env or "WORLD_SIZE" in env or under_slurm
 
 
-def _place(world_size, rank, local_rank, local_world_size, url):
+def _place(
+    world_size: int, rank: int, local_rank: int, local_world_size: int, url: str
+) -> dict[str, str]:
     numbers = {"WORLD_SIZE": world_size, "RANK": rank, "LOCAL_RANK": local_rank,
                "LOCAL_WORLD_SIZE": local_world_size}
     return {name: str(number) for name, number in numbers.items()} | {PLACED: url}
 
 
-def _free_port():
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _wait(ranks, stop):
+def _wait(ranks: list[subprocess.Popen], stop: StopSignals | None) -> int:
     """Until all have ended; the first status that is not 0."""
     first, kill_at, passed_on = 0, None, False
     while True:
@@ -117,6 +119,6 @@ def _wait(ranks, stop):
         time.sleep(POLL_S)
 
 
-def _signal_all(ranks, number):
+def _signal_all(ranks: list[subprocess.Popen], number: int) -> None:
     for rank in ranks:
         rank.send_signal(number)

@@ -67,12 +67,12 @@ def read_foreign(path: str | Path) -> dict:
 class _ForeignMachine(Machine):
     """Takes MMDetection's names for opaque values, and remembers what tensors are views of."""
 
-    def named(self, name):
+    def named(self, name: str) -> Any:
         if name.partition(".")[0] in _PACKAGES or name in _NAMES:
             return Global(name)
         return super().named(name)
 
-    def call(self, function, arguments):
+    def call(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, Global) or not _is_foreign(function.name):
             box = super().call(function, arguments)
             if box.kind == "tensor" and function.name == "torch._utils._rebuild_parameter":
@@ -82,23 +82,25 @@ class _ForeignMachine(Machine):
             return box
         return Box("opaque")
 
-    def build(self, target, state):
+    def build(self, target: Any, state: Any) -> Any:
         if isinstance(target, Box) and target.kind == "opaque":
             return
         super().build(target, state)
         if target.kind == "ordered dict":
             del target.items[-2:]  # the state dict's _metadata is no entry of it
 
-    def extend(self, target, items, *kinds):
+    def extend(self, target: Any, items: Any, *kinds: Any) -> Any:
         if not (isinstance(target, Box) and target.kind == "opaque"):
             super().extend(target, items, *kinds)
 
 
-def _is_foreign(name):
+def _is_foreign(name: str) -> bool:
     return name.partition(".")[0] in _PACKAGES or name in _NAMES
 
 
-def _read_storages(archive, storages: Mapping[str, Storage]) -> dict[str, torch.Tensor]:
+def _read_storages(
+    archive: zipfile.ZipFile, storages: Mapping[str, Storage]
+) -> dict[str, torch.Tensor]:
     """{key: flat tensor}; the sizes were compared with the pickle's claims before."""
     records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     flat = {}
