@@ -17,10 +17,7 @@ class NetLoss(nn.Module):
         self.criterion = criterion
 
     def forward(
-        self,
-        images: Tensor,
-        targets: Sequence[Tensor],
-        masks: Sequence[Tensor],
+        self, images: Tensor, targets: Sequence[Tensor], masks: Sequence[Tensor],
         num_crowds: Sequence[int],
     ) -> dict[str, Tensor]:
         """images [B,3,S,S]; targets, masks and num_crowds as MultiBoxLoss. Returns named losses."""

@@ -6,10 +6,9 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.checkpoint.state import check_same_run, pack_state, restore_state
-from common.optim.ema import average_of
 from common.optim.precision import Precision
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -75,6 +74,15 @@ class Learner(Generic[Net]):
         """
         check_same_run(state["identity"], identity, force, warn)
         restore_state(state, self.optimizer, self.precision.scaler, self.ema)
+
+
+def average_of(net: nn.Module, decay: float) -> AveragedModel:
+    """average = decay * average + (1 - decay) * weight at each `update_parameters(net)`.
+
+    The first one takes the weights as they are then; buffers (BatchNorm's statistics) are averaged,
+    too. The averaged network itself is `.module`.
+    """
+    return AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def trained_average(net: Net, saved: Mapping[str, Any] | None) -> Net:

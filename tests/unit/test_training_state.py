@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.checkpoint.state import check_same_run, pack_state, restore_state
-from common.optim.ema import average_of
+from common.optim.learner import average_of
 from runtime.errors import InputError
 
 
