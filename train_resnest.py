@@ -257,7 +257,7 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
     run.log(f"Begin training! Iterations {start} to {stop_at}, {per_epoch} an epoch, "
             f"{len(train_set)} images of {num_classes} classes.")
     with rescue.watching():
-        if checkpoints.missed(start, source) and not flags.dry_run:
+        if timetable.saves_at(start) and checkpoints.missed(start, source):
             rescue.saved(start, save(start))
         if source is not None and timetable.validates_at(start, history.validated_at):
             validate(start)  # stopped between an epoch's last update and its validation

@@ -250,7 +250,7 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
 
     with rescue.watching():
         if timetable.saves_at(start) and checkpoints.missed(start, source):
-            save(start)
+            rescue.saved(start, save(start))
         loop(flags, run, cfg, learner, norms, step_net, loader, timetable, meter, scores, history,
              rescue, save, validate)
 

@@ -281,7 +281,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
 
     with rescue.watching():
         if timetable.saves_at(start) and checkpoints.missed(start, source):
-            save(start)
+            rescue.saved(start, save(start))
         loop(flags, run, learner, criterion, step_net, loader, timetable, scores, rescue,
              session_log, save, validate)
 

@@ -72,7 +72,8 @@ class CheckpointSeries:
         Such a run saves the regular one first, so that it ends with the files of an unbroken run.
         """
         stopped = self.path(iteration, Occasion.STOP)
-        return source == stopped != self.path(iteration) and self.due(iteration)
+        is_bridge = stopped != self.path(iteration) and self.due(iteration)
+        return is_bridge and source is not None and source.absolute() == stopped.absolute()
 
     def save(
         self, iteration: int, weights: Content, state: Content | None = None,
