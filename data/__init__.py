@@ -8,5 +8,7 @@ from runtime.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "YolactTransform": "data.yolact.transform",
+    "imagenet": "data.imagenet",
     "rescale_size": "data.queryinst.transform",
+    "segmentation": "data.segmentation",
 })

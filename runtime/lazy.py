@@ -16,13 +16,14 @@ def lazy_names(
     """(`__getattr__`, `__dir__`, `__all__`) of a package.
 
     package: its name, `__name__`
-    homes:   public name -> the module that defines it
+    homes:   public name -> the module that defines it, or that it is
     """
 
     def load(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(homes[name]), name)
+        module = importlib.import_module(homes[name])
+        value = module if homes[name] == f"{package}.{name}" else getattr(module, name)
         setattr(sys.modules[package], name, value)  # the next time without this call
         return value
 
