@@ -43,7 +43,7 @@ LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 
 @cli.with_shared(amp=None, accumulate=None)
 def flags(
-    # --- MMDetection's flags; names, defaults and meaning are its own. Also --amp, --cfg-options
+    # --- MMDetection's flags; names, defaults, meaning are its own; so are --amp, --cfg-options
     config: Annotated[str, typer.Argument(help="Config name or YAML file.")],
     work_dir: Annotated[str | None, flag("--work-dir", "where everything is written")] = None,
     resume: Annotated[str | None, flag("--resume", "checkpoint; without a value the newest",
@@ -98,8 +98,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     take_launcher(flags.launcher, flags.local_rank, os.environ)
     run = start_run(SCRIPT, flags.device, flags.seed, stop, dist_timeout_s=flags.dist_timeout)
     with closing(run):
-        if flags.export:
-            check_export(flags.export)
+        check_export(flags.export)
         if flags.config.endswith(".py"):
             run.log(f"{flags.config}: Python configs are not run; this is our recipe {cfg.name}.")
         folder = Path(flags.work_dir or cfg.work_dir or Path("work_dirs") / str(cfg.name))

@@ -64,7 +64,7 @@ from common import parallel
 from common.checkpoint.forms import NETS
 from common.checkpoint.series import CheckpointSeries, Occasion, seg_series
 from common.optim import Learner, Precision, accumulated, add_terms, mean_floats, trained_average
-from common.optim.optimizers import Optimizers
+from common.optim.steps import Optimizers
 from common.schedulers import poly
 from data import segmentation
 from data.drawn.shapes import with_drawn_scenes
@@ -245,8 +245,8 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
         if scores.validated(iteration, metrics):
             save(iteration, Occasion.BEST)
         draw_curves(run, CURVES, folder.name)
-        if iteration > start or history.is_resumed:  # the original's files stay as they are
-            save(iteration, occasion)  # with the score in the state
+        if iteration > start or history.is_resumed or occasion is Occasion.LAST:
+            save(iteration, occasion)  # with the score; the original's files stay as they are
 
     with rescue.watching():
         if timetable.saves_at(start) and checkpoints.missed(start, source):

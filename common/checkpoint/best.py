@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from common.checkpoint.files import read_back, remove_checkpoint, save_checkpoint
-from common.checkpoint.naming import newest_best
 from runtime.errors import InputError
 
 # Metrics of which more, or less, is better: a name counts when it is one, else when it holds one.
@@ -76,10 +75,6 @@ class BestCheckpoints:
     def restore(self, saved: Mapping[str, list]) -> None:
         """Take up `scores` of the checkpoint that the run goes on from."""
         self.scores = {name: list(value) for name, value in saved.items()}
-
-    def newest(self) -> Path | None:
-        """The best file of the most updates that lies in the folder; times do not matter."""
-        return newest_best(self.folder)
 
     def _watched(self, metrics: Mapping[str, float]) -> list[str]:
         names = [next(iter(metrics)) if name == "auto" else name for name in self.metrics]

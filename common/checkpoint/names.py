@@ -105,7 +105,7 @@ def replaced_by(path: str | Path) -> tuple[list[Path], Path | None]:
     """What a new checkpoint at `path` makes superfluous, among YOLACT's names in its folder.
 
     Returns (interrupted states of the same config that are not newer, the newest periodic save
-    that is not newer). Ask before `path` is written; remove only after.
+    that is not newer); remove them only after `path` is whole on the disk.
     """
     path = Path(path)
     parsed = parse_checkpoint_name(path)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from common.checkpoint.names import (
     by_progress,
@@ -51,6 +51,7 @@ class Naming:
     intervals: tuple[int, ...]
     name: str | None = None
     best_name: str | None = None
+    has_states: ClassVar[bool] = False  # beside the weights, in files of their own
     owner: str = ""  # " of NAME" in messages
     advice: str = "name one with --resume FILE"
 
@@ -64,8 +65,19 @@ class Naming:
         raise NotImplementedError
 
     def replaced(self, path: Path, iteration: int, occasion: Occasion) -> list[Path]:
-        """What goes when `path` is written, in this order."""
+        """What goes now that `path` is on the disk, in this order."""
         raise NotImplementedError
+
+    def debris(self) -> list[Path]:
+        """States without weights, by the weights' names: a process died while it wrote or removed.
+
+        What else lies there under the same name may be a user's, who moved one file: it stays.
+        """
+        return orphans(self.folder, str(self.name)) if self.has_states else []
+
+    def due(self, iteration: int) -> bool:
+        """Whether a regular checkpoint belongs after so many updates."""
+        return any(iteration % interval == 0 for interval in self.intervals)
 
     def removes(self, path: Path) -> None:
         """`path` is about to be removed."""
@@ -105,6 +117,7 @@ class YolactNaming(Naming):
                           that saves at the multiples stay [yolact.md: Files]; 0: none
     """
 
+    has_states = True
     save_interval: int = 0
     keep_latest: bool = False
     keep_latest_interval: int = 0
@@ -119,10 +132,9 @@ class YolactNaming(Naming):
         stopped, previous = replaced_by(path)
         every = self.keep_latest_interval
         stays = every > 0 and iteration % every == self.save_interval
-        is_due = any(iteration % interval == 0 for interval in self.intervals)
-        ends = self.keep_latest and is_due and occasion is not Occasion.STOP and not stays
-        regular = [previous] if previous and ends else []
-        return [*stopped, *orphans(self.folder, str(self.name)), *regular]
+        is_regular = self.due(iteration) and occasion is not Occasion.STOP
+        ends = self.keep_latest and is_regular and not stays
+        return stopped + ([previous] if previous and ends else [])
 
     def removes(self, path: Path) -> None:
         parsed = parse_checkpoint_name(path)
@@ -141,6 +153,8 @@ class SegNaming(Naming):
     Inside an epoch the one before stays as well, to fall back on.
     """
 
+    has_states = True
+
     def path(self, iteration: int, occasion: Occasion) -> Path:
         epoch, rest = divmod(iteration, self.per_epoch)
         closes = rest == 0 and epoch > 0 and occasion is not Occasion.STOP
@@ -152,7 +166,7 @@ class SegNaming(Naming):
         if not (occasion is Occasion.LAST or path.name.startswith("encoder_epoch_")):
             older = older[1:]
         bridges = [each for each in older if each.name.startswith("encoder_iter_")]
-        return bridges + orphans(self.folder, str(self.name))
+        return bridges
 
     def iteration_in(self, path: Path, weights: Mapping[str, Any]) -> int:
         found = re.search(r"_(epoch|iter)_(\d{1,18})\.pth$", path.name)
@@ -222,8 +236,7 @@ class QueryinstNaming(Naming):
     def record_after(self, iteration: int, occasion: Occasion) -> dict[str, list[str]]:
         name = self.path(iteration, occasion).name
         kept = [each for each in self.kept if each != name]
-        is_due = any(iteration % interval == 0 for interval in self.intervals)
-        if not (is_due or occasion is Occasion.LAST):
+        if not (self.due(iteration) or occasion is Occasion.LAST):
             return {"kept": kept, "bridges": [name]}
         kept.append(name)
         return {"kept": kept[-self.max_keep :] if self.max_keep > 0 else kept, "bridges": []}

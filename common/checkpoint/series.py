@@ -21,9 +21,6 @@ from common.checkpoint.naming import (
 )
 from runtime.errors import InputError, did_you_mean
 
-__all__ = ["BestCheckpoints", "CheckpointSeries", "Loaded", "Occasion", "queryinst_series",
-           "resnest_series", "seg_series", "yolact_series"]
-
 Content = Mapping[str, Any]
 Warn = Callable[[str], object]
 
@@ -60,7 +57,7 @@ class CheckpointSeries:
 
     def due(self, iteration: int) -> bool:
         """Whether a regular checkpoint belongs after so many updates."""
-        return any(iteration % interval == 0 for interval in self._naming.intervals)
+        return self._naming.due(iteration)
 
     def path(self, iteration: int, occasion: Occasion = Occasion.REGULAR) -> Path:
         """Where the weights after `iteration` updates go."""
@@ -91,8 +88,11 @@ class CheckpointSeries:
         self._form.save(path, weights, state, **extra)
         replaced = self._naming.replaced(path, iteration, occasion)
         self._naming.written(path, iteration, occasion)
-        if replaced:
+        debris = self._naming.debris()
+        if replaced or debris:
             read_back(self._form.written(path))
+        for old in debris:
+            remove_checkpoint(old)
         for old in replaced:
             self._naming.removes(old)
             # by its first file it is found: what is cut off here is found again

@@ -1,4 +1,4 @@
-"""What an update changes, and so what a checkpoint holds beside the weights."""
+"""What an update changes, and so what a checkpoint holds: network, optimizers, average."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

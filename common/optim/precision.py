@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from common.optim.optimizers import OneOrSeveral
+from common.optim.steps import OneOrSeveral
 from runtime.errors import InputError
 
 DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -88,11 +88,6 @@ def class_paths(folder: str | Path) -> ClassPaths:
     return ClassPaths(folder / "train", folder / "val")
 
 
-def ade_class_names(classes: Sequence[str] = CLASSES) -> tuple[str, ...]:
-    """Names of the label values 1, 2, ... that `write_ade` writes; 0 is unlabelled."""
-    return ("background", *classes)
-
-
 def ensure_shapes(root: str | Path, kind: str) -> CocoPaths | AdePaths | ClassPaths:
     """Paths of the embedded sample set `root/kind`, which is drawn when that folder is absent.
 

@@ -116,6 +116,7 @@ class Rescue:
             with peers.held():  # a peer may be gone; this process is not to end in the middle
                 self.undo()
                 path = self._save(self._iteration)
+                self.saved(self._iteration, path)
             self._run.record({"event": "stop", "iteration": self._iteration,
                               "reason": f"{type(error).__name__}: {error}" if error else "lost"})
         except Exception as fault:  # the first fault is what must be told
@@ -148,6 +149,7 @@ class Rescue:
         run, iteration, path = self._run, self._iteration, None
         if self._save is not None and run.is_main and name not in self._lost_by:
             path = self._save(iteration)
+            self.saved(iteration, path)
         run.record({"event": "stop", "iteration": iteration, "reason": name})
         if path is not None:
             run.log(f"Stopped by {name}. The state after {_updates(iteration)} is saved in {path}; "

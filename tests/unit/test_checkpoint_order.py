@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from common.checkpoint import find_interrupt, find_latest, save_checkpoint, save_pair
-from common.checkpoint.best import BestCheckpoints
 from common.checkpoint.names import newest_first
+from common.checkpoint.naming import newest_best
 from common.checkpoint.series import queryinst_series, resnest_series, seg_series
 from runtime.vetting.pickles import BadFile
 from runtime.vetting.progress import read_iteration
@@ -127,8 +127,8 @@ def test_the_queryinst_folder_without_its_note(fill, tmp_path):
 
 def test_the_newest_best_file_is_the_one_of_the_most_updates(fill, tmp_path):
     fill({"best_segm_mAP_epoch_1.pth": query(4), "best_bbox_mAP_iter_6.pth": query(6)})
-    assert BestCheckpoints(tmp_path).newest() == tmp_path / "best_bbox_mAP_iter_6.pth"
-    assert BestCheckpoints(tmp_path / "none").newest() is None
+    assert newest_best(tmp_path) == tmp_path / "best_bbox_mAP_iter_6.pth"
+    assert newest_best(tmp_path / "none") is None
 
 
 def test_pruning_goes_by_iteration(tmp_path):

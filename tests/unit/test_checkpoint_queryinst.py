@@ -9,7 +9,7 @@ import torch
 
 from common.checkpoint import load_checkpoint
 from common.checkpoint.best import is_greater_better
-from common.checkpoint.naming import read_last_checkpoint, write_last_checkpoint
+from common.checkpoint.naming import newest_best, read_last_checkpoint, write_last_checkpoint
 from common.checkpoint.series import BestCheckpoints, Occasion, queryinst_series
 from runtime.errors import InputError, SaveError
 
@@ -169,7 +169,7 @@ def test_the_best_replaces_the_best_before_it(tmp_path):
     again.restore(load_checkpoint(tmp_path / "best_a_mAP_iter_7.pth")["best"])
     assert again.improved({"a/mAP": 0.3, "loss": 0.9}) == ["loss"]
     os.utime(tmp_path / "best_loss_epoch_2.pth", (0, 0))
-    assert again.newest() == tmp_path / "best_a_mAP_iter_7.pth"
+    assert newest_best(tmp_path) == tmp_path / "best_a_mAP_iter_7.pth"
     with pytest.raises(InputError, match="has no loss; it has other"):
         again.improved({"other": 1.0})
 

@@ -8,7 +8,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from common.optim.optimizers import Optimizers
+from common.optim.steps import Optimizers
 from common.parallel import pick_gpus
 from models import segmentation as models
 from models.segmentation.sync_norm import CpuSyncBatchNorm
