@@ -144,3 +144,12 @@ def test_names(tmp_path):
     for name, iteration in (("epoch_12", 600), ("iter_12", 12), ("best", 0)):
         loaded = Loaded(tmp_path / f"encoder_{name}.pth", {}, None)
         assert series.iteration_of(loaded) == iteration
+
+
+def test_beside_a_state_without_weights_nothing_else_goes(series):
+    """A user has taken one file of three away; the rest of it stays theirs."""
+    save(series, 10)
+    (series.folder / "encoder_epoch_1.pth").unlink()
+    save(series, 20)
+    assert names(series) == ["decoder_epoch_1.pth", "decoder_epoch_2.pth", "encoder_epoch_2.pth",
+                             "encoder_epoch_2.state.pth"]

@@ -156,3 +156,19 @@ def test_after_a_whole_update_nothing_is_taken_back():
     after = net.norm.running_mean.tolist()
     broken(rescue, InputError("a.jpg: truncated"))
     assert saved == [(1, after)]
+
+
+def test_what_a_stop_has_saved_is_not_saved_again():
+    """A peer is lost while the others wait for it to leave."""
+    rescue, saved = rescue_of()
+
+    def lose():
+        raise RuntimeError("peer lost")
+
+    rescue._run.barrier = lose
+    rescue.done(5)
+    with pytest.raises(RuntimeError) as caught, rescue.watching():
+        rescue.leave_if_stopped()
+    assert ending_of(caught.value) == (
+        "The last good state, after 5 updates, is it_5.pth; --resume latest goes on from there.")
+    assert len(saved) == len(rescue._run.recorded) == 1
