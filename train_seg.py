@@ -93,7 +93,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     """One run, from the flags to the closed files."""
     flags.trains = not (flags.eval_only or flags.export or flags.predict)
     flags.layout = torch.channels_last if flags.channels_last else torch.contiguous_format
-    cfg = read_config(flags)
+    cfg = read_settings(flags)
     device, flags.gpu_numbers = parallel.pick_gpus(flags.gpus, DEFAULT_GPUS, flags.device)
     run = start_run(SCRIPT, device, cfg.TRAIN.seed, stop, dist_timeout_s=flags.dist_timeout)
     with closing(run):
@@ -111,7 +111,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
             (train if flags.trains else use_trained)(flags, run, cfg, lists)
 
 
-def read_config(flags: Flags) -> SegConfig:
+def read_settings(flags: Flags) -> SegConfig:
     """The frozen config: file < KEY VALUE pairs < --cfg-options < flags."""
     pairs = models.pairs_to_overrides(flags.opts or [])
     options = flags.cfg_options or []

@@ -147,7 +147,7 @@ def parse_batch_alloc(text: str | None, num_devices: int, batch_size: int) -> li
 
     Raises InputError when they do not fit.
     """
-    if not text:
+    if text is None:
         return None
     pieces = text.split(",")
     alloc = [int(piece) if piece.strip().isdigit() else 0 for piece in pieces]

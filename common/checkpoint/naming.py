@@ -192,7 +192,8 @@ class ResnestNaming(Naming):
         for found in self.folder.glob("checkpoint_iter_*.pth"):
             number = found.stem.rpartition("_")[2]
             is_older = number.isdecimal() and int(number) <= iteration
-            stays = is_older and self.save_every and int(number) % self.save_every == 0
+            stays = (is_older and self.save_every and int(number) % self.save_every == 0
+                     and int(number) % self.per_epoch)  # at an epoch's end only a stop leaves one
             if is_older and not stays and found != path:
                 old.append(found)
         newest = iteration // self.per_epoch - 1

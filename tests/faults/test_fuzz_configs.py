@@ -291,7 +291,7 @@ def read_config(script, words):
     flags = parse(module.flags, script, list(words))
     if script == "train_yolact":
         return load_yolact_config(flags.config, options=flags.cfg_options or [])
-    return module.read_config(flags)
+    return module.read_settings(flags)
 
 
 def check_lines(script, count, last_input):

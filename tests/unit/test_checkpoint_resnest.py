@@ -55,3 +55,11 @@ def test_nothing_is_removed_before_the_new_one_is_whole(folder, tmp_path, monkey
     with pytest.raises(SaveError):
         save(folder(), 10)
     assert names(tmp_path) == ["checkpoint_iter_7.pth"]
+
+
+def test_a_stop_at_an_epochs_end_leaves_no_regular_one(tmp_path):
+    series = resnest_series(tmp_path, per_epoch=6, save_every=3)
+    for iteration, occasion in ((3, Occasion.REGULAR), (6, Occasion.STOP), (6, Occasion.REGULAR)):
+        series.save(iteration, {"iteration": iteration}, occasion=occasion)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint_iter_3.pth",
+                                                          "checkpoint_0.pth"}
