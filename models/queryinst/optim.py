@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from common.optim.adamw import OrderedAdamW
 from common.schedulers import LrAt, warmup_multistep
+from models.queryinst.adamw import OrderedAdamW
 
 
 def param_groups(net: Any) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.optim.adamw import OrderedAdamW
+from models.queryinst.adamw import OrderedAdamW
 
 
 def build(seed=0):
