@@ -52,6 +52,11 @@ class _Sections:
     backbone: BackboneConfig | None = None
 
 
+def as_yolact_config(cfg: str | Path | YolactConfig) -> YolactConfig:
+    """`cfg` itself when it is loaded, also one that stands in for a config; else it is loaded."""
+    return load_yolact_config(cfg) if isinstance(cfg, (str, Path)) else cfg
+
+
 def load_yolact_config(
     cfg: str | Path | YolactConfig, *, options: Iterable[str] = (), **overrides: Any
 ) -> YolactConfig:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.config import yolact_config
 from common.losses.boxes import encode
 from common.losses.multibox_masks import mask_iou_loss, mask_loss, object_maps, shrink_masks
 from common.losses.multibox_match import (
@@ -32,7 +33,7 @@ IGNORE = -100  # rows of the class loss that count nothing; cross_entropy's own 
 class MultiBoxLoss(nn.Module):
     """Calling it gives the named terms; the training loss is their plain sum.
 
-    cfg:        a YOLACT config; read at every call, so that delayed settings may replace it
+    cfg:        a YOLACT config or its name; read at every call: delayed settings may replace it
     normalize:  "rank": B, C, M, I are divided by this process's number of positives and S by its
                 batch size, as the original did on each GPU. "global": by the numbers of all ranks,
                 times the number of ranks, so that the mean over ranks (DistributedDataParallel's of
@@ -44,11 +45,11 @@ class MultiBoxLoss(nn.Module):
     Raises ValueError for another `normalize`.
     """
 
-    def __init__(self, cfg: LossSettings, normalize: str = "rank"):
+    def __init__(self, cfg: LossSettings | str, normalize: str = "rank"):
         super().__init__()
         if normalize not in ("rank", "global"):
             raise ValueError(f'normalize is "rank" or "global", not {normalize!r}')
-        self.cfg = cfg
+        self.cfg: LossSettings = yolact_config(cfg)
         self.normalize = normalize
 
     def forward(

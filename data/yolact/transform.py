@@ -10,21 +10,22 @@ import numpy as np
 from data.yolact.geometry import CanvasCrop, whole_image
 from data.yolact.pixels import Normalisation, render
 from data.yolact.sampling import Photometric, sample_geometry, sample_photometric
+from settings.yolact_recipes import as_yolact_config
 
 
 class YolactTransform:
     """Distort, expand, crop, mirror and resize (train), or resize only; then normalise.
 
-    cfg: the network's config; of it are used max_size, discard_box_width, discard_box_height,
-         augment_photometric_distort, augment_expand, augment_random_sample_crop,
-         augment_random_mirror and backbone.transform
+    cfg: the network's config, its name or its path; of it are used max_size, discard_box_width,
+         discard_box_height, augment_photometric_distort, augment_expand,
+         augment_random_sample_crop, augment_random_mirror and backbone.transform
     train: take the random steps that the config does not switch off
     """
 
     def __init__(self, cfg: Any, train: bool = False):
-        self._cfg = cfg
+        self._cfg = as_yolact_config(cfg)
         self._train = train
-        self._norm = Normalisation.of(cfg.backbone.transform)
+        self._norm = Normalisation.of(self._cfg.backbone.transform)
 
     def __call__(
         self,

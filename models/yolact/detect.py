@@ -7,6 +7,7 @@ Source: YOLACT, arXiv:1904.02689, section 4 (Fast NMS); [yolact.md: Detection].
 import torch
 
 from common.losses.boxes import decode, pairwise_iou
+from settings.yolact_recipes import as_yolact_config
 
 
 @torch.no_grad()
@@ -14,6 +15,7 @@ def detect(predictions, cfg, fast_nms=True, cross_class_nms=False):
     """Detections of each image, best score first.
 
     predictions:     what `Yolact.forward_heads` returns; `conf` are logits
+    cfg:             the network's config, its name or its path
     fast_nms:        False: traditional NMS, class by class
     cross_class_nms: Fast NMS over all classes at once; at most cfg.nms_top_k instead of
                      cfg.max_num_detections come out
@@ -21,6 +23,7 @@ def detect(predictions, cfg, fast_nms=True, cross_class_nms=False):
     box [k,4] x1 y1 x2 y2 relative, unclipped; mask [k,K] coefficients; class [k] int64, 0-based;
     score [k] in (0, 1); and proto [h,w,K]. Nothing found: k = 0.
     """
+    cfg = as_yolact_config(cfg)
     conf = at_least_float32(predictions["conf"])
     scores = conf.softmax(-1)[..., 1:]  # [B, P, C]
     boxes = decode(at_least_float32(predictions["loc"]), predictions["priors"])

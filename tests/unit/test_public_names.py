@@ -45,3 +45,26 @@ def test_a_name_that_is_not_there():
 
     with pytest.raises(AttributeError, match=r"module 'data' has no attribute 'Nothing'"):
         _ = data.Nothing
+
+
+def test_a_config_argument_may_be_a_name():
+    """Or a path, or what is loaded: the same comes out."""
+    import numpy as np
+    import torch
+
+    from common.losses import MultiBoxLoss
+    from data import YolactTransform
+    from models.yolact import build_yolact, detect, load_yolact_config
+
+    names = "yolact_shapes", "yolact_shapes_config", f"{ROOT}/configs/yolact/yolact_shapes.yaml"
+    cfg = load_yolact_config(names[0])
+    image = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3)
+    sample = (image, np.ones((1, 40, 50), np.uint8), np.array([[0.1, 0.1, 0.5, 0.5]]),
+              np.array([0]), 0)
+    wanted = YolactTransform(cfg)(*sample)[0]
+    images = torch.zeros(1, 3, cfg.max_size, cfg.max_size)
+    predictions = build_yolact(names[0]).forward_heads(images)
+    for name in names:
+        np.testing.assert_array_equal(YolactTransform(name)(*sample)[0], wanted)
+        assert MultiBoxLoss(name).cfg.max_size == cfg.max_size
+        assert len(detect(predictions, name)) == 1
