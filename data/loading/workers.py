@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from runtime.allocator import keep_freed_memory
 from runtime.errors import Failed, InputError
 from runtime.launch.signals import die_with_parent, held_back, ignore_in_worker
+
+_KEPT_BYTES = 64 << 20
 
 
 class SampleFault(Exception):
@@ -79,6 +82,7 @@ def use_one_core():
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    keep_freed_memory(_KEPT_BYTES)
 
 
 class _WorkerSetup:
