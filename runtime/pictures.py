@@ -18,6 +18,7 @@ import numpy as np
 
 from runtime.files import write_atomically
 
+PAIRS_PER_ROW = 3  # of ground truth and prediction
 CLEAR_SIDE_PX = 320  # images are enlarged until the shorter side has this, for readable captions
 FONT_PX = 13
 CAPTION_PX = FONT_PX + 5  # height of a caption's plate
@@ -132,25 +133,24 @@ def save_grid(
     tiles: Sequence,
     path: str | Path,
     titles: Sequence[str] = (),
-    columns: int | None = None,
 ) -> None:
     """Write `draw_grid` as one PNG. Raises SaveError when the file cannot be written."""
-    save_image(draw_grid(tiles, titles, columns), path)
+    save_image(draw_grid(tiles, titles), path)
 
 
 def draw_grid(
-    tiles: Sequence, titles: Sequence[str] = (), columns: int | None = None
+    tiles: Sequence, titles: Sequence[str] = ()
 ) -> np.ndarray:
     """Images beside and below each other.
 
-    tiles:    images [h, w, 3] uint8 of any sizes, filling rows of `columns` (None: about square);
+    tiles:    images [h, w, 3] uint8 of any sizes, filling an about square grid;
               or rows, each a list of images
     titles:   one over each tile; for rows, one over each column
     No tiles give a small empty picture.
     """
     rows = list(tiles)
     if rows and isinstance(rows[0], np.ndarray):
-        columns = columns or math.ceil(math.sqrt(len(rows)))
+        columns = math.ceil(math.sqrt(len(rows)))
         starts = range(0, len(rows), columns)
         title_rows = [list(titles[i : i + columns]) for i in starts] if titles else []
         rows = [rows[i : i + columns] for i in starts]
@@ -212,14 +212,12 @@ def stack(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def save_pairs(
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
-    path: str | Path,
-    titles: tuple[str, str] = ("ground truth", "prediction"),
-    per_row: int = 3,
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], path: str | Path
 ) -> None:
-    """Write pairs of images, left and right beside each other, `per_row` pairs in a row."""
+    """Write pairs of images, ground truth and prediction beside each other."""
     pairs = list(pairs)
-    save_grid(side_by_side(pairs, per_row), path, titles * min(per_row, max(1, len(pairs))))
+    titles = ("ground truth", "prediction") * min(PAIRS_PER_ROW, max(1, len(pairs)))
+    save_grid(side_by_side(pairs, PAIRS_PER_ROW), path, titles)
 
 
 def side_by_side(groups: Sequence[Sequence[np.ndarray]], per_row: int) -> list[list[np.ndarray]]:

@@ -32,10 +32,6 @@ class Reading(NamedTuple):
     corners: Callable[[np.ndarray, np.ndarray], np.ndarray]  # of boxes [n, 4], sizes (w, h) [n, 2]
 
 
-def _stack(*columns):
-    return np.stack(columns, axis=1)
-
-
 def _sized(boxes, factor, centred):
     """Corners of boxes with `factor` times the sides, around the same centre or corner."""
     sides = boxes[:, 2:] * factor

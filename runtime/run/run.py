@@ -200,19 +200,17 @@ class Run:
         """A tqdm bar below the log lines; it shows nothing away from a terminal."""
         return self._log.progress(total, initial)
 
-    def wrap(self, module: nn.Module, find_unused: bool = False) -> nn.Module:
+    def wrap(self, module: nn.Module) -> nn.Module:
         """`module` in DistributedDataParallel; alone, the module itself (all ranks).
 
-        Rank 0's buffers, such as BatchNorm statistics, go to all before each forward pass.
-        find_unused: needed where some updates leave a parameter without gradient; it costs a walk
-                     over the graph
+        Rank 0's buffers, such as BatchNorm statistics, go to all before each forward pass. Every
+        update has to give every trained parameter a gradient.
         """
         if self.world_size == 1:
             return module
         return DistributedDataParallel(
             module,
             device_ids=[self.device] if self.device.type == "cuda" else None,
-            find_unused_parameters=find_unused,
             gradient_as_bucket_view=True,
         )
 

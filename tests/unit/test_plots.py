@@ -203,7 +203,7 @@ def solid(height, width, value):
 
 def test_grid_of_tiles_fills_rows(tmp_path):
     tiles = [solid(20, 30, 10 * i) for i in range(1, 6)]
-    save_grid(tiles, tmp_path / "grid.png", columns=3)
+    save_grid(tiles, tmp_path / "grid.png")  # about square: 3 columns
     grid = pixels(tmp_path / "grid.png")
     assert grid.shape == (2 * 20 + 3 * GAP_PX, 3 * 30 + 4 * GAP_PX, 3)
     second_row = 20 + 2 * GAP_PX
@@ -236,14 +236,14 @@ def test_colours_survive_the_file(tmp_path):
 
 
 def test_pairs_lie_beside_each_other(tmp_path):
-    pairs = [(solid(20, 100, 10 * i), solid(20, 100, 10 * i + 1)) for i in range(3)]
-    save_pairs(pairs, tmp_path / "pairs.png", per_row=2)
+    pairs = [(solid(20, 100, 10 * i), solid(20, 100, 10 * i + 1)) for i in range(4)]
+    save_pairs(pairs, tmp_path / "pairs.png")
     grid = pixels(tmp_path / "pairs.png")
-    assert grid.shape[1] == 4 * 100 + 5 * GAP_PX
+    assert grid.shape[1] == 6 * 100 + 7 * GAP_PX
     y, x = GAP_PX + CAPTION_PX + 5, GAP_PX + 5
-    first_row = [int(grid[y, x + i * (100 + GAP_PX), 0]) for i in range(4)]
-    assert first_row == [0, 1, 10, 11]
-    assert int(grid[y + 20 + GAP_PX, x, 0]) == 20
+    first_row = [int(grid[y, x + i * (100 + GAP_PX), 0]) for i in range(6)]
+    assert first_row == [0, 1, 10, 11, 20, 21]
+    assert int(grid[y + 20 + GAP_PX, x, 0]) == 30
     save_pairs([], tmp_path / "pairs.png")
 
 
