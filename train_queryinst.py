@@ -84,7 +84,7 @@ from runtime.run.run import Run, start_run
 from runtime.run.scores import LastScores
 from runtime.run.timetable import Timetable, last_iteration
 from settings.loading import to_yaml
-from settings.queryinst import QueryInstConfig
+from settings.queryinst.config import QueryInstConfig
 
 QueryLearner = Learner[queryinst.QueryInst]
 Indexes = dict[str, CocoIndex]  # annotations of those of the PARTS that are needed

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 
 import typer
 
-from settings.queryinst import QueryInstConfig
+from settings.queryinst.config import QueryInstConfig
 from settings.resnest import ResNeStConfig
 from settings.segmentation import SegConfig
 from settings.yolact import YolactConfig

@@ -15,8 +15,8 @@ from models.queryinst.weights import (
     scored_of,
     start_weights,
 )
-from settings.queryinst import QueryInstConfig
-from settings.queryinst_recipes import load_queryinst_config
+from settings.queryinst.config import QueryInstConfig
+from settings.queryinst.recipes import load_queryinst_config
 
 __all__ = [
     "QueryInst",

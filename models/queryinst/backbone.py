@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.residual import BasicBlock, Bottleneck, residual_stage
-from settings.queryinst_model import DEPTHS, BackboneConfig
+from settings.queryinst.model import DEPTHS, BackboneConfig
 
 
 class ResNet(nn.Module):

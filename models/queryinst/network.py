@@ -21,7 +21,7 @@ from models.queryinst.boxes import decode_boxes, proposal_boxes, roi_levels
 from models.queryinst.heads import DIIHead, MaskHead
 from models.queryinst.paste import paste_masks
 from models.queryinst.roi_align import PyramidRows
-from settings.queryinst_recipes import load_queryinst_config
+from settings.queryinst.recipes import load_queryinst_config
 
 BOX_CELLS, MASK_CELLS = 7, 14  # a side of pooled features
 

@@ -14,7 +14,7 @@ from models.foreign_weights import read_weights
 from models.load_report import COUNTERS, LoadReport, bare_state_dict, compare_weights
 from runtime.errors import InputError
 from runtime.pretrained import find_pretrained_once
-from settings.queryinst_model import BackboneConfig
+from settings.queryinst.model import BackboneConfig
 
 # torchvision's first weights, which MMDetection's `torchvision://` means.
 _TORCHVISION = "torchvision://"

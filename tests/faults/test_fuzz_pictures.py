@@ -34,8 +34,8 @@ from data.queryinst import QueryInstDataset, open_query_data
 from data.yolact import InstanceDataset
 from models.yolact import load_yolact_config
 from runtime.errors import InputError
-from settings.queryinst import QueryInstConfig
-from settings.queryinst_data import DataPrefix
+from settings.queryinst.config import QueryInstConfig
+from settings.queryinst.data import DataPrefix
 from settings.segmentation import DatasetConfig as SegDataset
 
 SLOWEST_S = 30

@@ -21,7 +21,7 @@ from data.queryinst.opening import class_names
 from data.queryinst.transform import Cropped, Mirrored, Resized, Steps, sample_geometry
 from models.queryinst import load_queryinst_config
 from runtime.errors import InputError
-from settings.queryinst_data import DataPrefix, DatasetConfig, StepConfig
+from settings.queryinst.data import DataPrefix, DatasetConfig, StepConfig
 
 RESCALE = load_golden("queryinst_units")["rescale"]
 CROP = "queryinst_r50_fpn_300-proposals_crop-ms-480-800-3x_coco"

@@ -9,13 +9,13 @@ Source: [queryinst.md: Configs].
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from settings.queryinst_data import (
+from settings.queryinst.data import (
     TRAIN_DATALOADER,
     VAL_DATALOADER,
     DataLoaderConfig,
     EvaluatorConfig,
 )
-from settings.queryinst_model import ModelConfig
+from settings.queryinst.model import ModelConfig
 from settings.ranges import (
     ASCENDING,
     Count,

@@ -8,9 +8,9 @@ from typing import Any
 from runtime.errors import InputError, did_you_mean
 from settings.loading import load_config, to_dict
 from settings.nodes import is_file
-from settings.queryinst import QueryInstConfig
+from settings.queryinst.config import QueryInstConfig
 
-RECIPES = Path(__file__).resolve().parents[1] / "configs" / "queryinst"
+RECIPES = Path(__file__).resolve().parents[2] / "configs" / "queryinst"
 
 # MMDetection 2.x's spelling of parts of the names, and today's.
 _OLD_SPELLING = {
