@@ -83,6 +83,7 @@ from runtime.run.rescue import Rescue
 from runtime.run.run import Run, start_run
 from runtime.run.scores import LastScores
 from runtime.run.timetable import Timetable, last_iteration
+from settings.foreign import Note, note_lines
 from settings.loading import to_yaml
 from settings.queryinst.config import QueryInstConfig
 
@@ -94,13 +95,13 @@ def main(flags: Flags, stop: StopSignals) -> None:
     """One run, from the flags to the closed files."""
     flags.trains = not (flags.eval_only or flags.export)
     flags.layout = torch.channels_last if flags.channels_last else torch.contiguous_format
-    cfg = read_settings(flags)
+    cfg, notes = read_settings(flags)
     take_launcher(flags.launcher, flags.local_rank, os.environ)
     run = start_run(SCRIPT, flags.device, flags.seed, stop, dist_timeout_s=flags.dist_timeout)
     with closing(run):
         check_export(flags.export)
-        if flags.config.endswith(".py"):
-            run.log(f"{flags.config}: Python configs are not run; this is our recipe {cfg.name}.")
+        for line in note_lines(notes):
+            run.log(line)
         folder = Path(flags.work_dir or cfg.work_dir or Path("work_dirs") / str(cfg.name))
         cache = None if flags.dry_run or flags.check_data else folder / CACHE
         (cfg, names), own_indexes = run.from_main(lambda: open_query_config(
@@ -115,9 +116,14 @@ def main(flags: Flags, stop: StopSignals) -> None:
         (train if flags.trains else use_trained)(flags, run, cfg, names, folder, indexes)
 
 
-def read_settings(flags: Flags) -> QueryInstConfig:
-    """The config with the flags over it; the flags' open values are filled in from the config."""
-    cfg = queryinst.load_queryinst_config(flags.config, options=flags.cfg_options or [])
+def read_settings(flags: Flags) -> tuple[QueryInstConfig, list[Note]]:
+    """The config with the flags over it, and its keys that change nothing here.
+
+    The flags' open values are filled in from the config.
+    """
+    notes: list[Note] = []
+    cfg = queryinst.load_queryinst_config(
+        flags.config, options=flags.cfg_options or [], notes=notes)
     if cfg.resume and not flags.resume:
         flags.resume = cfg.load_from or "latest"
     if flags.auto_scale_lr:
@@ -125,7 +131,7 @@ def read_settings(flags: Flags) -> QueryInstConfig:
     for name, value in cfg.for_flags.items():
         if vars(flags)[name] is None:
             vars(flags)[name] = value
-    return cfg
+    return cfg, notes
 
 
 def open_part(flags: Flags, cfg: QueryInstConfig, names: Sequence[str], indexes: Indexes,

@@ -15,6 +15,7 @@ import yaml
 
 from runtime.errors import InputError, did_you_mean
 from runtime.files import write_atomically
+from settings.foreign import Note
 from settings.nodes import (
     Node,
     expanded,
@@ -38,6 +39,7 @@ def load_config(
     schema: type[Schema],
     path: str | Path | None = None,
     overrides: Mapping[str, Any] | Iterable[str | tuple[str, Any]] = (),
+    notes: list[Note] | None = None,
 ) -> Schema:
     """The frozen config: `schema`'s defaults, the YAML file at `path` over them, then `overrides`.
 
@@ -46,6 +48,7 @@ def load_config(
                with marks of `settings.ranges`: Annotated[int, Range(at_least=1)]
     overrides: {"dotted.key": value}, or texts "dotted.key=value" and pairs (dotted key, value) in
                any order; an integer part of a key indexes a list
+    notes:     gets the original's keys that are accepted and change nothing
 
     A schema states impossible combinations in `misfits`, see `settings.ranges.Section`, or by
     raising ValueError in `__post_init__`.
@@ -59,7 +62,7 @@ def load_config(
         tree = read_file(Path(path), faults)
     for key, node in _override_items(overrides, faults):
         tree = _with_override(tree, schema, key, node, faults)
-    config = Builder(schema, faults).build(schema, tree, "", MISSING)
+    config = Builder(schema, faults, notes).build(schema, tree, "", MISSING)
     if len(faults) > MOST_FAULTS:
         faults[MOST_FAULTS:] = [f"... and {len(faults) - MOST_FAULTS} faults more"]
     if faults:

@@ -4,13 +4,14 @@ import dataclasses
 import math
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
 from typing import Annotated, Any, Literal
 
 from runtime.errors import InputError, did_you_mean, nearest
 from runtime.other_tools import key_for
 from runtime.spelling import same_name
+from settings.foreign import NONE, ForeignKeys, Note
 from settings.nodes import Node, expanded, literal
 from settings.ranges import UNIONS, Mark, Section, hints_of, mark_faults, shown
 
@@ -25,11 +26,15 @@ def default_of(field: dataclasses.Field) -> Any:
 
 
 class Builder:
-    """Turns Nodes into values of the declared types; appends what does not fit to `faults`."""
+    """Turns Nodes into values of the declared types; appends what does not fit to `faults`.
 
-    def __init__(self, schema: type, faults: list[str]):
+    notes: gets the keys that are accepted and change nothing
+    """
+
+    def __init__(self, schema: type, faults: list[str], notes: list[Note] | None = None):
         self.schema = schema
         self.faults = faults
+        self.notes = [] if notes is None else notes
 
     def build(self, hint: Any, node: Node, path: str, default: Any) -> Any:
         """The value of type `hint`, or `BAD`. default: what a nested dataclass starts from."""
@@ -77,8 +82,10 @@ class Builder:
         for key, child in node.value.items():
             dotted = f"{path}.{key}" if path else key
             if key not in fields:
-                hint_text = self.hint_for(key, path + "." if path else "", fields)
-                self.faults.append(f"{child.where}: unknown key {dotted}.{hint_text}")
+                foreign = getattr(hint, "FOREIGN", NONE)
+                if not self.is_foreign(foreign, key, child, dotted):
+                    hint_text = self.hint_for(key, path + "." if path else "", fields)
+                    self.faults.append(f"{child.where}: unknown key {dotted}.{hint_text}")
                 continue
             child_default = getattr(base, key) if base else default_of(fields[key])
             given[key] = self.build(hints[key], child, dotted, child_default)
@@ -100,6 +107,31 @@ class Builder:
             place = _place(node, path, str(error))
             self.faults.append(f"{place}: {path + ': ' if path else ''}{error}")
         return BAD
+
+    def is_foreign(self, foreign: ForeignKeys, key: str, node: Node, path: str) -> bool:
+        """Whether an original has the key; what that means becomes a note or a fault."""
+        if key in foreign.ignored:
+            self.notes.append(Note(path, foreign.ignored[key]))
+        elif key in foreign.refused:
+            self.faults.append(f"{node.where}: {path} is not supported here: "
+                               f"{foreign.refused[key]}")
+        elif key in foreign.same:
+            self.want_same(foreign.same[key], node, path)
+        return key in foreign.ignored or key in foreign.refused or key in foreign.same
+
+    def want_same(self, wanted: Any, node: Node, path: str) -> None:
+        """Appends a fault for each part of `node` that is not as in `wanted`."""
+        node = expanded(node)
+        if isinstance(wanted, Mapping) and isinstance(node.value, dict):
+            for key, child in node.value.items():
+                if key in wanted:
+                    self.want_same(wanted[key], child, f"{path}.{key}")
+                else:
+                    self.faults.append(f"{child.where}: unknown key {path}.{key}."
+                                       f"{did_you_mean(key, wanted)}")
+        elif _natural(node) != _tuples(wanted):
+            self.faults.append(f"{node.where}: {path} wants {shown(wanted)}, got {node.text}: "
+                               "other values are not supported here")
 
     def hint_for(self, key: str, section: str, siblings: Iterable[str]) -> str:
         """The hint for an unknown key.
@@ -229,6 +261,13 @@ def _natural(node: Node) -> Any:
         return node.value
     value = literal(node)
     return _natural(value) if isinstance(value, Node) else value
+
+
+def _tuples(value: Any) -> Any:
+    """A plain value in the form that `_natural` gives."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _key(text: str) -> int | str:

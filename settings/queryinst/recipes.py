@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError, did_you_mean
+from settings.foreign import Note
 from settings.loading import load_config, to_dict
 from settings.nodes import is_file
 from settings.queryinst.config import QueryInstConfig
@@ -22,13 +23,15 @@ _OLD_SPELLING = {
 
 
 def load_queryinst_config(
-    cfg: str | Path | QueryInstConfig, *, options: Iterable[str] = (), **overrides: Any
+    cfg: str | Path | QueryInstConfig, *, options: Iterable[str] = (),
+    notes: list[Note] | None = None, **overrides: Any,
 ) -> QueryInstConfig:
     """The frozen config that `cfg` stands for.
 
     cfg:       a recipe's name, also in MMDetection 2.x's spelling or with the ending of its Python
                file; the path of a YAML file; or a config
     options:   texts KEY=VALUE with dotted keys, applied last
+    notes:     gets MMDetection's keys that are accepted and change nothing
     overrides: values by key; a mapping changes only the keys of its section that it names
 
     Raises InputError with every fault found.
@@ -41,7 +44,7 @@ def load_queryinst_config(
     else:
         path = _recipe(str(cfg))
     loaded = load_config(
-        QueryInstConfig, path, [*changes.items(), *overrides.items(), *options]
+        QueryInstConfig, path, [*changes.items(), *overrides.items(), *options], notes
     )
     if loaded.name is None and path is not None:
         loaded = replace(loaded, name=path.stem)
