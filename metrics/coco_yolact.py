@@ -5,6 +5,8 @@ from collections import defaultdict
 import numpy as np
 from pycocotools import mask as rle_codec
 
+from data.coco_format.image_order import evaluation_order
+
 THRESHOLDS = np.arange(50, 100, 5) / 100
 RECALLS = np.arange(101) / 100
 TINY = 4 / 550  # discard_box_width and discard_box_height: fractions of the image
@@ -17,12 +19,14 @@ def yolact_precision(ground_truth, detections, image_ids, segm) -> np.ndarray:
     detections: {image id: [detection, ...]} in COCO's form: `bbox` (x, y, w, h), `score`,
                 `category_id` and, with `segm`, `segmentation` (RLE).
     Source: [yolact.md: Average precision], whose letters stand beside the quirks below. Equal
-    scores keep the order of `image_ids`, where the original has an order of its own.
+    scores of one image keep their order; images follow each other in the original's order.
     """
     hits = defaultdict(list)        # category -> [bool [10, detections of one image], ...]
     scores = defaultdict(list)      # category -> [float [detections of one image], ...]
     num_objects = defaultdict(int)
-    for image_id in image_ids:
+    image_ids = list(image_ids)
+    for i in evaluation_order(image_ids):
+        image_id = image_ids[i]
         found = detections.get(image_id, [])
         objects = _kept_objects(ground_truth, image_id)
         # parity: (b) where nothing is reported the objects are not missed but forgotten;
@@ -42,7 +46,8 @@ def yolact_precision(ground_truth, detections, image_ids, segm) -> np.ndarray:
                             key=lambda one: -one["score"])
             same = [one for one in objects if one["category_id"] == category]
             scores[category].append([one["score"] for one in ranked])
-            hits[category].append(match(_overlaps(ground_truth, ranked, same, segm)))
+            hits[category].append(match(_overlaps(ground_truth, image_id, ranked, same,
+                                                 segm)))
     # parity: (c) a class without objects counts as 0 as soon as it is reported once
     # [yolact.md: Average precision]
     categories = set(num_objects) | set(scores)
@@ -82,19 +87,41 @@ def _kept_objects(ground_truth, image_id):
     return [one for one in objects if one["bbox"][2] / w > TINY and one["bbox"][3] / h > TINY]
 
 
-def _overlaps(ground_truth, found, objects, segm):
-    """IoU [D, G], float64; boxes of detections with corners truncated to integers."""
+def _overlaps(ground_truth, image_id, found, objects, segm):
+    """IoU [D, G]; boxes of detections with corners truncated to integers.
+
+    parity: of single precision, though held in float64. A detection that meets a threshold such as
+    0.6 exactly lies above it then, or below, as single precision rounds it
+    [yolact.md: Average precision].
+    """
     if not objects:
         return np.zeros((len(found), 0))
     if segm:
         shapes = [one["segmentation"] for one in found]
         wanted = [ground_truth.to_rle(one) for one in objects]
-    else:
-        boxes = np.array([one["bbox"] for one in found], np.float64)
-        corners = np.trunc(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1))
-        shapes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
-        wanted = np.array([one["bbox"] for one in objects], np.float64)
-    return np.asarray(rle_codec.iou(shapes, wanted, [0] * len(objects)))
+        exact = np.asarray(rle_codec.iou(shapes, wanted, [0] * len(objects)))
+        return exact.astype(np.float32).astype(np.float64)
+    boxes = np.array([one["bbox"] for one in found], np.float64)
+    corners = np.trunc(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1))
+    wanted = np.array([one["bbox"] for one in objects], np.float64)
+    wanted[:, 2:] += wanted[:, :2]
+    if ground_truth.sizes[image_id] is not None:
+        h, w = ground_truth.sizes[image_id]
+        size = np.array([w, h, w, h])
+        # the objects' boxes come as fractions of the image, in single precision as well
+        wanted = (wanted / size).astype(np.float32) * size.astype(np.float32)
+    return _box_overlaps(corners.astype(np.float32), wanted.astype(np.float32))
+
+
+def _box_overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU of corner boxes [D, 4] and [G, 4], float32: float64 [D, G]; 0 where both are empty."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = (high - low).clip(min=0).prod(-1)
+    areas, other_areas = (np.prod(part[:, 2:] - part[:, :2], axis=-1) for part in (boxes, others))
+    union = areas[:, None] + other_areas[None] - shared
+    overlaps = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return overlaps.astype(np.float64)
 
 
 def _average_precision(scores, hits, num_objects):

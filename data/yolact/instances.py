@@ -1,6 +1,5 @@
 """YOLACT's samples from a COCO index: from the file on disk to collated tensors."""
 
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 
 from data.coco_format.classes import join_classes
 from data.coco_format.dataset import IndexedImages
+from data.coco_format.image_order import evaluation_order
 from data.coco_format.index import CocoIndex
 from data.coco_format.masks import annotation_mask
 from data.loading.bad_images import fault_lines, unusable_ids, usable
@@ -68,9 +68,9 @@ class InstanceDataset(IndexedImages):
             raise InputError(f"{index.path}: it has no annotations to train on")
 
     def scattered(self, limit: int) -> list[int]:
-        """At most `limit` positions, always the same: a cross-section for a validation."""
-        order = sorted(range(len(self)), key=lambda i: zlib.crc32(b"%d" % self.image_id(i)))
-        return order[:limit]
+        """At most `limit` positions, the original's: a cross-section for a validation."""
+        ids = [self.image_id(i) for i in range(len(self))]
+        return evaluation_order(ids)[:limit].tolist()
 
     def _teaches(self, sample):
         return len(sample["target"]) or self._include_empty
