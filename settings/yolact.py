@@ -26,9 +26,10 @@ from settings.ranges import (
     hints_of,
 )
 from settings.schema import Builder
-from settings.yolact_layers import HeadOptions, Layers, is_list_of
+from settings.yolact_layers import HeadOptions, Layers, is_list_of, side_after
 
 MOST_ADDED = 8  # stages or levels; each halves the maps, and 2^8 times smaller is one cell
+LARGEST_SEARCHED = 4096  # px; a size that fits is named up to it
 
 Activation = Literal["tanh", "sigmoid", "softmax", "relu", "none"]
 # Of switches for ideas that no shipped config uses and that are not built here
@@ -317,7 +318,7 @@ def _delayed_misfits(cfg: YolactConfig) -> list[str]:
 
 def _layout_misfits(cfg: YolactConfig) -> list[str]:
     """What a config with a backbone needs before a network can be built from it."""
-    return _mask_misfits(cfg) or _level_misfits(cfg)
+    return _mask_misfits(cfg) or _level_misfits(cfg) or _size_misfits(cfg)
 
 
 def _mask_misfits(cfg: YolactConfig) -> list[str]:
@@ -359,3 +360,30 @@ def _level_misfits(cfg: YolactConfig) -> list[str]:
     if not 0 <= source < levels:
         faults.append(f"mask_proto_src wants a level from 0 to {levels - 1}, got {source}")
     return faults
+
+
+def _size_misfits(cfg: YolactConfig) -> list[str]:
+    """Images so small that a net without padding has nothing left of their prototypes."""
+    if _has_room(cfg, cfg.max_size):
+        return []
+    enough = next((size for size in range(cfg.max_size, LARGEST_SEARCHED) if _has_room(cfg, size)),
+                  None)
+    wanted = f"at least {enough}" if enough else "larger images"
+    return [f"max_size wants {wanted} for mask_proto_net and maskiou_net, got {cfg.max_size}"]
+
+
+def _has_room(cfg: YolactConfig, size: int) -> bool:
+    """Whether the prototypes of images of `size` pixels are large enough for the mask IoU net."""
+    backbone, fpn = cfg.backbone, cfg.fpn
+    assert backbone is not None
+    assert fpn is not None
+    assert cfg.mask_proto_src is not None
+    if backbone.type == "vgg":
+        return True  # its strides follow no rule; no config of it has nets without padding
+    selected = backbone.selected_layers
+    added = max(cfg.mask_proto_src - len(selected) + 1, 0)  # levels that the pyramid makes
+    stage = selected[min(cfg.mask_proto_src, len(selected) - 1)]
+    halvings = stage + (2 if backbone.type == "resnet" else 1) + added
+    side = -(-size // 2**halvings)  # each of them rounds up
+    proto = side_after(cfg.mask_proto_net, side)
+    return proto > 0 and (not cfg.use_maskiou or side_after(cfg.maskiou_net, proto) > 0)

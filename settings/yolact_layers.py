@@ -39,6 +39,26 @@ def is_list_of(length: int, value: Any) -> bool:
     return isinstance(value, (tuple, list)) and len(value) == length
 
 
+def side_after(layers: Any, side: int) -> int:
+    """Cells of a side behind a net of this grammar, for a square map; 0 where it is too small."""
+    for channels, kernel, options in layers:
+        if side < 1:
+            return 0
+        if channels == "cat":
+            side = side_after(kernel[0], side)
+        elif channels is None:
+            side *= -kernel
+        else:
+            stride, padding = options.get("stride", 1), options.get("padding", 0)
+            reach = options.get("dilation", 1) * (abs(kernel) - 1) + 1
+            if kernel > 0:
+                side = (side + 2 * padding - reach) // stride + 1
+            else:
+                side = ((side - 1) * stride - 2 * padding + reach
+                        + options.get("output_padding", 0))
+    return max(side, 0)
+
+
 def _net_faults(layers: Any) -> Iterator[str]:
     """Faults of a net, each to stand behind its key."""
     if not isinstance(layers, (tuple, list)):

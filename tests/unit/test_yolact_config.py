@@ -300,3 +300,11 @@ def test_delayed_settings_come_back_as_pairs():
     cfg = load_yolact_config("yolact_base", options=["delayed_settings=[[1000, {lr: 1e-5}]]"])
     assert cfg.delayed_settings == ((1000, {"lr": 1e-5}),)
     assert to_dict(cfg)["delayed_settings"] == [[1000, {"lr": 1e-5}]]
+
+
+@pytest.mark.parametrize("name", ["yolact_plus_resnet50", "yolact_plus_base"])
+def test_images_too_small_for_the_mask_iou_net(name):
+    faults = faults_of(load_yolact_config, name, max_size=138)
+    assert faults == ["max_size=138: max_size wants at least 249 for mask_proto_net and "
+                      "maskiou_net, got 138"]
+    assert load_yolact_config(name, max_size=249).max_size == 249

@@ -255,3 +255,14 @@ def test_net_grammar():
     full, _ = make_net(3, layers)
     assert len(full) == 6
     assert all(a is not b for a, b in pairwise(full))
+
+
+@pytest.mark.parametrize("name", ["yolact_resnet50", "yolact_darknet53"])
+@pytest.mark.parametrize("size", [33, 64, 130])
+def test_the_config_knows_the_prototypes_size(name, size):
+    # a mask IoU net of one convolution as large as the prototypes fits; one cell more does not
+    cfg = load_yolact_config(name, max_size=size)
+    side = build_yolact(cfg).eval().forward_heads(torch.zeros(1, 3, size, size))["proto"].shape[1]
+    replace(cfg, use_maskiou=True, maskiou_net=((8, side, {}),))
+    with pytest.raises(InputError, match="max_size wants at least"):
+        replace(cfg, use_maskiou=True, maskiou_net=((8, side + 1, {}),))
