@@ -374,10 +374,11 @@ def evaluate(
     for other in (run.gather(meter) or [])[1:]:
         meter.merge(other)
     if run.is_main:
-        pictures.save_prediction_grid(shown, dataset.num_class, folder / "predictions.png")
+        names = pictures.class_names(dataset)
+        pictures.save_prediction_grid(shown, names, folder / "predictions.png")
         if table:
             run.log("\n".join(meter.table()))
-            table_text = "\n".join(meter.table(pictures.class_names(dataset)))
+            table_text = "\n".join(meter.table(names))
             write_text(folder / "classes.txt", table_text + "\n")
         run.log(meter.summary(seconds if run.world_size == 1 else []))
     return run.broadcast(meter.compute() if run.is_main else None)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NAMED_CLASSES = 40  # a larger confusion matrix has no room for its classes' names
 NUMBERED_CLASSES = 15  # ... and for numbers in its cells
+FRACTIONS = ("coco/", "mean_iou", "pixel_accuracy")  # how metrics that are no percentages begin
 MAX_CURVE_POINTS = 1500  # longer runs are averaged in groups: more than the picture's pixels
 
 
@@ -58,23 +59,26 @@ def plot_curves(
     axes that say so. Raises SaveError when the picture cannot be written.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     train, evals = read_metrics(metrics_jsonl)
     figure = Figure(figsize=(15, 4.4), layout="constrained")
-    loss_axes, lr_axes, metric_axes = figure.subplots(1, 3, width_ratios=(3, 2, 3))
+    loss_axes, lr_axes, metric_axes = figure.subplots(
+        1, 3, sharex=True, width_ratios=(3, 2, 3))
     if title:
         figure.suptitle(title)
     _draw_losses(loss_axes, train, term_of or str)
     steps = [event["iteration"] for event in train]
     rates = [event.get("lr") for event in train]
-    _draw_curve(lr_axes, steps, rates, "lr", "black", smooth=False)
+    _draw_curve(lr_axes, steps, rates, "", "black", smooth=False)
     _draw_metrics(metric_axes, evals, metric_names)
     for axes, name, missing in (
         (loss_axes, "loss", "no training step yet"),
         (lr_axes, "learning rate", "no training step yet"),
         (metric_axes, "evaluation", "no evaluation yet"),
     ):
-        axes.set(title=name, xlabel="iteration")
+        axes.set(title=name, xlabel="iteration (updates)")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
         axes.grid(alpha=0.25)
         if not axes.lines:
             axes.text(0.5, 0.5, missing, ha="center", transform=axes.transAxes, color="gray")
@@ -84,6 +88,8 @@ def plot_curves(
 
 
 def _draw_losses(axes: "Axes", train: Sequence[dict], term_of: Callable[[str], str]) -> None:
+    from matplotlib.ticker import LogFormatter
+
     steps = [event["iteration"] for event in train]
     terms = [_summed(event["losses"], term_of) if isinstance(event.get("losses"), dict) else {}
              for event in train]
@@ -96,6 +102,8 @@ def _draw_losses(axes: "Axes", train: Sequence[dict], term_of: Callable[[str], s
     # Terms differ by orders of magnitude; zeros do not show on this scale.
     if any(value > 0 for value in _numbers(totals)):
         axes.set_yscale("log", nonpositive="mask")
+        for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            axis_format(LogFormatter(minor_thresholds=(1, 0.4)))  # 20, not 2 x 10^1
 
 
 def _summed(losses: Mapping[str, object], term_of: Callable[[str], str]) -> dict[str, float]:
@@ -111,11 +119,17 @@ def _draw_metrics(
     values = [event["metrics"] if isinstance(event.get("metrics"), dict) else {} for event in evals]
     if metric_names is None:
         metric_names = sorted({name for each in values for name in each})
+    axes.set_ylabel(" and ".join(dict.fromkeys(unit_of(name) for name in metric_names)))
     steps = [event["iteration"] for event in evals]
     for i, name in enumerate(metric_names):
         y = _numbers([each.get(name) for each in values])
         if np.isfinite(y).any():
             axes.plot(steps, y, marker="o", markersize=3, label=name, color=f"C{i % 10}")
+
+
+def unit_of(metric: str) -> str:
+    """The unit of an evaluation's number, by its name in metrics.jsonl."""
+    return "fraction of 1" if metric.startswith(FRACTIONS) else "%"
 
 
 def _draw_curve(

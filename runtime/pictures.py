@@ -23,6 +23,7 @@ CLEAR_SIDE_PX = 320  # images are enlarged until the shorter side has this, for 
 FONT_PX = 13
 CAPTION_PX = FONT_PX + 5  # height of a caption's plate
 GAP_PX = 6
+MOST_DRAWN = 20  # predictions on one picture; more of them hide it
 
 
 def instance_colours(n: int) -> list[tuple[int, int, int]]:
@@ -49,7 +50,7 @@ def draw_instances(
     image:       [h, w, 3] uint8 RGB
     boxes_xyxy:  [n, 4] pixels of `image`
     masks:       [n, h, w] bool or uint8, non-zero inside
-    captions:    n texts, or none at all
+    captions:    n texts, or none at all; the first get the best places
     colours:     n RGB triples (None: one of its own for each)
     Returns uint8 RGB, [h * k, w * k, 3] with the smallest whole k that makes the shorter side at
     least CLEAR_SIDE_PX. n = 0 is fine. Raises ValueError when the counts or sizes differ.
@@ -79,8 +80,40 @@ def draw_instances(
             inside = np.clip(box * scale, -2, max(size_wh) + 2)  # OpenCV's integers are 32-bit
             left, top, right, bottom = (round(v) for v in inside)
             cv2.rectangle(canvas, (left, top), (right, bottom), colour, 1, cv2.LINE_AA)
-    anchors = [box[:2] * scale for box in boxes]
-    return _with_captions(canvas, captions, anchors, colours)
+    return _with_names(canvas, captions, boxes * scale, colours)
+
+
+def instances_tile(
+    image: np.ndarray, boxes_xyxy: np.ndarray, masks: np.ndarray, names: Sequence[str],
+    scores: Any = None,
+) -> np.ndarray:
+    """`draw_instances` with names, or, with scores [n], of the `surest` with name and score.
+
+    A line below tells how many more there are.
+    """
+    if scores is None:
+        return draw_instances(image, boxes_xyxy, masks, names)
+    numbers = np.asarray(scores, float).reshape(-1)
+    drawn = surest(numbers)
+    captions = [f"{names[i]} {numbers[i]:.2f}" for i in drawn]
+    tile = draw_instances(image, np.asarray(boxes_xyxy).reshape(-1, 4)[drawn],
+                          np.asarray(masks)[drawn], captions)
+    more = len(numbers) > len(drawn)
+    return with_note(tile, f"the {len(drawn)} surest of {len(numbers)}" if more else "")
+
+
+def surest(scores: Any) -> np.ndarray:
+    """Positions of the at most MOST_DRAWN highest scores, the highest first: what to draw."""
+    return np.argsort(-np.asarray(scores, float).reshape(-1), kind="stable")[:MOST_DRAWN]
+
+
+def with_note(image: np.ndarray, text: str) -> np.ndarray:
+    """RGB image with a line of text below it; as it is without text."""
+    if not text:
+        return image
+    height, width = image.shape[:2]
+    canvas = np.pad(image, ((0, CAPTION_PX), (0, 0), (0, 0)), constant_values=255)
+    return _with_titles(canvas, [text], [(0, height, width)])
 
 
 def _enlarged(mask: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
@@ -98,34 +131,76 @@ def _font(size_px: int) -> Any:
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size_px)
 
 
-def _with_captions(
-    canvas: np.ndarray, captions: Sequence[str], anchors: Sequence[Any], colours: Sequence[Any]
+def _with_names(
+    canvas: np.ndarray, captions: Sequence[str], boxes: np.ndarray, colours: Sequence[Any]
 ) -> np.ndarray:
-    """Each text on a plate of its colour above its (x, y), but always inside the picture."""
+    """Each text on a plate of its colour at its box (xyxy), where it hides least of other plates.
+
+    Always inside the picture. Text without a finite box is left out.
+    """
     from PIL import Image, ImageDraw
 
     font = _font(FONT_PX)
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
-    taken: list[Any] = []
-    for text, anchor, colour in zip(captions, anchors, colours, strict=True):
-        if not text or not np.isfinite(anchor).all():
-            continue
+    plates: list[tuple[int, int, int]] = []  # x, y, width; the first stands on top
+    names = [(text, box, colour) for text, box, colour in zip(captions, boxes, colours, strict=True)
+             if text and np.isfinite(box).all()]
+    for text, box, _ in names:
         width = math.ceil(pen.textlength(text, font=font)) + 6
-        x = int(np.clip(anchor[0], 0, max(0, picture.width - width)))
-        y = int(np.clip(anchor[1] - CAPTION_PX, 0, max(0, picture.height - CAPTION_PX)))
-        # Down line by line while another caption is in the way, as long as there is room.
-        while y + 2 * CAPTION_PX <= picture.height and any(
-            abs(y - other_y) < CAPTION_PX and x < other_x + other_w and other_x < x + width
-            for other_x, other_y, other_w in taken
-        ):
-            y += CAPTION_PX
-        taken.append((x, y, width))
-        # Pillow's rectangles include their last row and column.
-        pen.rectangle((x, y, x + width - 1, y + CAPTION_PX - 1), fill=tuple(colour))
-        red, green, blue = colour
-        ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 120 else "white"
-        pen.text((x + 3, y + CAPTION_PX / 2), text, fill=ink, font=font, anchor="lm")
+        places = _places(box, width, picture.width, picture.height)
+        hidden = [sum(_shared(place, other) for other in plates) for place in places]
+        plates.append(places[int(np.argmin(hidden))])  # the first of those that hide least
+    for (text, _, colour), plate in reversed(list(zip(names, plates, strict=True))):
+        _draw_plate(pen, text, plate, colour, font)
+    return np.asarray(picture).copy()
+
+
+def _places(
+    box: np.ndarray, width: int, room_w: int, room_h: int
+) -> list[tuple[int, int, int]]:
+    """Where a plate can stand so that it is read as the box's, the usual place first."""
+    left, top, right, bottom = (float(v) for v in box)
+    at = [(left, top - CAPTION_PX), (left, top), (right - width, top - CAPTION_PX),
+          (right - width, top), (left, bottom - CAPTION_PX), (left, bottom),
+          (right - width, bottom - CAPTION_PX), (right - width, bottom),
+          ((left + right - width) / 2, (top + bottom - CAPTION_PX) / 2)]
+    return [(int(np.clip(x, 0, max(0, room_w - width))),
+             int(np.clip(y, 0, max(0, room_h - CAPTION_PX))), width) for x, y in at]
+
+
+def _shared(plate: tuple[int, int, int], other: tuple[int, int, int]) -> int:
+    """Pixels that two plates have in common."""
+    (x, y, width), (other_x, other_y, other_width) = plate, other
+    across = min(x + width, other_x + other_width) - max(x, other_x)
+    down = CAPTION_PX - abs(y - other_y)
+    return max(across, 0) * max(down, 0)
+
+
+def _draw_plate(pen: Any, text: str, plate: tuple[int, int, int], colour: Any, font: Any) -> None:
+    x, y, width = plate
+    # Pillow's rectangles include their last row and column.
+    pen.rectangle((x, y, x + width - 1, y + CAPTION_PX - 1), fill=tuple(colour))
+    red, green, blue = colour
+    ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 120 else "white"
+    pen.text((x + 3, y + CAPTION_PX / 2), text, fill=ink, font=font, anchor="lm")
+
+
+def _with_titles(
+    canvas: np.ndarray, titles: Sequence[str], places: Sequence[tuple[int, int, int]]
+) -> np.ndarray:
+    """Texts on white at (x, y), with an ellipsis where they are wider than their column."""
+    from PIL import Image, ImageDraw
+
+    font = _font(FONT_PX)
+    picture = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(picture)
+    for text, (x, y, width) in zip(titles, places, strict=True):
+        shown, fits = text, len(text)
+        while fits and pen.textlength(shown, font=font) + 6 > width:
+            fits -= 1
+            shown = text[:fits].rstrip() + "…"
+        _draw_plate(pen, shown if fits else "", (x, y, width), (255, 255, 255), font)
     return np.asarray(picture).copy()
 
 
@@ -167,7 +242,7 @@ def draw_grid(
     size = (sum(heights) + GAP_PX * (len(rows) + 1), sum(widths) + GAP_PX * (len(widths) + 1))
     canvas = np.full((*size, 3), 255, np.uint8)
 
-    texts, anchors = [], []
+    texts, places = [], []
     y = GAP_PX
     for i, row in enumerate(rows):
         top, x = y, GAP_PX
@@ -177,10 +252,10 @@ def draw_grid(
             canvas[top : top + tile.shape[0], x : x + tile.shape[1]] = tile
             if i < len(title_rows) and j < len(title_rows[i]):
                 texts.append(title_rows[i][j])
-                anchors.append(np.array([x, top], float))
+                places.append((x, y, widths[j]))
             x += widths[j] + GAP_PX
         y += heights[i] + GAP_PX
-    return _with_captions(canvas, texts, anchors, [(255, 255, 255)] * len(texts))
+    return _with_titles(canvas, texts, places)
 
 
 def draw_legend(

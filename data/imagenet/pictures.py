@@ -13,7 +13,7 @@ from data.imagenet.transforms import MEAN, STD
 from data.loading.loader import SampleKey
 from data.loading.photo_summary import short_name
 from runtime.curves import plot_confusion
-from runtime.pictures import save_grid
+from runtime.pictures import save_grid, with_note
 
 TILE_PX = 224  # smaller images are enlarged to it, so that a title has room
 MAX_TITLE = 30  # characters
@@ -43,7 +43,8 @@ def save_class_samples(dataset: ClassificationDataset, path: Path, count: int = 
 def save_mistakes(
     rows: Sequence[tuple[float, int, int, int]], dataset: ClassificationDataset, path: Path
 ) -> None:
-    """A grid of wrongly classified validation images: "class, taken for class, probability".
+    """A grid of wrongly classified validation images: "class, not class, probability" above each,
+    its file's name below.
 
     rows: (probability, image index, label, predicted class), as `ConfidentMistakes.rows`
     Raises SaveError.
@@ -53,7 +54,9 @@ def save_mistakes(
     short = [short_name(name, room) for name in classes]
     titles = [f"{short[label]}, not {short[predicted]} {prob:.2f}"
               for prob, _, label, predicted in rows]
-    save_grid([shown_pixels(dataset[index]["image"]) for _, index, _, _ in rows], path, titles)
+    tiles = [with_note(shown_pixels(dataset[index]["image"]), dataset.folders.path(index).name)
+             for _, index, _, _ in rows]
+    save_grid(tiles, path, titles)
 
 
 def save_findings(run: Any, found: Any, dataset: ClassificationDataset) -> None:

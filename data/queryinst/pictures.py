@@ -9,7 +9,7 @@ import numpy as np
 
 from data.loading.loader import SampleKey
 from data.queryinst.instances import QueryInstDataset
-from runtime.pictures import CLEAR_SIDE_PX, draw_instances, save_grid, save_pairs
+from runtime.pictures import CLEAR_SIDE_PX, instances_tile, save_grid, save_pairs
 
 
 def query_tile(
@@ -18,14 +18,10 @@ def query_tile(
     """The image with its instances, uint8 RGB; larger ones than needed are shrunk.
 
     image: uint8 [3, h, w] RGB; boxes: [n, 4] xyxy pixels; masks: [n, h, w] bool
-    labels: [n] 0-based classes; scores: [n], shown behind the names
+    labels: [n] 0-based classes; scores: [n], as `instances_tile`
     """
     pixels = np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0))
     boxes, masks = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(masks)
-    captions = [names[int(label)] for label in labels]
-    if scores is not None:
-        captions = [f"{name} {float(score):.2f}"
-                    for name, score in zip(captions, scores, strict=True)]
     height, width = pixels.shape[:2]
     factor = CLEAR_SIDE_PX / min(height, width)
     if factor < 1:
@@ -35,7 +31,7 @@ def query_tile(
         for out, mask in zip(shrunk, masks, strict=True):
             cv2.resize(mask.astype(np.uint8), size, dst=out, interpolation=cv2.INTER_NEAREST)
         boxes, masks = boxes * ((size[0] / width, size[1] / height) * 2), shrunk
-    return draw_instances(pixels, boxes, masks, captions)
+    return instances_tile(pixels, boxes, masks, [names[int(label)] for label in labels], scores)
 
 
 def save_query_samples(dataset: QueryInstDataset, path: str | Path, count: int = 9) -> None:

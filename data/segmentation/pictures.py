@@ -15,7 +15,7 @@ from data.segmentation.batches import TrainBatches
 from data.segmentation.lists import IMAGE_SUFFIXES
 from runtime.errors import InputError
 from runtime.files import write_atomically
-from runtime.pictures import fitted, save_grid, side_by_side
+from runtime.pictures import draw_grid, draw_legend, fitted, save_image, side_by_side, stack
 
 __all__ = [
     "as_classes",
@@ -31,6 +31,7 @@ __all__ = [
 _MEAN, _STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
 _SMALLEST_SHARE = 0.1  # percent of an image, below which a class is not listed
 _TILE_PX = 320  # longest side of a grid's tile
+LEGEND_ENTRIES = 60  # classes that a legend names
 
 
 def picture_name(path: str) -> str:
@@ -96,7 +97,7 @@ def find_images(path: str, result: str) -> list[str]:
 
 def save_training_grid(batches: TrainBatches, dataset_cfg, path: Path, count: int = 4) -> None:
     """Rows of image | label: the first training batches, as the network sees them."""
-    rows = []
+    rows, labels = [], []
     for i in range(count):
         batch = batches[SampleKey(0, i, i)]
         for image, label in zip(batch["img_data"], batch["seg_label"], strict=True):
@@ -106,21 +107,43 @@ def save_training_grid(batches: TrainBatches, dataset_cfg, path: Path, count: in
             enlarged = label.numpy().repeat(rate, 0).repeat(rate, 1)
             colours = color_encode(enlarged, class_colors(dataset_cfg.num_class))
             rows.append([fitted(pixels, _TILE_PX), fitted(colours, _TILE_PX)])
-    save_grid(side_by_side(rows, 2), path, ["image", "label"] * 2)
+            labels.append(label.numpy())
+    grid = draw_grid(side_by_side(rows, 2), ["image", "label"] * 2)
+    save_image(with_class_legend(grid, labels, class_names(dataset_cfg)), path)
 
 
 def save_prediction_grid(
-    pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], num_class: int, path: Path
+    pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], names: Sequence[str], path: Path
 ) -> None:
-    """Rows of image | label | prediction, from (image, label, prediction) triples."""
-    colors = class_colors(num_class)
+    """Rows of image | label | prediction, from such triples, and the names of their colours."""
+    colors = class_colors(len(names))
     rows = [
         [fitted(each, _TILE_PX)
          for each in (image, color_encode(label, colors), color_encode(prediction, colors))]
         for image, label, prediction in pictures
     ]
     titles = ["image", "label", "prediction"] * min(2, max(1, len(rows)))
-    save_grid(side_by_side(rows, 2), path, titles)
+    grid = draw_grid(side_by_side(rows, 2), titles)
+    maps = [each for _, *both in pictures for each in both]
+    save_image(with_class_legend(grid, maps, names), path)
+
+
+def with_class_legend(
+    picture: np.ndarray, maps: Sequence[np.ndarray], names: Sequence[str]
+) -> np.ndarray:
+    """The RGB picture with the names of the colours that its class maps [h, w] use below it.
+
+    Of more than LEGEND_ENTRIES classes those with most pixels are named.
+    """
+    counts = np.zeros(len(names) + 1, np.int64)  # the first: -1, unlabelled
+    for each in maps:
+        counts += np.bincount(each.ravel().astype(np.int64) + 1, minlength=len(counts))
+    commonest = np.argsort(-counts[1:], kind="stable")[:LEGEND_ENTRIES]
+    colours = class_colors(len(names))
+    entries = [(names[i], tuple(colours[i].tolist())) for i in sorted(commonest) if counts[i + 1]]
+    if counts[0]:
+        entries.insert(0, ("unlabelled, ignored", (0, 0, 0)))
+    return stack([picture, draw_legend(entries, picture.shape[1])])
 
 
 def as_classes(scores: torch.Tensor) -> np.ndarray:

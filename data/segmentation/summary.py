@@ -9,12 +9,12 @@ import numpy as np
 from data.loading.photo_summary import absent_classes, class_table, imbalance
 from data.segmentation.ade20k import class_colors, color_encode
 from data.segmentation.pairs import JPEG, PALETTE, Label, read_pair
-from runtime.pictures import draw_grid, draw_legend, fitted, save_image, side_by_side, stack
+from data.segmentation.pictures import with_class_legend
+from runtime.pictures import draw_grid, fitted, save_image, side_by_side
 
 MOSTLY, NOTABLE = 0.5, 0.05  # shares of unlabelled pixels
 SAMPLES = 12  # in the picture
 TILE_PX = 240
-LEGEND_ENTRIES = 60
 
 
 def label_names(names: Sequence[str]) -> list[str]:
@@ -117,16 +117,13 @@ def save_sample_grid(records, root: str, names: Sequence[str], turn: bool, path:
     """
     colours = class_colors(len(names))
     chosen = np.unique(np.linspace(0, len(records) - 1, min(SAMPLES, len(records))).astype(int))
-    pairs, seen = [], set()
+    pairs, maps = [], []
     for i in chosen:
         image, label = read_pair(records[int(i)], root, len(names), turn)
         values = label.values.astype(np.int64) - 1
-        seen |= set(np.unique(values).tolist())
+        maps.append(values)
         pairs.append([fitted(each, TILE_PX, enlarge=True)
                       for each in (np.asarray(image), color_encode(values, colours))])
     per_row = 2 if len(pairs) > 1 else 1
-    shown = sorted(seen - {-1})[:LEGEND_ENTRIES]
-    entries = [("unlabelled, ignored", (0, 0, 0)), *(
-        (names[i], tuple(colours[i].tolist())) for i in shown)]
     grid = draw_grid(side_by_side(pairs, per_row), ["image", "label"] * per_row)
-    save_image(stack([grid, draw_legend(entries, grid.shape[1])]), path)
+    save_image(with_class_legend(grid, maps, names), path)

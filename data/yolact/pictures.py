@@ -8,7 +8,7 @@ import numpy as np
 from data.loading.loader import SampleKey
 from data.yolact.instances import InstanceDataset
 from data.yolact.pixels import Normalisation
-from runtime.pictures import draw_instances, save_grid, save_pairs
+from runtime.pictures import instances_tile, save_grid, save_pairs
 
 
 def shown_image(image: Any, transform: Any) -> np.ndarray:
@@ -27,15 +27,13 @@ def instance_tile(
     cfg:    the network's config: max_size, backbone.transform, dataset.class_names
     image:  [3, S, S] float, normalised
     boxes:  [n, 4] xyxy, fractions of the image; masks: [n, S, S]
-    labels: [n] 0-based classes, -1 for crowds; scores: [n], shown behind the names
+    labels: [n] 0-based classes, -1 for crowds; scores: [n], as `instances_tile`
     """
     names = ("crowd", *cfg.dataset.class_names)
-    captions = [names[int(label) + 1] for label in labels]
-    if scores is not None:
-        captions = [f"{name} {score:.2f}" for name, score in zip(captions, scores, strict=True)]
     boxes_px = np.asarray(boxes, np.float64).reshape(-1, 4) * cfg.max_size
-    return draw_instances(shown_image(image, cfg.backbone.transform), boxes_px,
-                          np.asarray(masks), captions)
+    pixels = shown_image(image, cfg.backbone.transform)
+    return instances_tile(pixels, boxes_px, np.asarray(masks),
+                          [names[int(label) + 1] for label in labels], scores)
 
 
 def save_samples(dataset: InstanceDataset, cfg: Any, path: Path, count: int = 9) -> None:

@@ -16,16 +16,22 @@ from runtime.curves import (
     _thinned,
     plot_curves,
     read_metrics,
+    unit_of,
 )
 from runtime.errors import SaveError
 from runtime.pictures import (
     CAPTION_PX,
     CLEAR_SIDE_PX,
     GAP_PX,
+    MOST_DRAWN,
+    _places,
+    _shared,
     draw_instances,
     instance_colours,
+    instances_tile,
     save_grid,
     save_pairs,
+    surest,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,9 +179,47 @@ def test_captions_stay_inside_and_apart():
     drawn = draw_instances(GRAY, boxes, masks, texts)
     assert drawn.shape == plain.shape
     changed = (drawn != plain).any(2)
-    # Two plates below each other at the top left, for both anchors are the same corner.
-    assert changed[: 2 * CAPTION_PX, :60].mean() > 0.9
-    assert not changed[2 * CAPTION_PX + 1 :, :60][:100].any()
+    # Two plates at the top left, for both boxes begin there: the second below its box.
+    below = 3 * (CLEAR_SIDE_PX // 40)
+    assert changed[:CAPTION_PX, :60].mean() > 0.9
+    assert changed[below : below + CAPTION_PX, :60].mean() > 0.9
+    assert not changed[below + CAPTION_PX :, :60][:100].any()
+
+
+def test_captions_stay_at_their_objects():
+    rng = np.random.default_rng(0)
+    corners = rng.integers(20, 300, (60, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(5, 60, (60, 2))], 1).astype(float)
+    for box in boxes:
+        for x, y, width in _places(box, 70, 320, 320):
+            assert 0 <= x <= 320 - width
+            assert 0 <= y <= 320 - CAPTION_PX
+            assert max(x - box[2], box[0] - x - width) <= 0 or width > 320 - box[0]
+            assert max(y - box[3], box[1] - y - CAPTION_PX) <= 0
+    # a third box beside two others finds a free place of its own
+    crowded = np.array([[50, 50, 90, 90], [50, 50, 90, 90], [50, 50, 90, 90.0]])
+    taken = []
+    for box in crowded:
+        places = _places(box, 40, 320, 320)
+        taken.append(next(place for place in places if not any(_shared(place, t) for t in taken)))
+    assert len(set(taken)) == 3
+
+
+def test_the_surest_are_drawn_and_the_rest_counted():
+    n = 57
+    scores = np.linspace(0.1, 0.9, n)
+    boxes = np.tile([2.0, 2, 30, 30], (n, 1))
+    masks = np.zeros((n, 40, 60), np.uint8)
+    masks[0, 35:, 50:] = 1   # of the least sure: must not be drawn
+    masks[-1, :5, 50:] = 1   # of the surest
+    tile = instances_tile(GRAY, boxes, masks, ["a"] * n, scores)
+    k = CLEAR_SIDE_PX // 40
+    assert tile.shape == (40 * k + CAPTION_PX, 60 * k, 3)  # a line below
+    assert (tile[37 * k, 55 * k] == 128).all()
+    assert (tile[2 * k, 57 * k] != 128).any()
+    assert surest(scores).tolist() == list(range(n - 1, n - 1 - MOST_DRAWN, -1))
+    few = instances_tile(GRAY, boxes[:3], masks[:3], ["a"] * 3, scores[:3])
+    assert few.shape == (40 * k, 60 * k, 3)
 
 
 @pytest.mark.parametrize("part", ["boxes", "masks", "captions", "colours"])
@@ -253,6 +297,11 @@ def test_import_brings_no_drawing_library():
             f"print({heavy} & set(sys.modules) or 'none')")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "none"
+
+
+def test_units_of_scores():
+    assert [unit_of(name) for name in ("mask/all", "top1", "coco/segm_mAP", "mean_iou")] == [
+        "%", "%", "fraction of 1", "fraction of 1"]
 
 
 def test_losses_of_one_term_make_one_curve():

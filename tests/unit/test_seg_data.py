@@ -317,3 +317,22 @@ def test_a_list_is_compact():
                     "fpath_segm": f"annotations/training/ADE_train_{i:08d}.png",
                     "width": 683, "height": 512} for i in range(1000))
     assert len(made._text) + made._ends.nbytes + made.widths.nbytes * 2 < 120_000  # bytes
+
+
+def test_grids_name_their_colours(tmp_path):
+    from data.segmentation.ade20k import class_colors
+    from data.segmentation.pictures import save_prediction_grid, with_class_legend
+
+    names = [f"class {i}" for i in range(9)]
+    image = np.full((60, 80, 3), 128, np.uint8)
+    label, prediction = np.zeros((60, 80), int), np.full((60, 80), 3)
+    label[:5] = -1
+    plain = np.full((30, 300, 3), 255, np.uint8)
+    with_legend = with_class_legend(plain, [label, prediction], names)
+    shown = {tuple(pixel) for pixel in with_legend[30:].reshape(-1, 3)}
+    wanted = [(0, 0, 0), *(tuple(class_colors(9)[i]) for i in (0, 3))]
+    assert shown.issuperset(wanted)
+    assert tuple(class_colors(9)[5]) not in shown
+    save_prediction_grid([(image, label, prediction)] * 3, names, tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.height > 2 * 60
