@@ -200,6 +200,8 @@ def load_seg_config(
     overrides: {"TRAIN.lr_encoder": "0.1"}, see `pairs_to_overrides`; or such pairs and texts
                "KEY=VALUE", the last one wins
     An original's path such as config/ade20k-hrnetv2.yaml that is not there names our recipe.
+    DATASET.num_class without DATASET.class_names means own data: names of the file that are not as
+    many are dropped.
     Raises InputError with every fault.
     """
     if isinstance(cfg, SegConfig):
@@ -215,7 +217,27 @@ def load_seg_config(
             hint = did_you_mean(path.stem, names)
             raise InputError(f"{cfg}: no such config file, and no recipe of that name.{hint}")
         path = recipe
-    return load_config(SegConfig, path, overrides)
+    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+    given = [pair if isinstance(pair, str) else tuple(pair) for pair in pairs]
+    return load_config(SegConfig, path, [*_without_foreign_names(path, given), *given])
+
+
+def _without_foreign_names(
+    path: Path, overrides: Sequence[str | tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """The override that empties the file's class names where they are another data set's."""
+    values: dict[str, str] = {}
+    for pair in overrides:
+        key, value = pair.partition("=")[::2] if isinstance(pair, str) else pair
+        values[key.strip()] = value
+    if "DATASET.num_class" not in values or "DATASET.class_names" in values:
+        return []
+    try:
+        names = load_config(SegConfig, path).DATASET.class_names
+    except InputError:  # said when the file is read with the overrides
+        return []
+    fit = not names or str(len(names)) == str(values["DATASET.num_class"]).strip()
+    return [] if fit else [("DATASET.class_names", "()")]
 
 
 def pairs_to_overrides(words: Sequence[str]) -> dict[str, str]:

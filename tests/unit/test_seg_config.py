@@ -115,3 +115,11 @@ def test_deep_supervision_whatever_the_case():
 def test_the_config_knows_the_networks_by_name():
     assert tuple(ENCODERS) == tuple(network._ENCODERS)
     assert tuple(network._DECODERS) == DECODERS
+
+
+def test_names_of_another_class_count_are_dropped():
+    assert load_seg_config("small").DATASET.class_names[0] == "sky"
+    assert load_seg_config("small", ["DATASET.num_class=3"]).DATASET.class_names == ()
+    assert load_seg_config("small", [("DATASET.num_class", "11")]).DATASET.class_names[0] == "sky"
+    with pytest.raises(InputError, match="wants num_class 3 names, got 2"):
+        load_seg_config("small", ["DATASET.num_class=3", "DATASET.class_names=[a,b]"])

@@ -1,0 +1,55 @@
+"""The README's lines for own data run as they stand, on data laid out as it says."""
+
+import re
+import shlex
+
+import plain_sets
+import pytest
+from preloaded import ROOT, Preloaded
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def own_data_lines():
+    block = README.partition("**Your own data on a CPU**")[2].partition("```\n")[2]
+    return re.findall(r"^python (.+)$", block.partition("```")[0], re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where a user sits: photos/, train.json, val.json, scenes/, flowers/."""
+    here = tmp_path_factory.mktemp("own")
+    infos = plain_sets.write_instances(here / "instances", 8, 4)
+    (here / "instances" / "images").rename(here / "photos")
+    for part, name in (("train", "train.json"), ("valid", "val.json")):
+        infos[part].rename(here / name)
+    plain_sets.write_label_maps(here / "maps", 8, 4)
+    for kind in ("images", "annotations"):
+        for path in sorted((here / "maps" / kind).iterdir()):
+            part = "training" if int(path.stem) < 8 else "validation"
+            target = here / "scenes" / kind / part
+            target.mkdir(parents=True, exist_ok=True)
+            path.rename(target / path.name)
+    plain_sets.write_class_folders(here / "flowers", 6, 2)
+    return here
+
+
+@pytest.fixture(scope="module")
+def preloaded():
+    with Preloaded() as server:
+        yield server
+
+
+def test_there_is_a_line_for_each_script():
+    assert [line.partition(".py")[0] for line in own_data_lines()] == [
+        "train_yolact", "train_seg", "train_resnest", "train_queryinst"]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_own_data_lines_run_as_they_stand(preloaded, folder, number):
+    script, *words = shlex.split(own_data_lines()[number])
+    before = {path.name for path in folder.iterdir()}
+    status, text, errors = preloaded.run(script, [*words, "--dry-run"], folder)
+    assert status == 0, errors
+    assert "Dry run done" in text
+    assert {path.name for path in folder.iterdir()} - before <= {"out.txt", "err.txt"}
