@@ -237,20 +237,24 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
 
     rescue = Rescue(run, learner.net, partial(save, occasion=Occasion.STOP), start, source,
                     is_dry=flags.dry_run)
-    drawn_at = -math.inf
+    drawn_at, best = -math.inf, None
 
     def validate(iteration: int) -> None:
-        nonlocal drawn_at
+        nonlocal drawn_at, best
         metrics, found = evaluate(flags, run, cfg, learner.scored, learner.precision, val_set,
                                   rescue)
-        run.record_scores(iteration, timetable.epoch_of(iteration), metrics)
+        classes = found.by_class(val_set.folders.classes)
+        run.record_scores(iteration, timetable.epoch_of(iteration), metrics, classes)
         if history.validated(iteration, metrics):
             save(iteration, Occasion.BEST)
+            best = found, f"best, iteration {iteration}"
         rescue.saved(iteration, save(iteration))  # with its scores
         if iteration == stop_at or time.perf_counter() - drawn_at > PICTURES_S:
             drawn_at = time.perf_counter()
             draw_curves(run, CURVES, cfg.MODEL.NAME)
-            imagenet.save_findings(run, found, val_set)
+            if best is not None:
+                imagenet.save_findings(run, best[0], val_set, best[1])
+                best = None
         learner.net.train()
 
     resnest.announce(run, cfg, flags.accumulate, learner.optimizer.param_groups)
@@ -424,9 +428,9 @@ def evaluate_only(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: Classif
     run.open_folder(flags.outdir, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
     metrics, found = evaluate(flags, run, cfg, net, learner.precision, val_set,
                               Rescue(run, start=iteration))
-    run.record_scores(iteration, None, metrics)
+    run.record_scores(iteration, None, metrics, found.by_class(val_set.folders.classes))
     draw_curves(run, CURVES, cfg.MODEL.NAME)
-    imagenet.save_findings(run, found, val_set)
+    imagenet.save_findings(run, found, val_set, f"iteration {iteration}")
 
 
 def export_network(flags: Flags, run: Run, cfg: ResNeStConfig) -> None:

@@ -70,7 +70,7 @@ from data import segmentation
 from data.drawn.shapes import with_drawn_scenes
 from data.loading import ResumableLoader, ordered_batches
 from data.segmentation import pictures
-from metrics.segmentation import SegmentationMeter
+from metrics.segmentation import SegmentationScores
 from models import segmentation as models
 from models.export import check_export, export_once
 from runtime.files import write_text
@@ -239,11 +239,12 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
                     is_dry=flags.dry_run)
 
     def validate(iteration: int, occasion: Occasion = Occasion.REGULAR) -> None:
-        metrics = evaluate(flags, run, cfg, learner.scored, learner.precision, lists["val"],
-                           rescue, table=occasion is Occasion.LAST)
-        run.record_scores(iteration, timetable.epoch_of(iteration), metrics)
+        metrics, found = evaluate(flags, run, cfg, learner.scored, learner.precision,
+                                  lists["val"], rescue, table=occasion is Occasion.LAST)
+        run.record_scores(iteration, timetable.epoch_of(iteration), metrics, found.by_class())
         if scores.validated(iteration, metrics):
             save(iteration, Occasion.BEST)
+            pictures.save_findings(run, found, f"best, iteration {iteration}")
         draw_curves(run, CURVES, folder.name)
         if iteration > start or history.is_resumed or occasion is Occasion.LAST:
             save(iteration, occasion)  # with the score; the original's files stay as they are
@@ -352,36 +353,27 @@ def backward(
 def evaluate(
     flags: Flags, run: Run, cfg: SegConfig, module: models.SegmentationModule, precision: Precision,
     records: segmentation.SegList, rescue: Rescue, table: bool = True, visualize: bool = False,
-) -> dict[str, float]:
-    """Scores over the validation images, the same on every rank.
+) -> tuple[dict[str, float], SegmentationScores]:
+    """(scores over the validation images, the same on every rank; what rank 0 found them from).
 
     table:     print the line of each class, too
     visualize: write each image's picture
     """
     dataset, folder = cfg.DATASET, Path(cfg.DIR)
-    meter, seconds = SegmentationMeter(dataset.num_class), []
-    shown: list[tuple[Any, ...]] = []
-    apart = max(1, len(records) // PICTURED)
+    found = SegmentationScores(pictures.class_names(dataset), len(records), PICTURED)
     for item in scored_items(flags, run, cfg, module, precision, records, rescue):
-        label = item["seg_label"][0].numpy()
-        meter.update(item["prediction"], label)
-        seconds.append(item["seconds"])
-        triple = item["img_ori"], label, item["prediction"]
-        if item["number"] % apart == 0 and len(shown) < PICTURED:
-            shown.append(triple)
+        triple = item["img_ori"], item["seg_label"][0].numpy(), item["prediction"]
+        found.update(item["number"], item["info"], triple, item["seconds"])
         if visualize:
             pictures.save_beside(item["info"], folder / "result", dataset.num_class, *triple)
-    for other in (run.gather(meter) or [])[1:]:
-        meter.merge(other)
+    for other in (run.gather(found) or [])[1:]:
+        found.merge(other)
     if run.is_main:
-        names = pictures.class_names(dataset)
-        pictures.save_prediction_grid(shown, names, folder / "predictions.png")
         if table:
-            run.log("\n".join(meter.table()))
-            table_text = "\n".join(meter.table(names))
-            write_text(folder / "classes.txt", table_text + "\n")
-        run.log(meter.summary(seconds if run.world_size == 1 else []))
-    return run.broadcast(meter.compute() if run.is_main else None)
+            run.log("\n".join(found.meter.table()))
+            write_text(folder / "classes.txt", "\n".join(found.meter.table(found.names)) + "\n")
+        run.log(found.meter.summary(found.seconds if run.world_size == 1 else []))
+    return run.broadcast(found.meter.compute() if run.is_main else None), found
 
 
 def scored_items(
@@ -441,8 +433,9 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     run.log(f"Config {flags.cfg}, in force:\n{to_yaml(cfg)}Everything goes to {cfg.DIR}")
     run.open_folder(cfg.DIR, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
     segmentation.cache_made_lists(run, lists)
-    metrics = evaluate(*how, lists["val"], rescue, visualize=cfg.VAL.visualize)
-    run.record_scores(iteration, None, metrics)
+    metrics, seen = evaluate(*how, lists["val"], rescue, visualize=cfg.VAL.visualize)
+    run.record_scores(iteration, None, metrics, seen.by_class())
+    pictures.save_findings(run, seen, f"{name}, iteration {iteration}")
     run.log("Evaluation Done!")
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from metrics.by_class import class_scores
+
 MATRIX_CLASSES = 2000  # a confusion matrix of more classes would only cost memory
 
 
@@ -64,6 +66,10 @@ class ConfusionMatrix:
         totals = self.counts.sum(1, keepdim=True).clamp(min=1)
         return self.counts.double() / totals
 
+    def by_class(self, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+        """{class name: precision, recall, f1 as fractions, support in images}."""
+        return class_scores(self.counts.numpy(), names)
+
 
 class ConfidentMistakes:
     """The `limit` wrongly classified images with the highest probability for the wrong class.
@@ -113,3 +119,7 @@ class ClassScores:
         self.mistakes.merge(other.mistakes)
         if self.matrix is not None:
             self.matrix.merge(other.matrix)
+
+    def by_class(self, names: Sequence[str]) -> dict[str, dict[str, float | None]] | None:
+        """`ConfusionMatrix.by_class`, or None without a matrix."""
+        return self.matrix.by_class(names) if self.matrix is not None else None

@@ -182,27 +182,40 @@ def _running_mean(y: np.ndarray, window: int) -> np.ndarray:
 
 
 def plot_confusion(
-    shares: np.ndarray, classes: Sequence[str], out_png: str | Path, title: str = ""
+    counts: np.ndarray, classes: Sequence[str], out_png: str | Path, title: str = "",
+    unit: str = "images",
 ) -> None:
-    """Draw a confusion matrix, small ones with names and percentages.
+    """Draw a confusion matrix, small ones with names, percentages and counts.
 
-    shares: [K, K], share of the images of class row that were taken for class column
+    counts:  [K, K], how many `unit` of class row were taken for class column
+    classes: K names
     Raises SaveError when the picture cannot be written.
     """
     from matplotlib.figure import Figure
 
-    shares, k = np.asarray(shares, float), len(classes)
-    side = float(np.clip(0.55 * k + 2.5, 5, 14))
+    counts, k = np.asarray(counts, float), len(classes)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = float(np.clip(0.75 * k + 2.5, 5, 14))
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
-    figure.colorbar(picture, label="% of the class's images", shrink=0.8)
+    figure.colorbar(picture, label=f"% of the class's {unit}", shrink=0.8)
     axes.set(title=title, xlabel="taken for", ylabel="class")
     if k <= NAMED_CLASSES:
         axes.set_xticks(range(k), classes, rotation=90 if k > 4 else 0)
         axes.set_yticks(range(k), classes)
     if k <= NUMBERED_CLASSES:
         for (row, column), share in np.ndenumerate(shares):
-            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center",
-                      color="white" if share > 0.5 else "black", fontsize="small")
+            if counts[row, column]:
+                axes.text(column, row, f"{100 * share:.0f} %\n{_short(counts[row, column])}",
+                          ha="center", va="center", color="white" if share > 0.5 else "black",
+                          fontsize="x-small" if k > 8 else "small")
     write_atomically(Path(out_png), lambda file: figure.savefig(file, format="png", dpi=100))
+
+
+def _short(count: float) -> str:
+    """A count in at most five letters: 123, 12.3k, 4.5M."""
+    for limit, divisor, letter in ((1e4, 1, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M")):
+        if count < limit:
+            return f"{count / divisor:.3g}{letter}" if letter else f"{count:.0f}"
+    return f"{count / 1e9:.3g}G"

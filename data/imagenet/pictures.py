@@ -13,7 +13,7 @@ from data.imagenet.transforms import MEAN, STD
 from data.loading.loader import SampleKey
 from data.loading.photo_summary import short_name
 from runtime.curves import plot_confusion
-from runtime.pictures import save_grid, with_note
+from runtime.pictures import draw_grid, save_grid, save_image, with_note
 
 TILE_PX = 224  # smaller images are enlarged to it, so that a title has room
 MAX_TITLE = 30  # characters
@@ -41,12 +41,14 @@ def save_class_samples(dataset: ClassificationDataset, path: Path, count: int = 
 
 
 def save_mistakes(
-    rows: Sequence[tuple[float, int, int, int]], dataset: ClassificationDataset, path: Path
+    rows: Sequence[tuple[float, int, int, int]], dataset: ClassificationDataset, path: Path,
+    title: str = "",
 ) -> None:
     """A grid of wrongly classified validation images: "class, not class, probability" above each,
     its file's name below.
 
-    rows: (probability, image index, label, predicted class), as `ConfidentMistakes.rows`
+    rows:  (probability, image index, label, predicted class), as `ConfidentMistakes.rows`
+    title: a line below everything
     Raises SaveError.
     """
     classes = dataset.folders.classes
@@ -56,19 +58,22 @@ def save_mistakes(
               for prob, _, label, predicted in rows]
     tiles = [with_note(shown_pixels(dataset[index]["image"]), dataset.folders.path(index).name)
              for _, index, _, _ in rows]
-    save_grid(tiles, path, titles)
+    save_image(with_note(draw_grid(tiles, titles), title), path)
 
 
-def save_findings(run: Any, found: Any, dataset: ClassificationDataset) -> None:
+def save_findings(
+    run: Any, found: Any, dataset: ClassificationDataset, which: str
+) -> None:
     """confusion.png and mistakes.png of a validation, in the run folder; rank 0 draws.
 
     run: the Run; found: the ClassScores over all ranks, of `dataset`
+    which: the weights that they are of, for the titles
     Raises SaveError.
     """
     if not run.is_main:
         return
+    title = f"{which}: Top-1 {found.top.compute()['top1']:.2f} %"
     if found.matrix is not None:
-        title = f"Top-1 {found.top.compute()['top1']:.2f} %"
-        plot_confusion(found.matrix.compute().numpy(), dataset.folders.classes,
+        plot_confusion(found.matrix.counts.numpy(), dataset.folders.classes,
                        run.folder / "confusion.png", title)
-    save_mistakes(found.mistakes.rows, dataset, run.folder / "mistakes.png")
+    save_mistakes(found.mistakes.rows, dataset, run.folder / "mistakes.png", title)

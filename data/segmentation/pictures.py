@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,18 @@ from data.loading.loader import SampleKey
 from data.segmentation.ade20k import class_colors, class_names, color_encode
 from data.segmentation.batches import TrainBatches
 from data.segmentation.lists import IMAGE_SUFFIXES
+from runtime.curves import plot_confusion
 from runtime.errors import InputError
 from runtime.files import write_atomically
-from runtime.pictures import draw_grid, draw_legend, fitted, save_image, side_by_side, stack
+from runtime.pictures import (
+    draw_grid,
+    draw_legend,
+    fitted,
+    save_image,
+    side_by_side,
+    stack,
+    with_note,
+)
 
 __all__ = [
     "as_classes",
@@ -24,9 +34,12 @@ __all__ = [
     "find_images",
     "picture_name",
     "save_beside",
+    "save_findings",
     "save_prediction_grid",
     "save_training_grid",
 ]
+
+Triple = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, label, prediction
 
 _MEAN, _STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
 _SMALLEST_SHARE = 0.1  # percent of an image, below which a class is not listed
@@ -113,19 +126,46 @@ def save_training_grid(batches: TrainBatches, dataset_cfg, path: Path, count: in
 
 
 def save_prediction_grid(
-    pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], names: Sequence[str], path: Path
+    triples: Sequence[Triple], names: Sequence[str], path: Path, notes: Sequence[str] = (),
+    title: str = "",
 ) -> None:
-    """Rows of image | label | prediction, from such triples, and the names of their colours."""
+    """Rows of image | label | prediction and the names of their colours.
+
+    triples: (image [h, w, 3] uint8 RGB, label [h, w], prediction [h, w])
+    notes:   a line below each image, or none at all; title: a line below everything
+    Raises SaveError.
+    """
     colors = class_colors(len(names))
-    rows = [
-        [fitted(each, _TILE_PX)
-         for each in (image, color_encode(label, colors), color_encode(prediction, colors))]
-        for image, label, prediction in pictures
-    ]
+    rows = []
+    for i, (image, label, prediction) in enumerate(triples):
+        tiles = [fitted(each, _TILE_PX, enlarge=True)
+                 for each in (image, color_encode(label, colors), color_encode(prediction, colors))]
+        rows.append([with_note(tiles[0], notes[i]) if notes else tiles[0], *tiles[1:]])
     titles = ["image", "label", "prediction"] * min(2, max(1, len(rows)))
     grid = draw_grid(side_by_side(rows, 2), titles)
-    maps = [each for _, *both in pictures for each in both]
-    save_image(with_class_legend(grid, maps, names), path)
+    maps = [each for _, *both in triples for each in both]
+    save_image(with_note(with_class_legend(grid, maps, names), title), path)
+
+
+def save_findings(run: Any, found: Any, which: str) -> None:
+    """predictions.png, extremes.png and confusion.png of a validation; rank 0 draws.
+
+    run:   the Run, whose folder they go to; found: its SegmentationScores
+    which: the weights that they are of, for the titles
+    Raises SaveError.
+    """
+    if not run.is_main:
+        return
+    title = f"{which}: mean IoU {found.meter.compute()['mean_iou']:.4f}"
+    save_prediction_grid(found.shown, found.names, run.folder / "predictions.png", title=title)
+    rows = [*(("worst", *row) for row in found.extremes.worst),
+            *(("best", *row) for row in found.extremes.best)]
+    notes = [f"{kind}, {score:.2f}: {os.path.basename(file)}"
+             for kind, score, _, (file, _) in rows]
+    save_prediction_grid([triple for *_, (_, triple) in rows], found.names,
+                         run.folder / "extremes.png", notes, title)
+    plot_confusion(found.meter.counts, found.names, run.folder / "confusion.png", title,
+                   "labelled pixels")
 
 
 def with_class_legend(

@@ -38,6 +38,7 @@ from runtime.run.tensorboard import EventWriter
 from runtime.streams import Stream
 
 Item = TypeVar("Item")
+ByClass = Mapping[str, Mapping[str, float | int | None]]  # a class's name -> its scores
 
 
 def start_run(
@@ -191,10 +192,15 @@ class Run:
             self._events.write(event)
 
     def record_scores(
-        self, iteration: int, epoch: int | None, metrics: Mapping[str, object]
+        self, iteration: int, epoch: int | None, metrics: Mapping[str, object],
+        classes: ByClass | None = None,
     ) -> None:
-        """The `eval` line of metrics.jsonl; epoch is None for an evaluation beside training."""
-        self.record({"event": "eval", "iteration": iteration, "epoch": epoch, "metrics": metrics})
+        """The `eval` line of metrics.jsonl; epoch is None for an evaluation beside training.
+
+        classes: the scores of each class, by its name, where there are any
+        """
+        event = {"event": "eval", "iteration": iteration, "epoch": epoch, "metrics": metrics}
+        self.record(event if classes is None else {**event, "classes": classes})
 
     def progress(self, total: int, initial: int = 0) -> tqdm:
         """A tqdm bar below the log lines; it shows nothing away from a terminal."""
