@@ -100,6 +100,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
     run = start_run(SCRIPT, flags.device, flags.seed, stop, dist_timeout_s=flags.dist_timeout)
     with closing(run):
         check_export(flags.export)
+        if flags.config.endswith(".py"):
+            run.log(f"{flags.config}: Python configs are not run; this is our recipe {cfg.name}.")
         for line in note_lines(notes):
             run.log(line)
         folder = Path(flags.work_dir or cfg.work_dir or Path("work_dirs") / str(cfg.name))
