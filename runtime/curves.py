@@ -214,8 +214,11 @@ def plot_confusion(
 
 
 def _short(count: float) -> str:
-    """A count in at most five letters: 123, 12.3k, 4.5M."""
-    for limit, divisor, letter in ((1e4, 1, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M")):
-        if count < limit:
-            return f"{count / divisor:.3g}{letter}" if letter else f"{count:.0f}"
-    return f"{count / 1e9:.3g}G"
+    """A count in at most five letters: 9999, 12k, 999k, 4.5M."""
+    if count < 1e4:
+        return f"{count:.0f}"
+    for divisor, letter in ((1e3, "k"), (1e6, "M"), (1e9, "G")):
+        if count < 999.5 * divisor or letter == "G":
+            break
+    scaled = count / divisor
+    return f"{scaled:.1f}{letter}" if scaled < 9.95 else f"{scaled:.0f}{letter}"

@@ -12,6 +12,7 @@ from runtime.curves import (
     MAX_CURVE_POINTS,
     _numbers,
     _running_mean,
+    _short,
     _summed,
     _thinned,
     plot_curves,
@@ -297,6 +298,13 @@ def test_import_brings_no_drawing_library():
             f"print({heavy} & set(sys.modules) or 'none')")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "none"
+
+
+@pytest.mark.parametrize("count, text", [
+    (0, "0"), (9999, "9999"), (10_000, "10k"), (999_400, "999k"), (999_950, "1.0M"),
+    (4_500_000, "4.5M"), (9_960_000, "10M"), (2e9, "2.0G"), (3e13, "30000G")])
+def test_counts_are_short(count, text):
+    assert _short(count) == text
 
 
 def test_units_of_scores():
