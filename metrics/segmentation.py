@@ -57,6 +57,11 @@ class SegmentationMeter:
         return self.counts.sum(0) + self.counts.sum(1) - self.intersection
 
     @property
+    def num_labelled(self) -> int:
+        """Pixels that count."""
+        return int(self.counts.sum())
+
+    @property
     def iou(self) -> np.ndarray:
         """[num_class] float64, a fraction; 0 for a class that never occurred."""
         return self.intersection / (self.union + _EPS)
@@ -70,7 +75,7 @@ class SegmentationMeter:
             # parity: a class that never occurred counts as 0 [segmentation.md: Scores]
             "mean_iou": float(self.iou.mean()),
             "mean_iou_present": float(self.iou[present].mean()) if present.any() else 0.0,
-            "pixel_accuracy": float(self.intersection.sum() / (self.counts.sum() + _EPS)),
+            "pixel_accuracy": float(self.intersection.sum() / (self.num_labelled + _EPS)),
         }
 
     def by_class(self, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
