@@ -69,7 +69,8 @@ from data.imagenet.folders import ClassFolders, ClassificationDataset, collate_c
 from data.loading import ResumableLoader, ordered_batches, whole_batches
 from metrics import ClassHistory, ClassScores
 from models import resnest
-from models.export import PACKAGES, check_export, export_once
+from models.export import PACKAGES, check_export
+from models.facts import Facts
 from runtime.errors import InputError
 from runtime.files import write_json
 from runtime.launch.ranks import limit_threads
@@ -109,6 +110,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
             run.log(f"{cfg.DATA.ROOT}: {' and '.join(str(len(part)) for part in folders)} images "
                     f"of {len(folders[0].classes)} classes, no fault found.")
             return
+        run.describe(network=resnest.facts_of(cfg, folders[0].classes).plain())
         data = build_data(flags, run, cfg, *folders)
         (evaluate_only if flags.eval_only else train)(flags, run, cfg, *data)
 
@@ -192,8 +194,8 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
           loader: ResumableLoader, val_set: ClassificationDataset) -> None:
     """Network, where to start, the run's files, and then the loop."""
     per_epoch = loader.steps_per_epoch(flags.accumulate)
-    num_classes = len(train_set.folders.classes)
-    learner, criterion, step_net = build_network(flags, run, cfg, num_classes)
+    names = list(train_set.folders.classes)
+    learner, criterion, step_net = build_network(flags, run, cfg, len(names))
 
     # where to start
     folder = Path(flags.outdir)
@@ -203,7 +205,8 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
     # what a continuation must share with the run it continues, or its batches would differ
     identity = {"batch_size": cfg.TRAINING.BATCH_SIZE * run.world_size,
                 "accumulate": flags.accumulate, "seed": cfg.SEED, "num_images": len(train_set),
-                "num_classes": num_classes, "data": train_set.folders.fingerprint}
+                "num_classes": len(names), "classes": names,
+                "data": train_set.folders.fingerprint}
     history, epochs = ClassHistory(), cfg.TRAINING.EPOCHS
     learner, start, source = find_start(flags, run, cfg, checkpoints, learner, history, identity,
                                         per_epoch)
@@ -228,10 +231,11 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
         content = learner.state(iteration, per_epoch, world_size=run.world_size, identity=identity,
                                 config=to_yaml(cfg), **history.pack())
         content["epoch"] = iteration // per_epoch - 1  # the last whole one, as the original counts
-        content["state_dict"] = learner.net.state_dict()
+        content["state_dict"] = resnest.weights_of(learner.net, cfg, names)
         if occasion is Occasion.LAST:
             save_checkpoint(folder / "checkpoint_final.pth", content)
-            save_checkpoint(folder / "model_weights.pth", learner.scored.state_dict())
+            save_checkpoint(folder / "model_weights.pth",
+                            resnest.weights_of(learner.scored, cfg, names))
             return None
         return checkpoints.save(iteration, content, occasion=occasion)
 
@@ -243,8 +247,7 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
         nonlocal drawn_at, best
         metrics, found = evaluate(flags, run, cfg, learner.scored, learner.precision, val_set,
                                   rescue)
-        classes = found.by_class(val_set.folders.classes)
-        run.record_scores(iteration, timetable.epoch_of(iteration), metrics, classes)
+        run.record_scores(iteration, timetable.epoch_of(iteration), metrics, found.by_class(names))
         if history.validated(iteration, metrics):
             save(iteration, Occasion.BEST)
             best = found, f"best, iteration {iteration}"
@@ -259,7 +262,7 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
 
     resnest.announce(run, cfg, flags.accumulate, learner.optimizer.param_groups)
     run.log(f"Begin training! Iterations {start} to {stop_at}, {per_epoch} an epoch, "
-            f"{len(train_set)} images of {num_classes} classes.")
+            f"{len(train_set)} images of {len(names)} classes.")
     with rescue.watching():
         if timetable.saves_at(start) and checkpoints.missed(start, source):
             rescue.saved(start, save(start))
@@ -408,15 +411,16 @@ def evaluate(
 
 
 def load_trained(flags: Flags, run: Run, cfg: ResNeStConfig, per_epoch: int,
-                 net: torch.nn.Module | None = None) -> tuple[torch.nn.Module, int]:
-    """(what its training scored, updates made); `net` takes the weights, None makes one."""
+                 net: torch.nn.Module | None = None) -> tuple[torch.nn.Module, int, Facts]:
+    """(what its training scored, updates made, what the file says); net: None makes one."""
     named = flags.resume
     if flags.pretrained and not named:
         named = str(resnest.find_weights_once(run, flags.pretrained, WEIGHTS))
     checkpoints = resnest_series(flags.outdir, per_epoch)
     found = checkpoints.find_trained(named, run.warn)
     net = resnest.load_all(run, cfg, found.path, found.weights, net)
-    return trained_average(net, found.weights), checkpoints.iteration_of(found)
+    facts = resnest.said_in(found.weights, cfg)
+    return trained_average(net, found.weights), checkpoints.iteration_of(found), facts
 
 
 def evaluate_only(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationDataset,
@@ -424,7 +428,8 @@ def evaluate_only(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: Classif
     """--eval-only: one evaluation, appended to the run folder's metrics, and metrics.json."""
     learner, _, _ = build_network(flags, run, cfg, len(train_set.folders.classes))
     per_epoch = loader.steps_per_epoch(flags.accumulate)
-    net, iteration = load_trained(flags, run, cfg, per_epoch, learner.net)
+    net, iteration, facts = load_trained(flags, run, cfg, per_epoch, learner.net)
+    facts.warn_of_others(val_set.folders.classes, run.warn)
     run.open_folder(flags.outdir, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
     metrics, found = evaluate(flags, run, cfg, net, learner.precision, val_set,
                               Rescue(run, start=iteration))
@@ -435,10 +440,8 @@ def evaluate_only(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: Classif
 
 def export_network(flags: Flags, run: Run, cfg: ResNeStConfig) -> None:
     """--export: the trained network, in the format that the file's name asks for, without data."""
-    net, _ = load_trained(flags, run, cfg, per_epoch=1)
-    side = cfg.DATA.CROP_SIZE
-    example = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    export_once(run, net, example, flags.export, output_names=["logits"])
+    net, _, facts = load_trained(flags, run, cfg, per_epoch=1)
+    resnest.export_trained(run, net, facts, flags.export)
 
 
 if __name__ == "__main__":

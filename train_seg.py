@@ -108,6 +108,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
             deep=flags.check_data, bad_images=flags.bad_images, warn=run.warn), None))
         if not flags.check_data:
             cfg = replace(cfg, DATASET=dataset)
+            run.describe(network=models.facts_of(cfg).plain())
             (train if flags.trains else use_trained)(flags, run, cfg, lists)
 
 
@@ -197,7 +198,8 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     identity = {"batch_size_per_gpu": settings.batch_size_per_gpu, "devices": num_devices,
                 "accumulate": flags.accumulate, "epoch_iters": settings.epoch_iters,
                 "seed": settings.seed, "num_images": len(lists["train"]),
-                "num_class": cfg.DATASET.num_class, "data": lists["train"].fingerprint}
+                "num_class": cfg.DATASET.num_class, "data": lists["train"].fingerprint,
+                "classes": list(models.facts_of(cfg).classes)}
     scores, history = Scores("mean_iou"), SegHistory(settings.epoch_iters, settings.disp_iter)
     learner, start, source = find_start(flags, run, cfg, checkpoints, learner, scores, history,
                                         identity)
@@ -228,8 +230,8 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
             return None
         if occasion in (Occasion.REGULAR, Occasion.LAST):
             run.log("Saving checkpoints...")
-        weights = models.original_weights(
-            learner.scored if occasion is Occasion.BEST else learner.net)
+        net = learner.scored if occasion is Occasion.BEST else learner.net
+        weights = models.weights_of(net, cfg)
         state = learner.state(
             iteration, settings.epoch_iters, world_size=run.world_size, identity=identity,
             config=to_yaml(cfg), **scores.pack(), **history.pack())
@@ -431,6 +433,7 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
         run.log("Inference done!")
         return
     run.log(f"Config {flags.cfg}, in force:\n{to_yaml(cfg)}Everything goes to {cfg.DIR}")
+    models.said_in(found.weights, cfg).warn_of_others(cfg.DATASET.class_names, run.warn)
     run.open_folder(cfg.DIR, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
     segmentation.cache_made_lists(run, lists)
     metrics, seen = evaluate(*how, lists["val"], rescue, visualize=cfg.VAL.visualize)

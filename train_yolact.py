@@ -99,7 +99,7 @@ from data.loading import ResumableLoader, ordered_batches
 from data.yolact import InstanceDataset, collate_instances, save_predictions, save_samples
 from metrics.coco import CocoEvaluator, format_table
 from models import yolact
-from models.export import check_export, export_once
+from models.export import check_export
 from runtime.run.ending import draw_curves, say_done
 from runtime.run.guard import NonFiniteGuard
 from runtime.run.meter import Meter
@@ -133,6 +133,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
             return
         indexes = share_indexes(run, cfg.dataset, own_indexes)
         check_one_process(run.own_devices(flags.device), flags.compile)
+        run.describe(network=yolact.facts_of(cfg).plain())
         (train if flags.trains else use_trained)(flags, run, cfg, folder, indexes)
 
 
@@ -232,7 +233,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
     # what a continuation must share with the run it continues, or its batches would differ
     identity = {"batch_size": flags.batch_size, "accumulate": flags.accumulate,
                 "seed": flags.seed, "num_images": len(train_set), "num_classes": cfg.num_classes,
-                "data": indexes["train"].fingerprint}
+                "data": indexes["train"].fingerprint, "classes": list(cfg.dataset.class_names)}
     scores, session_log = Scores("mask/all"), SessionLog()
     learner, start, source = find_start(flags, run, checkpoints, learner, scores, identity)
     stop_at = last_iteration(start, cfg.max_iter, flags.max_iters, flags.dry_run)
@@ -261,7 +262,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
         net = learner.scored if occasion is Occasion.BEST else learner.net
         state = learner.state(iteration, per_epoch, world_size=run.world_size, identity=identity,
                               config=to_yaml(learner.net.cfg), **scores.pack())
-        return checkpoints.save(iteration, net.state_dict(), state, occasion)
+        return checkpoints.save(iteration, yolact.weights_of(net), state, occasion)
 
     rescue = Rescue(run, learner.net, partial(save, occasion=Occasion.STOP), start, source,
                     lost_by=("SIGINT",) if flags.no_interrupt else (), is_dry=flags.dry_run)
@@ -408,8 +409,7 @@ def evaluate(
                     "labels": valid_set.category_ids[found["class"].cpu()],
                     "mask_scores": found["mask_score"]}})
                 if len(pictures) < PICTURED:
-                    size = cfg.max_size
-                    found = yolact.postprocess(detection, size, size, net, SHOWN_SCORE)
+                    found = yolact.postprocess(detection, *(cfg.max_size,) * 2, net, SHOWN_SCORE)
                     truth = (batch[key][i] for key in ("images", "targets", "masks"))
                     pictures.append((*truth, found))
     for part in run.gather(evaluator.results()) or []:
@@ -434,10 +434,11 @@ def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes
     yolact.load_weights(learner.net, found.weights, source=found.path)
     net, iteration = trained_average(learner.net, found.state), checkpoints.iteration_of(found)
     run.log(f"Loaded {found.path}, iteration {iteration}.")
+    facts = yolact.said_in(found.weights, cfg)
     if flags.export:
-        export_once(run, net, torch.zeros(1, 3, cfg.max_size, cfg.max_size), flags.export,
-                    method="forward_heads")
+        yolact.export_trained(run, net, facts, flags.export)
         return
+    facts.warn_of_others(cfg.dataset.class_names, run.warn)
     run.open_folder(folder, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
     keep_indexes(run, indexes, folder / CACHE)
     metrics = evaluate(flags, run, cfg, net, learner.precision,

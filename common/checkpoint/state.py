@@ -1,7 +1,7 @@
 """What a checkpoint holds besides weights, and the rules for continuing from it."""
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from torch import nn
 
 from runtime.errors import InputError
 
-DATA = "data"  # key of an identity
+DATA, CLASSES = "data", "classes"  # keys of an identity
+MOST_NAMED = 3  # classes, in a message
 
 
 def pack_state(
@@ -72,10 +73,12 @@ def check_same_run(
 
     saved, now: `identity` of the checkpoint and of this run. Raises InputError naming every
     difference; with `force` each is a warning. Under `DATA` stands a fingerprint of the training
-    data: where only that differs, people have corrected their annotations, which is said.
+    data: where only that differs, people have corrected their annotations, which is said. Under
+    `CLASSES` stand their names: with as many, but other ones, each output would mean another class.
     """
-    differing = [f"{key} was {saved.get(key)}, is now {value}"
-                 for key, value in now.items() if key != DATA and saved.get(key) != value]
+    differing = [f"{key} was {saved.get(key)}, is now {value}" for key, value in now.items()
+                 if key not in (DATA, CLASSES) and saved.get(key) != value]
+    differing += _other_classes(saved.get(CLASSES) or [], now.get(CLASSES) or [])
     if DATA in saved and DATA in now and saved[DATA] != now[DATA] and not differing:
         warn("the training data have changed since the checkpoint was written (file names, sizes "
              "or annotations); the run goes on with what is there now")
@@ -84,3 +87,12 @@ def check_same_run(
                          "Use the same settings, or --force-resume to go on all the same.")
     for line in differing:
         warn(f"resumed by force: {line}")
+
+
+def _other_classes(saved: Sequence[str], now: Sequence[str]) -> list[str]:
+    """A line when as many classes have other names, or another order; older files have no names."""
+    if len(saved) != len(now):
+        return []
+    pairs = [f"{old} is now {new}" for old, new in zip(saved, now, strict=True) if old != new]
+    more = f" and {len(pairs) - MOST_NAMED} more" if len(pairs) > MOST_NAMED else ""
+    return [f"the class {', '.join(pairs[:MOST_NAMED])}{more}"] if pairs else []

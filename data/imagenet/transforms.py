@@ -24,6 +24,8 @@ from data.imagenet.jitter import (
     planes_of,
 )
 from data.imagenet.rand_augment import RAND_AUGMENT_OPS, RandAugment
+from settings.datasets import IMAGENET_MEAN as MEAN
+from settings.datasets import IMAGENET_STD as STD
 
 __all__ = [
     "RAND_AUGMENT_OPS",
@@ -38,7 +40,6 @@ __all__ = [
     "val_transform",
 ]
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 JITTER = 0.4
 LIGHTING_STD = 0.1
 STANDARD_MIN_AREA_REL = 0.08  # torchvision's

@@ -7,21 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_NAMES = """
-    wall; building; sky; floor; tree; ceiling; road; bed; windowpane; grass; cabinet; sidewalk;
-    person; earth; door; table; mountain; plant; curtain; chair; car; water; painting; sofa;
-    shelf; house; sea; mirror; rug; field; armchair; seat; fence; desk; rock; wardrobe; lamp;
-    bathtub; railing; cushion; base; box; column; signboard; chest; counter; sand; sink;
-    skyscraper; fireplace; refrigerator; grandstand; path; stairs; runway; case; pool; pillow;
-    screen; stairway; river; bridge; bookcase; blind; coffee; toilet; flower; book; hill; bench;
-    countertop; stove; palm; kitchen; computer; swivel; boat; bar; arcade; hovel; bus; towel;
-    light; truck; tower; chandelier; awning; streetlight; booth; television; airplane; dirt;
-    apparel; pole; land; bannister; escalator; ottoman; bottle; buffet; poster; stage; van; ship;
-    fountain; conveyer; canopy; washer; plaything; swimming; stool; barrel; basket; waterfall;
-    tent; bag; minibike; cradle; oven; ball; food; step; tank; trade; microwave; pot; animal;
-    bicycle; lake; dishwasher; screen; blanket; sculpture; hood; sconce; vase; traffic; tray;
-    ashcan; fan; pier; crt; plate; monitor; bulletin; shower; radiator; glass; clock; flag
-"""
+from settings.datasets import ADE20K_CLASSES
 
 _COLORS = """
     787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d
@@ -37,9 +23,6 @@ _COLORS = """
     00ccff 1400ff ffff00 0099ff 0029ff 00ffcc 2900ff 29ff00 ad00ff 00f5ff 4700ff 7a00ff 00ffb8
     005cff b8ff00 0085ff ffd600 19c2c2 66ff00 5c00ff
 """
-
-# First synonym of each class, in class order (0-based).
-ADE20K_CLASSES = tuple(" ".join(_NAMES.split()).split("; "))
 
 # [150, 3] uint8 RGB, row i = class i.
 ADE20K_COLORS = np.frombuffer(bytes.fromhex(_COLORS), np.uint8).reshape(-1, 3)

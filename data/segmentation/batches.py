@@ -22,9 +22,9 @@ from data.segmentation.pairs import read_listed, read_pair
 from data.segmentation.pil_resize import resize_planes
 from runtime.errors import InputError
 from runtime.streams import Stream
+from settings.datasets import IMAGENET_MEAN, IMAGENET_STD
 
 IGNORED = -1
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, of values in [0, 1]
 _MOST_SKIPS = 20  # bad images in a row that --bad-images skip passes over
 
 
@@ -273,7 +273,7 @@ def _normalise(planes, canvas):
 def _tables():
     """[3, 1, 256] float32: what each 8-bit value becomes in each channel."""
     values = np.arange(256, dtype=np.float32) / 255
-    mean, std = (np.array(x, np.float32)[:, None, None] for x in (_MEAN, _STD))
+    mean, std = (np.array(x, np.float32)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
     return (values - mean) / std
 
 

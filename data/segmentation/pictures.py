@@ -26,6 +26,7 @@ from runtime.pictures import (
     stack,
     with_note,
 )
+from settings.datasets import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = [
     "as_classes",
@@ -41,7 +42,7 @@ __all__ = [
 
 Triple = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, label, prediction
 
-_MEAN, _STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
+_MEAN, _STD = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
 _SMALLEST_SHARE = 0.1  # percent of an image, below which a class is not listed
 _TILE_PX = 320  # longest side of a grid's tile
 LEGEND_ENTRIES = 60  # classes that a legend names

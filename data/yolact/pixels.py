@@ -8,9 +8,9 @@ import numpy as np
 
 from data.yolact.geometry import CanvasCrop
 from data.yolact.sampling import Photometric
+from settings.datasets import YOLACT_MEANS as MEANS
+from settings.datasets import YOLACT_STDS as STDS
 
-MEANS = (103.94, 116.78, 123.68)  # BGR, 0..255
-STDS = (57.38, 57.12, 58.40)
 STRIP_PIXELS = 1 << 14  # two float32 strips of three channels: 400 kB
 
 

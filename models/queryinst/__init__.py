@@ -1,4 +1,5 @@
 from models.queryinst.boxes import decode_boxes, roi_levels
+from models.queryinst.facts import facts_of, said_in, weights_of
 from models.queryinst.network import QueryInst, build_queryinst, of_all_stages
 from models.queryinst.optim import (
     auto_scale,
@@ -27,6 +28,7 @@ __all__ = [
     "build_queryinst",
     "checkpoint_of",
     "decode_boxes",
+    "facts_of",
     "load_backbone",
     "load_queryinst_config",
     "load_weights",
@@ -34,7 +36,9 @@ __all__ = [
     "of_all_stages",
     "param_groups",
     "roi_levels",
+    "said_in",
     "scored_of",
     "set_rates",
     "start_weights",
+    "weights_of",
 ]

@@ -12,6 +12,7 @@ from torch import nn
 
 from models.foreign_weights import read_weights
 from models.load_report import COUNTERS, LoadReport, bare_state_dict, compare_weights
+from models.queryinst.facts import weights_of
 from runtime.errors import InputError
 from runtime.pretrained import find_pretrained_once
 from settings.queryinst.model import BackboneConfig
@@ -91,13 +92,14 @@ def checkpoint_of(
             "seed": seed, "experiment_name": net.cfg.name,
             "time": time.strftime("%Y%m%d_%H%M%S"), "dataset_meta": {"classes": names}}
     training = {key: value for key, value in state.items() if key != "optimizer"}
-    return {"meta": meta, "state_dict": net.state_dict(), "optimizer": state["optimizer"],
+    return {"meta": meta, "state_dict": weights_of(net, names), "optimizer": state["optimizer"],
             "training": training}
 
 
 def scored_of(content: Mapping[str, Any], scored: nn.Module) -> dict[str, Any]:
     """The same with what was scored as its weights, an average maybe, and nothing to train on."""
-    return {"meta": content["meta"], "state_dict": scored.state_dict(),
+    names = content["meta"]["dataset_meta"]["classes"]
+    return {"meta": content["meta"], "state_dict": weights_of(scored, names),
             "training": {**content["training"], "ema": None}}
 
 

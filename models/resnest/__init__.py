@@ -1,6 +1,8 @@
 """ResNeSt networks, their weights and configs."""
 
 from models.load_report import bare_state_dict
+from models.resnest.exporting import export_trained
+from models.resnest.facts import facts_of, said_in, weights_of
 from models.resnest.network import ResNeSt
 from models.resnest.training import (
     announce,
@@ -29,6 +31,8 @@ __all__ = [
     "bare_state_dict",
     "build_network",
     "build_resnest",
+    "export_trained",
+    "facts_of",
     "find_weights",
     "find_weights_once",
     "load_all",
@@ -36,6 +40,8 @@ __all__ = [
     "load_weights",
     "param_groups",
     "pretrained_file",
+    "said_in",
     "schedule",
     "start_weights",
+    "weights_of",
 ]

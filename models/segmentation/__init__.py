@@ -1,5 +1,6 @@
 """Semantic segmentation networks of CSAIL's trainer, under its names and state-dict keys."""
 
+from models.segmentation.facts import facts_of, said_in, weights_of
 from models.segmentation.network import (
     SegmentationModule,
     TrainingStep,
@@ -46,6 +47,7 @@ __all__ = [
     "check_batch",
     "corrected_momentum",
     "example_input",
+    "facts_of",
     "find_imagenet_file",
     "group_weight",
     "imagenet_file",
@@ -58,8 +60,10 @@ __all__ = [
     "original_weights",
     "pairs_to_overrides",
     "pixel_accuracy",
+    "said_in",
     "scoring",
     "start_weights",
     "synchronise_norms",
     "to_original_state_dict",
+    "weights_of",
 ]

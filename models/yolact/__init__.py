@@ -1,4 +1,6 @@
 from models.yolact.detect import detect
+from models.yolact.exporting import export_trained
+from models.yolact.facts import facts_of, said_in, weights_of
 from models.yolact.masks import postprocess
 from models.yolact.network import Yolact, build_yolact, objects_without_prior
 from models.yolact.schedule import scaled_to_batch, schedule, with_batch_norm_rule, with_given
@@ -9,14 +11,18 @@ __all__ = [
     "Yolact",
     "build_yolact",
     "detect",
+    "export_trained",
+    "facts_of",
     "load_dataset_config",
     "load_weights",
     "load_yolact_config",
     "objects_without_prior",
     "postprocess",
+    "said_in",
     "scaled_to_batch",
     "schedule",
     "start_weights",
+    "weights_of",
     "with_batch_norm_rule",
     "with_given",
 ]

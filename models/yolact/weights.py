@@ -31,7 +31,7 @@ def load_weights(net, state_dict, partial=False, source="weights"):
     state = {key: value for key, value in state.items() if not _is_old_duplicate(key, net.cfg)}
     fitting, report = compare_weights(net, state, source)
     if not partial:
-        report.require_all(source, net.cfg.name, "classes with background", _num_classes(state),
+        report.require_all(source, net.cfg.name, "classes with background", num_classes_in(state),
                            net.cfg.num_classes)
     net.load_state_dict(fitting, strict=False)
     return report
@@ -99,7 +99,7 @@ def _draw(weight, distribution, **how):
     weight.copy_(distribution(drawn, **how))
 
 
-def _num_classes(state):
+def num_classes_in(state):
     """Classes, background included, that a YOLACT state dict is for; None if it does not say."""
     box = state.get("prediction_layers.0.bbox_layer.weight")
     conf = state.get("prediction_layers.0.conf_layer.weight")

@@ -110,6 +110,7 @@ class Run:
         self._locks = RunLocks(self.warn)
         self.skipped = SkippedImages(self)
         self._claimed: list[Path] = []
+        self._about: dict[str, object] = {}
 
     @property
     def folder(self) -> Path:
@@ -117,6 +118,10 @@ class Run:
         if self._folder is None:
             raise RuntimeError("the run has no folder yet")
         return self._folder
+
+    def describe(self, **about: object) -> None:
+        """Plain values that env.json holds, too; to be called before `open_folder`."""
+        self._about |= about
 
     def claim(self, *locks: Path) -> None:
         """Keep other trainings from writing where this one will, until it ends (all ranks).
@@ -366,6 +371,7 @@ class Run:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         environment = describe_environment(self._script, self._launcher, self.world_size, devices)
+        environment |= self._about
         texts = {"config.yaml": cfg_text, "env.json": json.dumps(environment, indent=2) + "\n"}
         for name, text in texts.items():
             path = folder / name

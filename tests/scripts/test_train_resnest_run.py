@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import threading
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from models import resnest
 from models.resnest import build_resnest, param_groups
 
 FILES = {"config.yaml", "confusion.png", "curves.png", "env.json", "log.txt", "metrics.json",
@@ -77,6 +79,31 @@ def test_a_whole_run_leaves_what_it_should(classify):
     assert prefix.status == 0, prefix.err_text
     assert same_weights(run.load("exported.pth"), run.load("model_best.pth")["state_dict"])
     assert "read back, it differs by 0.0e+00" in prefix.text
+
+    # the files and env.json say what they are for
+    said = resnest.said_in(last, resnest.load_resnest_config())
+    assert said.names() == ("ellipse", "rectangle", "triangle")
+    assert said.pixels.sizes == (32,)
+    assert json.loads((run.out / "env.json").read_text())["network"] == said.plain()
+    for name in ("model_best.pth", "model_weights.pth"):
+        assert resnest.said_in(run.load(name), resnest.load_resnest_config()) == said
+
+
+def test_classes_of_other_names(classify, class_folders, tmp_path):
+    """As many, but not the same: training does not go on, an evaluation says so."""
+    run = classify("TRAINING.EPOCHS 1")
+    assert run.status == 0, run.err_text
+    root = tmp_path / "renamed"
+    shutil.copytree(class_folders, root)
+    for part in ("train", "val"):
+        (root / part / "rectangle").rename(root / part / "slab")
+    on = classify("--resume latest", root=root)
+    assert on.status == 2
+    [line] = on.err
+    assert "the class rectangle is now slab" in line
+    scored = classify("--eval-only", root=root)
+    assert scored.status == 0
+    assert "class 1 was rectangle, is slab" in scored.text + scored.err_text
 
 
 def test_two_processes_validate_as_one(classify, torchrun):

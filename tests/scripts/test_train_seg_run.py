@@ -15,6 +15,7 @@ from PIL import Image
 
 import train_seg
 from data.segmentation.ade20k import ADE20K_COLORS
+from models.facts import facts_in
 from models.segmentation import build_decoder, build_encoder, load_seg_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,10 @@ def test_the_files_are_the_originals(whole):
         assert key in saved
     assert torch.equal(encoder.state_dict()["features.0.1.running_var"],
                        saved["features.0.1.running_var"])
+    said = facts_in(whole.load("decoder_epoch_2.pth"), "segmentation")
+    assert said.num_classes == 7
+    assert said.pixels.sizes == cfg.DATASET.imgSizes
+    assert json.loads((whole.out / "env.json").read_text())["network"] == said.plain()
     history = whole.load("history_epoch_2.pth")["train"]
     assert history["epoch"] == [0.0, 0.5, 1.0, 1.5]  # TRAIN.disp_iter is 2
     assert history["loss"] == [whole.train_events[i]["loss"] for i in (0, 2, 4, 6)]

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from data.drawn.scenes import CLASSES
+from models import yolact
 from models.yolact import build_yolact
 
 FILES = {"cache", "config.yaml", "curves.png", "env.json", "log.txt", "metrics.jsonl",
@@ -40,6 +41,12 @@ def test_a_whole_run_leaves_what_it_should(train):
     # the resolved config can be fed back, and the weights fit the network that it describes
     resolved = build_yolact(str(run.logs / "config.yaml"))
     resolved.load_state_dict(run.load("tiny_5_12.pth"), strict=True)
+
+    # the weights and env.json say what they are for
+    said = yolact.said_in(run.load("tiny_best.pth"), yolact.load_yolact_config("yolact_base"))
+    assert said.classes == CLASSES
+    assert said.pixels.sizes == (64,)
+    assert json.loads((run.logs / "env.json").read_text())["network"] == said.plain()
 
     scored = train("--eval-only --validation_epoch 2")
     assert scored.status == 0, scored.err_text
