@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data.coco_format.index_cache import cache_path, read_cache, write_cache
-from data.coco_format.parse import parse_coco
+from data.coco_format.parsing import parse_coco
 from data.coco_format.rle import rle_mask
 from runtime.errors import InputError, SaveError
 

@@ -1,41 +1,46 @@
-"""Reads a COCO annotation file into the arrays of `CocoIndex`, collecting what does not fit."""
+"""Reads a COCO file record by record, each in any spelling, collecting what does not fit."""
 
-import gc
 import json
 import re
 from array import array
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from data.coco_format import records
-from data.coco_format.mask_extents import mask_areas
+from data.coco_format.parsing.arrays import (
+    UNSTATED,
+    first_mention,
+    grouped,
+    image_starts,
+    joined,
+    stated_areas,
+)
 from data.coco_format.rle import rle_box
 from runtime.errors import InputError
 
 KEYS = ("images", "annotations", "categories")
-_UNSTATED = float("nan")  # an area that the mask has to give
 _VALUE = re.compile(r"(?<=' is ).*(?=[,;] )")  # of a fault's text: what the record holds
 ONE_BY_ONE = 5  # more records with the very same fault share a line
 
 
-def parse_coco(path: Path) -> dict[str, Any]:
-    """The fields of `CocoIndex` but `path`. Raises InputError when there is no JSON object."""
+def parse_carefully(path: Path, content: bytes) -> dict[str, Any]:
+    """The fields of `CocoIndex` but `path`, whatever form the records have.
+
+    content: of the file. Raises InputError when it is no JSON object.
+    """
     faults = _Faults(path)
-    with _no_garbage_collection():
-        document = _read_json(path)
-        images, annotations, categories = (_records(document, key, faults) for key in KEYS)
-        fields = _image_arrays(images, faults)
-        fields |= _category_arrays(categories, faults)
-        # A malformed image is reported itself; its annotations are not to blame.
-        refused = {_id(image, "id") for image in images}
-        refused -= {None, *fields["image_ids"].tolist()}
-        if refused:
-            annotations = [a for a in annotations if _id(a, "image_id") not in refused]
-        fields |= _annotation_arrays(annotations, fields["image_ids"], fields["image_hw"], faults)
+    document = _read_json(path, content)
+    images, annotations, categories = (_records(document, key, faults) for key in KEYS)
+    fields = _image_arrays(images, faults)
+    fields |= _category_arrays(categories, faults)
+    # A malformed image is reported itself; its annotations are not to blame.
+    refused = {_id(image, "id") for image in images}
+    refused -= {None, *fields["image_ids"].tolist()}
+    if refused:
+        annotations = [a for a in annotations if _id(a, "image_id") not in refused]
+    fields |= _annotation_arrays(annotations, fields["image_ids"], fields["image_hw"], faults)
     fields["missing"] = tuple(key for key in KEYS if key not in document)
     fields["faults"] = faults.lines()
     return fields
@@ -68,21 +73,9 @@ class _Faults:
         return tuple(found)
 
 
-@contextmanager
-def _no_garbage_collection():
-    """Millions of new lists and dicts, none of them garbage: looking for it costs a third."""
-    was_on = gc.isenabled()
-    gc.disable()
+def _read_json(path, content):
     try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _read_json(path):
-    try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(content)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}:{error.lineno}: not valid JSON at column {error.colno} ({error.msg}); "
@@ -90,8 +83,6 @@ def _read_json(path):
         ) from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); is it the annotation file?") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if not isinstance(document, dict):
         raise InputError(f"{path}: wants a JSON object with the keys {', '.join(KEYS)}")
     return document
@@ -122,7 +113,7 @@ def _image_arrays(images, faults):
         ids.append(image_id)
         sizes.extend((height, width))
         names.append(name)
-    name_bytes, name_ends = _joined(names)
+    name_bytes, name_ends = joined(names)
     return {"image_ids": _numpy(ids), "image_hw": _numpy(sizes).reshape(-1, 2),
             "name_bytes": name_bytes, "name_ends": name_ends}
 
@@ -138,7 +129,7 @@ def _category_arrays(categories, faults):
             continue
         ids.append(category_id)
         names.append(name)
-    category_bytes, category_ends = _joined(names)
+    category_bytes, category_ends = joined(names)
     return {"category_ids": _numpy(ids), "category_bytes": category_bytes,
             "category_ends": category_ends}
 
@@ -152,7 +143,7 @@ def _annotation_arrays(annotations, image_ids, image_hw, faults):
     crowd, unreadable = _crowds(annotations)
     lists = _Lists()
     kept = []
-    for i in np.lexsort((crowd, rows)).tolist():  # a stable sort: the file's order within groups
+    for i in grouped(rows, crowd).tolist():
         try:
             if i in unreadable:
                 raise unreadable[i]
@@ -161,13 +152,11 @@ def _annotation_arrays(annotations, image_ids, image_hw, faults):
         except ValueError as error:
             faults.add(error, "annotation", annotations[i], i)
     kept = np.array(kept, dtype=np.int64)
-    mentioned, at = np.unique(rows, return_index=True)
-    first_mention = mentioned[np.argsort(at)]
     arrays = lists.arrays()
-    return arrays | _areas(arrays, rows[kept], image_hw) | {
+    return arrays | stated_areas(arrays, rows[kept], image_hw) | {
         "ann_crowd": crowd[kept],
-        "ann_starts": np.searchsorted(rows[kept], np.arange(unknown + 1)),
-        "first_mention": first_mention[first_mention < unknown].astype(np.int32),
+        "ann_starts": image_starts(rows[kept], unknown),
+        "first_mention": first_mention(rows, unknown),
     }
 
 
@@ -183,18 +172,6 @@ def _crowds(annotations):
         except ValueError as error:
             unreadable[i] = error
     return crowd, unreadable
-
-
-def _areas(arrays, rows, image_hw):
-    """Areas with the masks' where the file states none, and which rows that was."""
-    areas = arrays["ann_areas"]
-    unstated = np.isnan(areas)
-    if unstated.any():
-        # an annotation of an unknown image is a fault of its own
-        hw = np.concatenate([image_hw.reshape(-1, 2), [[1, 1]]])[rows]
-        chosen = np.flatnonzero(unstated)
-        areas[chosen] = mask_areas(SimpleNamespace(**arrays), chosen, hw)
-    return {"ann_areas": areas, "ann_area_stated": ~unstated}
 
 
 class _Lists:
@@ -223,7 +200,7 @@ class _Lists:
         for numbers_of, number in zip((self.ids, self.image_ids, self.categories), numbers,
                                       strict=True):
             numbers_of.append(number)
-        self.areas.append(_UNSTATED if area is None else area)
+        self.areas.append(UNSTATED if area is None else area)
         self.ignored.append(bool(annotation.get("ignore")))
         self.boxes.extend(box)
         for polygon in polygons:
@@ -284,13 +261,6 @@ def _id(record, key):
         return records.whole_number(record, key)
     except ValueError:
         return None
-
-
-def _joined(texts):
-    # A lone surrogate cannot be encoded; its image is then reported as missing.
-    encoded = [text.encode(errors="replace") for text in texts]
-    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
-    return np.frombuffer(b"".join(encoded), np.uint8), ends
 
 
 def _numpy(numbers):
