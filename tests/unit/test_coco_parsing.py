@@ -28,10 +28,11 @@ USUAL = document([
     annotation(16, 1, segmentation=COMPRESSED),
 ])
 SPELLINGS = st.one_of(
-    st.integers(-10**9, 10**12).map(str), st.floats(allow_nan=False, allow_infinity=False).map(repr),
-    st.decimals(0, 99999, places=2).map(str), st.sampled_from(("0", "0.5", "1E+2", "-0.0", "1.5e-7",
-                                                               "12345678", "1234567.", "123456789")),
-).filter(lambda text: not text.endswith("."))
+    st.integers(-10**9, 10**12).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.decimals(0, 99999, places=2).map(str),
+    st.sampled_from(("0", "0.5", "1E+2", "-0.0", "1.5e-7", "12345678", "1234.567", "123456789")),
+)
 
 
 def read_both(text, folder):
