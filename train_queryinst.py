@@ -41,7 +41,7 @@ SHOWN_SCORE = 0.3  # predictions below it are not drawn
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 
 
-@cli.with_shared(amp=None, accumulate=None)
+@cli.with_shared(*cli.PREDICTING, amp=None, accumulate=None)
 def flags(
     # --- MMDetection's flags; names, defaults, meaning are its own; so are --amp, --cfg-options
     config: Annotated[str, typer.Argument(help="Config name or YAML file.")],

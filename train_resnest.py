@@ -36,7 +36,7 @@ PICTURES_S = 60  # seconds, at least, between drawings
 CURVES = ("top1", "top5")  # scores that are drawn
 
 
-@cli.with_shared(channels_last=True, log_every=100)
+@cli.with_shared(*cli.PREDICTING, channels_last=True, log_every=100)
 def flags(
     # --- the original's flags; names, defaults and meaning are its own
     config_file: Annotated[str | None, flag("--config-file", "YAML file over the defaults")] = None,

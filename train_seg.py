@@ -37,7 +37,7 @@ PICTURED = 6  # images in the grid of predictions
 CURVES = ("mean_iou", "pixel_accuracy")  # scores that are drawn
 
 
-@cli.with_shared(accumulate=1)
+@cli.with_shared(*cli.PREDICTING, accumulate=1)
 def flags(
     # --- the originals': train.py, eval.py, eval_multipro.py and test.py
     opts: cli.Pairs = None,

@@ -6,7 +6,7 @@
     torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
         train_yolact.py --batch_size 128
     python train_yolact.py --config yolact_resnet50 --resume latest # carry on after any stop
-    python train_yolact.py --config yolact_resnet50 --eval-only --resume weights/FILE.pth
+    python train_yolact.py --config yolact_resnet50 --predict photos/    # or --eval-only
 
 Data: data/coco/images, data/coco/annotations/instances_{train,val}2017.json, or your own files by
 --cfg-options dataset.train_images=DIR dataset.train_info=FILE.json, valid_* likewise; classes and
@@ -36,7 +36,7 @@ CURVES = ("mask/all", "mask/50", "box/all", "box/50")  # scores that are drawn
 SHOWN_SCORE = 0.3  # predictions below it are not drawn
 
 
-@cli.with_shared("workers", accumulate=1, seed=0, log_every=10)
+@cli.with_shared("workers", "score_threshold", accumulate=1, seed=0, log_every=10)
 def flags(
     # --- the original's training flags; names, defaults and meaning are its own
     config: Annotated[str, flag("--config", "Config name, YAML file, or NAME.copy({...})")]
@@ -68,7 +68,8 @@ def flags(
     fast_nms: Annotated[str, cli.bool_option("--fast_nms", help="False: traditional NMS")] = "True",
     cross_class_nms: Annotated[str, cli.bool_option("--cross_class_nms",
                                                     help="one NMS over all classes")] = "False",
-    score_threshold: Annotated[float, flag("--score_threshold", "drop scores up to", min=0)] = 0.0,
+    score_threshold: Annotated[float, flag("--score_threshold", "drop scores up to; 0: predictions "
+                                           "are drawn from 0.3 on", min=0)] = 0.0,
     output_coco_json: Annotated[bool, flag("--output_coco_json", "write what is found")] = False,
     bbox_det_file: Annotated[str, flag("--bbox_det_file", "path")] = "results/bbox_detections.json",
     mask_det_file: Annotated[str, flag("--mask_det_file", "path")] = "results/mask_detections.json",
@@ -87,7 +88,7 @@ if __name__ == "__main__":
 
 import torch
 
-from common.checkpoint.series import CheckpointSeries, Occasion, yolact_series
+from common.checkpoint.series import Occasion, yolact_series
 from common.losses import MultiBoxLoss, NetLoss
 from common.optim import Precision, accumulated, add_terms, mean_floats, set_lr
 from common.optim.learner import Learner, trained_average
@@ -96,10 +97,14 @@ from data.coco_format import CocoIndex, keep_indexes, open_coco, share_indexes
 from data.coco_format.summary import show_checked
 from data.drawn.shapes import with_drawn_scenes
 from data.loading import ResumableLoader, ordered_batches
+from data.predicting import BGR, Photos, stacked
+from data.predicting.instances import InstanceResults, compact
 from data.yolact import InstanceDataset, collate_instances, save_predictions, save_samples
+from data.yolact.transform import YolactTransform
 from metrics.coco import CocoEvaluator, format_table
 from models import yolact
 from models.export import check_export
+from runtime.predicting import plan_predictions, predict_all
 from runtime.run.ending import draw_curves, say_done
 from runtime.run.guard import NonFiniteGuard
 from runtime.run.meter import Meter
@@ -118,7 +123,7 @@ Indexes = dict[str, CocoIndex]  # annotations of the parts that are needed: "tra
 def main(flags: Flags, stop: StopSignals) -> None:
     """One run, from the flags to the closed files."""
     flags.cfg_options = flags.cfg_options or []
-    flags.trains = not (flags.eval_only or flags.export)
+    flags.trains = not (flags.eval_only or flags.export or flags.predict)
     flags.layout = torch.channels_last if flags.channels_last else torch.contiguous_format
     device = flags.device or (None if flags.cuda else "cpu")
     run = start_run(SCRIPT, device, flags.seed, stop, dist_timeout_s=flags.dist_timeout)
@@ -126,6 +131,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
         check_export(flags.export)
         cfg, own_indexes = run.from_main(lambda: read_settings(flags, run))
         folder = Path(flags.log_folder) / str(cfg.name)
+        if flags.predict:
+            return predict(flags, run, cfg, folder)
         if flags.check_data:
             images = cfg.dataset.train_images, cfg.dataset.valid_images
             show_checked(run, own_indexes, images, folder,
@@ -144,6 +151,8 @@ def read_settings(flags: Flags, run: Run) -> tuple[YolactConfig, Indexes]:
     """
     cfg = yolact.load_yolact_config(flags.config, options=flags.cfg_options)
     dataset = yolact.load_dataset_config(flags.dataset) if flags.dataset else cfg.dataset
+    if flags.predict:  # no data set is needed for it
+        return replace(cfg, dataset=dataset), {}
     dataset = with_drawn_scenes(dataset, PROJECT, "coco")
     own_data = any(option.startswith("dataset.train_info=") for option in flags.cfg_options)
     # the training file is also where the classes are, when the config does not name them
@@ -185,32 +194,6 @@ def build_network(flags: Flags, run: Run, cfg: YolactConfig, shares: list[int] |
     return Learner(net, optimizer, precision), criterion, step_net
 
 
-def find_start(
-    flags: Flags, run: Run, checkpoints: CheckpointSeries, learner: YolactLearner, scores: Scores,
-    identity: dict[str, Any],
-) -> tuple[YolactLearner, int, Path | None]:
-    """Load what the flags name and say what: (with its average, updates made, file gone on from).
-
-    Precedence: own checkpoint > --pretrained > backbone file > random weights.
-    """
-    found = checkpoints.find_start(flags.resume, run.warn, run.log)
-    if found is None:
-        yolact.start_weights(run, learner.net, flags.pretrained, flags.save_folder)
-        return learner.averaging(flags.ema), max(flags.start_iter, 0), None
-    run.log(f"Resuming training, loading {found.path}...")
-    yolact.load_weights(learner.net, found.weights, source=found.path)
-    learner, iteration = learner.averaging(flags.ema), checkpoints.iteration_of(found)
-    if flags.start_iter not in (-1, iteration):
-        run.log(f"Counting from --start_iter {flags.start_iter}, with a fresh optimizer.")
-        iteration = flags.start_iter
-    elif found.state is None:
-        run.warn(f"{found.path} has no training state beside it: momentum starts at zero")
-    else:
-        learner.resume(found.state, identity, flags.force_resume, run.warn)
-        scores.restore(found.state)
-    return learner, iteration, found.path
-
-
 def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Indexes) -> None:
     """Data, network, where to start, the run's files, and then the loop."""
     # data and network
@@ -235,7 +218,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
                 "seed": flags.seed, "num_images": len(train_set), "num_classes": cfg.num_classes,
                 "data": indexes["train"].fingerprint, "classes": list(cfg.dataset.class_names)}
     scores, session_log = Scores("mask/all"), SessionLog()
-    learner, start, source = find_start(flags, run, checkpoints, learner, scores, identity)
+    learner, start, source = yolact.find_start(flags, run, checkpoints, learner, scores, identity)
     stop_at = last_iteration(start, cfg.max_iter, flags.max_iters, flags.dry_run)
     timetable = Timetable(  # parity: none after the first epoch [yolact.md: Training loop]
         start, stop_at, per_epoch, flags.log_every, checkpoints.due, is_dry=flags.dry_run,
@@ -424,6 +407,23 @@ def evaluate(
             metrics = evaluator.compute(evaluator.image_ids)  # those that could be read
             run.log(format_table(metrics))
     return run.broadcast(metrics)
+
+
+def predict(flags: Flags, run: Run, cfg: YolactConfig, folder: Path) -> None:
+    """--predict: what is found on images or a video, drawn, and as COCO's results."""
+    plan, net = plan_predictions(run, flags, folder), yolact.predicting_network(flags, run, cfg)
+    precision = Precision(flags.amp, run.device, run.warn)
+
+    def forward(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        with precision.autocast():
+            return net.forward_heads(stacked(samples, run.device, flags.layout))
+
+    def finish(said: dict[str, torch.Tensor], samples: list[dict[str, Any]]) -> list[Any]:
+        return [compact(*found) for found in yolact.found_in_parts(said, samples, net, flags)]
+
+    results = InstanceResults(net.cfg.dataset, flags.score_threshold or SHOWN_SCORE, run.log)
+    predict_all(run, plan, Photos(plan, BGR, YolactTransform(net.cfg).photo), EVAL_BATCH,
+                flags.num_workers, forward, finish, results)
 
 
 def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Indexes) -> None:

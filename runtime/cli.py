@@ -168,6 +168,29 @@ EvalOnly = Annotated[
 Export = Annotated[
     Path | None, _addition("--export", metavar="PATH", help="Write the trained network there.")
 ]
+Predict = Annotated[
+    str | None,
+    _addition("--predict", metavar="PATH", help="Image, folder, 'pattern*', video, or - for a list "
+              "on stdin: what the network finds there, as pictures and data."),
+]
+PredictTo = Annotated[
+    Path | None,
+    _addition("--predict-to", metavar="DIR", help="Where these go; else predictions/ in the run "
+              "folder."),
+]
+ScoreThreshold = Annotated[
+    float,
+    _addition("--score-threshold", min=0, help="Predictions up to this score are left out; 0: all "
+              "are in the data, those from 0.3 on in the pictures."),
+]
+TopK = Annotated[
+    int | None, _addition("--top-k", min=1, help="Surest predictions of an image, at most.")
+]
+Benchmark = Annotated[
+    bool,
+    _addition("--benchmark", help="With --predict: only times, of the model alone and with "
+              "postprocessing."),
+]
 DryRun = Annotated[bool, _addition("--dry-run", help="Check everything, train 2 updates, stop.")]
 CheckData = Annotated[
     bool, _addition("--check-data", help="Check annotations and images, report all faults, stop.")
@@ -222,10 +245,15 @@ SHARED: dict[str, tuple[object, object]] = {
     "workers": (Workers, None), "max_iters": (MaxIters, None), "log_every": (LogEvery, None),
     "save_every": (SaveEvery, None), "force_resume": (ForceResume, False),
     "pretrained": (Pretrained, None), "eval_only": (EvalOnly, False), "export": (Export, None),
-    "dry_run": (DryRun, False), "check_data": (CheckData, False), "bad_images": (BadImages, "stop"),
-    "nan": (Nan, "stop"), "cfg_options": (CfgOptions, None), "tensorboard": (Tensorboard, False),
+    "predict": (Predict, None), "predict_to": (PredictTo, None),
+    "score_threshold": (ScoreThreshold, 0.0), "top_k": (TopK, None),
+    "benchmark": (Benchmark, False), "dry_run": (DryRun, False), "check_data": (CheckData, False),
+    "bad_images": (BadImages, "stop"), "nan": (Nan, "stop"), "cfg_options": (CfgOptions, None),
+    "tensorboard": (Tensorboard, False),
     "dist_timeout": (Timeout, 600), "debug": (Debug, False),
 }
+
+PREDICTING = ("predict", "predict_to", "score_threshold", "top_k", "benchmark")
 
 
 def with_shared(
@@ -282,7 +310,26 @@ def read_flags(
     # OpenCV's warnings about a picture stand beside our one line about it, and say less.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     with _exit_status(script_name):
-        return parse(flags, script_name, list(sys.argv[1:] if argv is None else argv))
+        answer = parse(flags, script_name, list(sys.argv[1:] if argv is None else argv))
+        if isinstance(answer, Flags):
+            check_predicting(vars(answer))
+        return answer
+
+
+def check_predicting(given: Mapping[str, Any]) -> None:
+    """Raise InputError for flags that need --predict, or are another job.
+
+    given: {a flag's name: its value}
+    """
+    if given.get("predict") is None:
+        for name in ("predict_to", "benchmark"):
+            if given.get(name):
+                raise InputError(f"--{name.replace('_', '-')} only goes with --predict PATH")
+        return
+    for name in ("eval_only", "export", "check_data", "dry_run"):
+        if given.get(name):
+            raise InputError(f"--predict and --{name.replace('_', '-')} are two different jobs; "
+                             "leave one of them out")
 
 
 def run(

@@ -421,14 +421,15 @@ _EVALUATING = (
     ),
     _row(
         "predict image images imgs img-path image-path input source infer inference demo detect",
-        _NO_PREDICTION,
+        "--predict PATH, with --predict-to DIR for pictures and data",
         "--predict PATH, with TEST.result DIR for the pictures",
         ": this script does not predict single images",
         _NO_PREDICTION,
     ),
     _row(
         "video webcam video-multiframe display-fps emulate-playback camera",
-        ": none of the scripts reads videos",
+        "--predict FILE.mp4",
+        *(": this script reads no videos",) * 3,
     ),
     _row(
         "display show wait-time display-masks display-bboxes display-text display-scores top-k "

@@ -22,6 +22,7 @@ PAIRS_PER_ROW = 3  # of ground truth and prediction
 CLEAR_SIDE_PX = 320  # images are enlarged until the shorter side has this, for readable captions
 FONT_PX = 13
 CAPTION_PX = FONT_PX + 5  # height of a caption's plate
+SIDE_PER_FONT = 45  # pixels of the shorter side for one of the font, on large pictures
 GAP_PX = 6
 MOST_DRAWN = 20  # predictions on one picture; more of them hide it
 
@@ -44,6 +45,7 @@ def draw_instances(
     masks: np.ndarray,
     captions: Sequence[str] = (),
     colours: Sequence[tuple[int, int, int]] | None = None,
+    keep_size: bool = False,
 ) -> np.ndarray:
     """A copy of the image with translucent masks, their outlines, boxes and captions.
 
@@ -52,8 +54,10 @@ def draw_instances(
     masks:       [n, h, w] bool or uint8, non-zero inside
     captions:    n texts, or none at all; the first get the best places
     colours:     n RGB triples (None: one of its own for each)
+    keep_size:   k below is 1: for the frames of a video
     Returns uint8 RGB, [h * k, w * k, 3] with the smallest whole k that makes the shorter side at
-    least CLEAR_SIDE_PX. n = 0 is fine. Raises ValueError when the counts or sizes differ.
+    least CLEAR_SIDE_PX. Captions and lines grow with images that are much larger than that.
+    n = 0 is fine. Raises ValueError when the counts or sizes differ.
     """
     height, width = image.shape[:2]
     boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
@@ -66,7 +70,9 @@ def draw_instances(
             f"{len(boxes)} boxes, {len(masks)} masks, {len(captions)} captions, "
             f"{len(colours)} colours: wanted equal counts"
         )
-    scale = max(1, -(-CLEAR_SIDE_PX // max(1, min(height, width))))
+    scale = 1 if keep_size else max(1, -(-CLEAR_SIDE_PX // max(1, min(height, width))))
+    font_px = fitting_font(height * scale, width * scale)
+    line_px = max(1, font_px // FONT_PX)
     size_wh = (width * scale, height * scale)
     canvas = cv2.resize(np.ascontiguousarray(image), size_wh, interpolation=cv2.INTER_LINEAR)
     large_masks = [_enlarged(mask, size_wh) for mask in masks]
@@ -75,12 +81,12 @@ def draw_instances(
     # Lines after all fillings and captions last: what is small must stay on top.
     for mask, box, colour in zip(large_masks, boxes, colours, strict=True):
         contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, contours, -1, colour, 2, cv2.LINE_AA)
+        cv2.drawContours(canvas, contours, -1, colour, 2 * line_px, cv2.LINE_AA)
         if np.isfinite(box).all():
             inside = np.clip(box * scale, -2, max(size_wh) + 2)  # OpenCV's integers are 32-bit
             left, top, right, bottom = (round(v) for v in inside)
-            cv2.rectangle(canvas, (left, top), (right, bottom), colour, 1, cv2.LINE_AA)
-    return _with_names(canvas, captions, boxes * scale, colours)
+            cv2.rectangle(canvas, (left, top), (right, bottom), colour, line_px, cv2.LINE_AA)
+    return _with_names(canvas, captions, boxes * scale, colours, font_px)
 
 
 def instances_tile(
@@ -131,8 +137,33 @@ def _font(size_px: int) -> Any:
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size_px)
 
 
+def fitting_font(height: int, width: int) -> int:
+    """The font's size in pixels for captions on a picture of this size: FONT_PX on small ones."""
+    return max(FONT_PX, min(height, width) // SIDE_PER_FONT)
+
+
+def draw_lines(image: np.ndarray, texts: Sequence[str], keep_size: bool = False) -> np.ndarray:
+    """RGB image with lines of text on dark plates, from its top left downwards.
+
+    keep_size: else a small image is enlarged as `draw_instances` does
+    """
+    from PIL import Image, ImageDraw
+
+    scale = 1 if keep_size else max(1, -(-CLEAR_SIDE_PX // max(1, min(image.shape[:2]))))
+    size_wh = (image.shape[1] * scale, image.shape[0] * scale)
+    picture = Image.fromarray(cv2.resize(np.ascontiguousarray(image), size_wh,
+                                         interpolation=cv2.INTER_LINEAR))
+    font_px = fitting_font(*size_wh)
+    font, pen = _font(font_px), ImageDraw.Draw(picture)
+    for i, text in enumerate(texts):
+        width = math.ceil(pen.textlength(text, font=font)) + 6
+        _draw_plate(pen, text, (GAP_PX, GAP_PX + i * (font_px + 5), width), (40, 40, 40), font)
+    return np.asarray(picture).copy()
+
+
 def _with_names(
-    canvas: np.ndarray, captions: Sequence[str], boxes: np.ndarray, colours: Sequence[Any]
+    canvas: np.ndarray, captions: Sequence[str], boxes: np.ndarray, colours: Sequence[Any],
+    font_px: int = FONT_PX,
 ) -> np.ndarray:
     """Each text on a plate of its colour at its box (xyxy), where it hides least of other plates.
 
@@ -140,7 +171,7 @@ def _with_names(
     """
     from PIL import Image, ImageDraw
 
-    font = _font(FONT_PX)
+    font, plate_px = _font(font_px), font_px + CAPTION_PX - FONT_PX
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
     plates: list[tuple[int, int, int]] = []  # x, y, width; the first stands on top
@@ -148,8 +179,8 @@ def _with_names(
              if text and np.isfinite(box).all()]
     for text, box, _ in names:
         width = math.ceil(pen.textlength(text, font=font)) + 6
-        places = _places(box, width, picture.width, picture.height)
-        hidden = [sum(_shared(place, other) for other in plates) for place in places]
+        places = _places(box, width, picture.width, picture.height, plate_px)
+        hidden = [sum(_shared(place, other, plate_px) for other in plates) for place in places]
         plates.append(places[int(np.argmin(hidden))])  # the first of those that hide least
     for (text, _, colour), plate in reversed(list(zip(names, plates, strict=True))):
         _draw_plate(pen, text, plate, colour, font)
@@ -157,33 +188,36 @@ def _with_names(
 
 
 def _places(
-    box: np.ndarray, width: int, room_w: int, room_h: int
+    box: np.ndarray, width: int, room_w: int, room_h: int, high: int = CAPTION_PX
 ) -> list[tuple[int, int, int]]:
     """Where a plate can stand so that it is read as the box's, the usual place first."""
     left, top, right, bottom = (float(v) for v in box)
-    at = [(left, top - CAPTION_PX), (left, top), (right - width, top - CAPTION_PX),
-          (right - width, top), (left, bottom - CAPTION_PX), (left, bottom),
-          (right - width, bottom - CAPTION_PX), (right - width, bottom),
-          ((left + right - width) / 2, (top + bottom - CAPTION_PX) / 2)]
+    at = [(left, top - high), (left, top), (right - width, top - high),
+          (right - width, top), (left, bottom - high), (left, bottom),
+          (right - width, bottom - high), (right - width, bottom),
+          ((left + right - width) / 2, (top + bottom - high) / 2)]
     return [(int(np.clip(x, 0, max(0, room_w - width))),
-             int(np.clip(y, 0, max(0, room_h - CAPTION_PX))), width) for x, y in at]
+             int(np.clip(y, 0, max(0, room_h - high))), width) for x, y in at]
 
 
-def _shared(plate: tuple[int, int, int], other: tuple[int, int, int]) -> int:
+def _shared(
+    plate: tuple[int, int, int], other: tuple[int, int, int], high: int = CAPTION_PX
+) -> int:
     """Pixels that two plates have in common."""
     (x, y, width), (other_x, other_y, other_width) = plate, other
     across = min(x + width, other_x + other_width) - max(x, other_x)
-    down = CAPTION_PX - abs(y - other_y)
+    down = high - abs(y - other_y)
     return max(across, 0) * max(down, 0)
 
 
 def _draw_plate(pen: Any, text: str, plate: tuple[int, int, int], colour: Any, font: Any) -> None:
     x, y, width = plate
+    high = round(font.size) + CAPTION_PX - FONT_PX
     # Pillow's rectangles include their last row and column.
-    pen.rectangle((x, y, x + width - 1, y + CAPTION_PX - 1), fill=tuple(colour))
+    pen.rectangle((x, y, x + width - 1, y + high - 1), fill=tuple(colour))
     red, green, blue = colour
     ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 120 else "white"
-    pen.text((x + 3, y + CAPTION_PX / 2), text, fill=ink, font=font, anchor="lm")
+    pen.text((x + 3, y + high / 2), text, fill=ink, font=font, anchor="lm")
 
 
 def _with_titles(

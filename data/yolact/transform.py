@@ -95,6 +95,14 @@ class YolactTransform:
         """The image, uint8 [H, W, 3] BGR, as float32 [3, S, S] under these choices."""
         return render(image, geometry, photometric, self._norm)
 
+    def photo(self, image: np.ndarray) -> dict[str, Any]:
+        """An image, uint8 [H, W, 3] BGR, of which no objects are known, as evaluation has it.
+
+        Returns `image`, float32 [3, S, S], and `size`, (H, W).
+        """
+        geometry, photometric = whole_image(*image.shape[:2], self._cfg.max_size), Photometric()
+        return {"image": self.render(image, geometry, photometric), "size": image.shape[:2]}
+
     def _large_enough(self, boxes):
         width, height = (boxes[:, 2:] - boxes[:, :2]).T
         return (width > self._cfg.discard_box_width) & (height > self._cfg.discard_box_height)

@@ -4,6 +4,7 @@ from models.yolact.facts import facts_of, said_in, weights_of
 from models.yolact.masks import postprocess
 from models.yolact.network import Yolact, build_yolact, objects_without_prior
 from models.yolact.schedule import scaled_to_batch, schedule, with_batch_norm_rule, with_given
+from models.yolact.starting import find_start, found_in_parts, predicting_network
 from models.yolact.weights import load_weights, start_weights
 from settings.yolact_recipes import load_dataset_config, load_yolact_config
 
@@ -13,11 +14,14 @@ __all__ = [
     "detect",
     "export_trained",
     "facts_of",
+    "find_start",
+    "found_in_parts",
     "load_dataset_config",
     "load_weights",
     "load_yolact_config",
     "objects_without_prior",
     "postprocess",
+    "predicting_network",
     "said_in",
     "scaled_to_batch",
     "schedule",

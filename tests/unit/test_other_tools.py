@@ -118,7 +118,7 @@ def fault_of(script, *words):
      "python train_yolact.py --config NAME --eval-only --resume FILE"),
     ("train_yolact", "--display", ": no script opens windows; a validation draws some "
      "predictions into the run folder"),
-    ("train_yolact", "--top_k", ": no script opens windows; a validation draws some predictions "
+    ("train_seg", "--top_k", ": no script opens windows; a validation draws some predictions "
      "into the run folder"),
     ("train_queryinst", "--show-dir", ": no script opens windows; a validation draws some "
      "predictions into the run folder"),
