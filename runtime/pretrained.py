@@ -29,6 +29,7 @@ KNOWN_FILES: dict[str, tuple[str, str]] = {
         ("resnet50", "0676ba61"),
         ("resnet101", "5d3b4d8f"),
         ("resnet101", "63fe2227"),
+        ("resnet152", "394f9c45"),
     )
 }
 _YOLACT_PAGE = "the section Training of https://github.com/dbolya/yolact links to it"

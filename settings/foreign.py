@@ -36,6 +36,17 @@ NONE = ForeignKeys()
 
 
 @dataclass(frozen=True)
+class ForeignTypes:
+    """Mark on a union of sections that are told by `type`: types that only the original has."""
+
+    owner: str
+    names: frozenset[str]
+
+    def faults(self, value: Any, got: str) -> list[str]:
+        return []
+
+
+@dataclass(frozen=True)
 class Note:
     """A key that is accepted and changes nothing. key: dotted; why: the reason, in words"""
 

@@ -157,6 +157,8 @@ def _default_container(schema: type, parts: Sequence[str], where: str) -> Node:
     """The schema's default at `parts` when it is a list, tuple or dict; else an empty mapping."""
     value: Any = schema
     for part in parts:
+        if dataclasses.is_dataclass(value) and part.isdecimal():
+            continue  # an item of a section that stands for several alike
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = getattr(value, part, None)
         elif dataclasses.is_dataclass(value):

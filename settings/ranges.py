@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 from runtime.errors import InputError, did_you_mean
+from settings.nodes import Node
 
 UNIONS = (typing.Union, types.UnionType)
 _SHOWN = 80  # letters of a value in a message
@@ -122,6 +123,15 @@ class Section:
         faults = faults or self.misfits()
         if faults:
             raise InputError(faults)
+
+    @classmethod
+    def prepared(cls, node: Node, path: str, base: Any, faults: list[str]) -> Node:
+        """The section's node in the words of its fields, where an original has others.
+
+        path: of the section; base: the section that the node changes, None for none; faults: gets
+        what is wrong. Asked before the fields are read.
+        """
+        return node
 
     def misfits(self) -> list[str]:
         """What does not go together though each value may be: lines that begin with a key.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from runtime.errors import InputError, did_you_mean, nearest
 from runtime.other_tools import key_for
 from runtime.spelling import same_name
-from settings.foreign import NONE, ForeignKeys, Note
+from settings.foreign import NONE, ForeignKeys, ForeignTypes, Note
 from settings.nodes import Node, expanded, literal
 from settings.ranges import UNIONS, Mark, Section, hints_of, mark_faults, shown
 
@@ -64,6 +64,12 @@ class Builder:
     def build_marked(self, hint: Any, marks: tuple[Mark, ...], node: Node, path: str,
                      default: Any) -> Any:
         """The value when it is of type `hint` and all `marks` of `settings.ranges` let it pass."""
+        given = node.value.get("type") if isinstance(node.value, dict) else None
+        for mark in marks:
+            if isinstance(mark, ForeignTypes) and given and given.value in mark.names:
+                self.faults.append(f"{given.where}: {path}.type: {mark.owner}'s {given.value} is "
+                                   "not built here")
+                return BAD
         value = self.build(hint, node, path, default)
         if value is BAD:
             return BAD
@@ -76,6 +82,8 @@ class Builder:
         if not isinstance(node.value, dict):
             return self.wrong(node, path, "a mapping of keys")
         base = default if isinstance(default, hint) and not node.replaces else None
+        if issubclass(hint, Section):
+            node = hint.prepared(node, path, base, self.faults)
         hints = hints_of(hint)
         fields = {field.name: field for field in dataclasses.fields(hint) if field.init}
         given: dict[str, Any] = {}
@@ -129,6 +137,9 @@ class Builder:
                 else:
                     self.faults.append(f"{child.where}: unknown key {path}.{key}."
                                        f"{did_you_mean(key, wanted)}")
+        elif isinstance(wanted, Mapping) and isinstance(node.value, list):  # one for each stage
+            for i, item in enumerate(node.value):
+                self.want_same(wanted, item, f"{path}[{i}]")
         elif _natural(node) != _tuples(wanted):
             self.faults.append(f"{node.where}: {path} wants {shown(wanted)}, got {node.text}: "
                                "other values are not supported here")
@@ -159,16 +170,31 @@ class Builder:
         is_scalar = isinstance(node.value, str) and not node.quoted
         if len(members) < len(args) and is_scalar and literal(node) is None:
             return None
+        if isinstance(node.value, (dict, list)) and any(map(_has_section, members)):
+            members = [member for member in members if _may_be(member, node)] or members
         if len(members) == 1:
             return self.build(members[0], node, path, default)
+        if isinstance(node.value, dict) and all(map(dataclasses.is_dataclass, members)):
+            return self.build_typed(members, node, path, default)
         members.sort(key=lambda member: member is str)  # any text fits str: ask it last
-        faults_before = len(self.faults)
+        faults_before, notes_before = len(self.faults), len(self.notes)
         for member in members:
             value = self.build(member, node, path, default)
             if value is not BAD:
                 return value
-            del self.faults[faults_before:]
+            del self.faults[faults_before:], self.notes[notes_before:]
         return self.wrong(node, path, " or ".join(_words(member) for member in members))
+
+    def build_typed(self, sections: list, node: Node, path: str, default: Any) -> Any:
+        """One of several sections, told by its `type`."""
+        by_type = {name: section for section in sections
+                   for name in typing.get_args(hints_of(section)["type"])}
+        given = node.value.get("type")
+        if given is None:
+            self.faults.append(f"{node.where}: key {path}.type is missing and has no default")
+            return BAD
+        name = self.build_choice(tuple(by_type), given, f"{path}.type")
+        return BAD if name is BAD else self.build(by_type[name], node, path, default)
 
     def build_choice(self, choices: tuple, node: Node, path: str) -> Any:
         text = node.value if isinstance(node.value, str) else None
@@ -273,6 +299,21 @@ def _tuples(value: Any) -> Any:
 def _key(text: str) -> int | str:
     """A mapping's key where no type is declared: whole numbers (category ids) are numbers."""
     return int(text) if text.isdecimal() else text
+
+
+def _has_section(hint: Any) -> bool:
+    """Whether a section is among the types of a union."""
+    hint = _bare(hint)
+    is_union = typing.get_origin(hint) in UNIONS
+    return any(map(_has_section, typing.get_args(hint))) if is_union else (
+        dataclasses.is_dataclass(hint))
+
+
+def _may_be(hint: Any, node: Node) -> bool:
+    """Whether a mapping can be a value of the type; or, where `node` is none, a list."""
+    if isinstance(node.value, dict):
+        return _has_section(hint) or (typing.get_origin(hint) or hint) is dict
+    return (typing.get_origin(hint) or hint) in (list, tuple)
 
 
 def _bare(hint: Any) -> Any:

@@ -5,6 +5,7 @@ Source: DETR, arXiv:2005.12872, section 3.1; [queryinst.md: Assignment].
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,10 +13,23 @@ import torch
 from common.losses.sparse import at_least_float32
 from runtime.errors import Failed
 
-CLASS_WEIGHT, L1_WEIGHT, GIOU_WEIGHT = 2.0, 5.0, 2.0
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 LOG_EPS = 1e-12
 AREA_EPS = 1e-6  # px^2: no union and no enclosing box counts as smaller
+
+
+@dataclass(frozen=True)
+class MatchWeights:
+    """Factors of the three costs; alpha and gamma of the class cost."""
+
+    cls: float = 2.0
+    l1: float = 5.0
+    giou: float = 2.0
+    alpha: float = FOCAL_ALPHA
+    gamma: float = FOCAL_GAMMA
+
+
+AS_PUBLISHED = MatchWeights()
 
 
 def generalized_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -69,22 +83,23 @@ def cost_parts(
     gt_boxes: torch.Tensor,
     gt_labels: torch.Tensor,
     img_shape: tuple[int, int],
+    weights: MatchWeights = AS_PUBLISHED,
 ) -> dict[str, torch.Tensor]:
     """The weighted summands {"cls", "l1", "giou"} of `match_cost`, from the same arguments."""
     with torch.autocast(logits.device.type, enabled=False):
         logits, boxes = at_least_float32(logits), at_least_float32(boxes)
         gt_boxes = gt_boxes.to(boxes)
         prob = logits[:, gt_labels].sigmoid()
-        positive = -(prob + LOG_EPS).log() * FOCAL_ALPHA * (1 - prob) ** FOCAL_GAMMA
-        negative = -(1 - prob + LOG_EPS).log() * (1 - FOCAL_ALPHA) * prob**FOCAL_GAMMA
+        positive = -(prob + LOG_EPS).log() * weights.alpha * (1 - prob) ** weights.gamma
+        negative = -(1 - prob + LOG_EPS).log() * (1 - weights.alpha) * prob**weights.gamma
         height, width = img_shape
         # a blocking copy would wait for the device
         whwh = torch.tensor((width, height) * 2).to(boxes, non_blocking=True)
         distance = ((boxes / whwh)[:, None] - (gt_boxes / whwh)[None]).abs().sum(-1)
         return {
-            "cls": CLASS_WEIGHT * (positive - negative),
-            "l1": L1_WEIGHT * distance,
-            "giou": -GIOU_WEIGHT * generalized_iou(boxes[:, None], gt_boxes[None]),
+            "cls": weights.cls * (positive - negative),
+            "l1": weights.l1 * distance,
+            "giou": -weights.giou * generalized_iou(boxes[:, None], gt_boxes[None]),
         }
 
 

@@ -8,6 +8,7 @@ Source: QueryInst, arXiv:2105.01928; [queryinst.md: Losses].
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TypedDict
 
 import numpy as np
@@ -16,8 +17,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from common.losses.set_matching import (
+    AS_PUBLISHED,
     FOCAL_ALPHA,
     FOCAL_GAMMA,
+    MatchWeights,
     assign_all,
     cost_parts,
     generalized_iou,
@@ -33,12 +36,16 @@ MASK_BLOCK_BYTES = 1 << 28  # of bitmaps that are pooled at once
 
 @dataclass(frozen=True)
 class SetLossWeights:
-    """Factors of the four terms."""
+    """Factors of the four terms and of matched proposals in the first; what shapes the terms."""
 
     cls: float = 2.0
     bbox: float = 5.0
     iou: float = 2.0
     mask: float = 8.0
+    positive: float = 1.0
+    alpha: float = FOCAL_ALPHA
+    gamma: float = FOCAL_GAMMA
+    dice_eps: float = DICE_EPS
 
 
 class Truth(TypedDict):
@@ -76,18 +83,24 @@ class Matches:
 
 @torch.no_grad()
 def match_stages(
-    logits: torch.Tensor, boxes: torch.Tensor, samples: Sequence[Truth]
+    logits: torch.Tensor, boxes: torch.Tensor, samples: Sequence[Truth],
+    weights: Sequence[MatchWeights] = (),
 ) -> Matches:
     """The assignment of every stage, with one wait for the device.
 
     logits:  [S, B, P, C]; boxes: [S, B, P, 4]
-    samples: of the B images
+    samples: of the B images; weights: of the S stages
     """
     num_stages, _, num_proposals, _ = logits.shape
+    alike = [(kind, len(list(same))) for kind, same in groupby(weights)] or [
+        (AS_PUBLISHED, num_stages)]
+    counts = [count for _, count in alike]
     costs = [
-        total_cost(cost_parts(
-            logits[:, b].flatten(0, 1), boxes[:, b].flatten(0, 1), sample["boxes"],
-            sample["labels"], sample["img_shape"])).unflatten(0, (num_stages, num_proposals))
+        torch.cat([total_cost(cost_parts(
+            some_logits.flatten(0, 1), some_boxes.flatten(0, 1), sample["boxes"],
+            sample["labels"], sample["img_shape"], kind)).unflatten(0, (count, num_proposals))
+            for (kind, count), some_logits, some_boxes in zip(
+                alike, logits[:, b].split(counts), boxes[:, b].split(counts), strict=True)])
         for b, sample in enumerate(samples)
     ]
     found, finite = assign_all(costs)
@@ -154,7 +167,11 @@ def stage_losses(
     found = matches.boxes_of(boxes)
     distance = (found / matches.whwh - matches.boxes / matches.whwh).abs().sum((1, 2))
     iou = generalized_iou(found, matches.boxes)
-    dice = dice_loss(at_least_float32(masks).sigmoid().flatten(0, 1), targets.flatten(0, 1))
+    dice = dice_loss(at_least_float32(masks).sigmoid().flatten(0, 1), targets.flatten(0, 1),
+                     weights.dice_eps)
+    focal = focal_terms(logits, labels, weights.alpha, weights.gamma)
+    if weights.positive != 1:
+        focal = torch.where((labels < num_classes)[..., None], weights.positive * focal, focal)
     # differs: without a single object the classes are divided by 1 [queryinst.md: Losses]
     # Way back: min_normaliser = 0, an attribute of the network.
     by_class = average.clamp(min=min_normaliser) + NORMALISER_EPS
@@ -164,7 +181,7 @@ def stage_losses(
     # without positives the sums are over nothing, and over nothing of the boxes
     nothing = boxes.sum((1, 2, 3)) * 0
     losses = {
-        "loss_cls": weights.cls * focal_terms(logits, labels).sum((1, 2)) / by_class,
+        "loss_cls": weights.cls * focal.sum((1, 2)) / by_class,
         "loss_bbox": weights.bbox * (distance + nothing) / by_box,
         "loss_iou": weights.iou * ((1 - iou).sum(1) + nothing) / by_box,
         "loss_mask": weights.mask * dice.view(len(masks), -1).sum(1) / by_mask,
@@ -187,10 +204,13 @@ def sigmoid_focal(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return focal_terms(logits, labels).sum()
 
 
-def focal_terms(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def focal_terms(
+    logits: torch.Tensor, labels: torch.Tensor, alpha: float = FOCAL_ALPHA,
+    gamma: float = FOCAL_GAMMA,
+) -> torch.Tensor:
     """The focal loss of each entry of logits [..., C], with labels [...] int64, C is background.
 
-    Source: arXiv:1708.02002, alpha 0.25, gamma 2.
+    Source: arXiv:1708.02002.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = at_least_float32(logits)
@@ -198,20 +218,22 @@ def focal_terms(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         target = F.one_hot(labels, num_classes + 1)[..., :num_classes].to(logits)
         prob = logits.sigmoid()
         missed = (1 - prob) * target + prob * (1 - target)
-        weight = (FOCAL_ALPHA * target + (1 - FOCAL_ALPHA) * (1 - target)) * missed**FOCAL_GAMMA
+        weight = (alpha * target + (1 - alpha) * (1 - target)) * missed**gamma
         cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         return cross_entropy * weight
 
 
-def dice_loss(prob: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def dice_loss(
+    prob: torch.Tensor, target: torch.Tensor, eps: float = DICE_EPS
+) -> torch.Tensor:
     """1 - 2 p.t / (p.p + t.t) of each mask, [n], at least float32.
 
     prob, target: [n, ...] in [0, 1]
-    Source: V-Net, arXiv:1606.04797; both squares are increased by 1e-5.
+    Source: V-Net, arXiv:1606.04797; both squares are increased by eps.
     """
     prob, target = at_least_float32(prob).flatten(1), at_least_float32(target).flatten(1)
     shared = (prob * target).sum(1)
-    squares = (prob**2).sum(1) + DICE_EPS + (target**2).sum(1) + DICE_EPS
+    squares = (prob**2).sum(1) + eps + (target**2).sum(1) + eps
     return 1 - 2 * shared / squares
 
 

@@ -170,13 +170,16 @@ class QueryInstDataset(IndexedImages):
 def network_input(batch: dict[str, Any], device: torch.device, cfg: Any) -> torch.Tensor:
     """The images of a batch as the network takes them, float32 [B, 3, H, W], on `device`.
 
-    cfg: a config's data_preprocessor: mean and std of R, G, B. Padding is 0 after normalising.
+    cfg: a config's data_preprocessor: mean and std of the channels as the network takes them, which
+         are R, G, B, or B, G, R. Padding is pad_value after normalising.
     """
     images = batch["images"].to(device, non_blocking=True).float()
+    if not cfg.bgr_to_rgb:
+        images = images.flip(1)
     mean, std = (torch.tensor(rgb, device=device).view(3, 1, 1) for rgb in (cfg.mean, cfg.std))
     images = (images - mean) / std
     for image, meta in zip(images, batch["metas"], strict=True):
         height, width = meta["img_shape"]
-        image[:, height:] = 0
-        image[:, :, width:] = 0
+        image[:, height:] = cfg.pad_value
+        image[:, :, width:] = cfg.pad_value
     return images

@@ -3,9 +3,13 @@
 Source: arXiv:1512.03385, arXiv:1612.03144; [queryinst.md: Network].
 """
 
+from contextlib import contextmanager, nullcontext
+from functools import partial
+
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from models.residual import BasicBlock, Bottleneck, residual_stage
 from settings.queryinst.model import DEPTHS, BackboneConfig
@@ -16,7 +20,8 @@ class ResNet(nn.Module):
 
     channels: of the four outputs
     Frozen parts have requires_grad False and their batch norms stay in evaluation mode; with
-    `norm_eval` all batch norms do, while their scale and shift are trained.
+    `norm_eval` all batch norms do, while their scale and shift are trained. `with_cp` keeps of a
+    block only what it got, and computes it again for the gradients.
     """
 
     def __init__(self, cfg: BackboneConfig):
@@ -24,6 +29,7 @@ class ResNet(nn.Module):
         kind, blocks = DEPTHS[cfg.depth]
         block = {"basic": BasicBlock, "bottleneck": Bottleneck}[kind]
         self.norm_eval, self.frozen_stages = cfg.norm_eval, cfg.frozen_stages
+        self.recomputes = cfg.with_cp
         self.conv1 = nn.Conv2d(3, cfg.base_channels, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(cfg.base_channels)
         self.channels = []
@@ -31,10 +37,14 @@ class ResNet(nn.Module):
         for i, count in enumerate(blocks):
             planes = cfg.base_channels * 2**i
             stage = residual_stage(block, in_channels, planes, count, stride=2 if i > 0 else 1)
+            if cfg.style == "caffe" and kind == "bottleneck":
+                stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, (1, 1)
             in_channels = planes * block.expansion
             self.add_module(f"layer{i + 1}", stage)
             self.channels.append(in_channels)
-        for module in self.frozen_parts():
+        trains_norms = cfg.norm_cfg.requires_grad
+        norms = [module for module in self.modules() if isinstance(module, _BatchNorm)]
+        for module in self.frozen_parts() + ([] if trains_norms else norms):
             module.requires_grad_(False)
 
     def frozen_parts(self):
@@ -44,13 +54,21 @@ class ResNet(nn.Module):
         stages = [self.layer1, self.layer2, self.layer3, self.layer4]
         return [self.conv1, self.bn1, *stages[: self.frozen_stages]]
 
+    def start_as_shortcuts(self):
+        """The last norm of every block gives zeros."""
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+                nn.init.zeros_(last.weight)
+
     def forward(self, x):
         """[B, 3, H, W] float, normalised, to four maps [B, channels[i], h, w], finest first."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         outs = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+            for block in stage:
+                x = recomputed(block, x) if self.recomputes and x.requires_grad else block(x)
             outs.append(x)
         return outs
 
@@ -61,6 +79,31 @@ class ResNet(nn.Module):
             if isinstance(module, _BatchNorm):
                 module.eval()
         return self
+
+
+def recomputed(block, x):
+    """block(x), whose insides are not kept but computed again in the backward pass."""
+    contexts = partial(_first_and_again, block)
+    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+
+
+def _first_and_again(block):
+    return nullcontext(), _without_statistics(block)
+
+
+@contextmanager
+def _without_statistics(block):
+    """Batch norms that train move copies of their running statistics: these move once a batch."""
+    kept = [(module, name, buffer) for module in block.modules()
+            if isinstance(module, _BatchNorm) and module.training
+            for name, buffer in module.named_buffers(recurse=False)]
+    for module, name, buffer in kept:
+        setattr(module, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for module, name, buffer in kept:
+            setattr(module, name, buffer)
 
 
 class ConvModule(nn.Module):

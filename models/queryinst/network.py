@@ -8,17 +8,12 @@ Source: QueryInst, arXiv:2105.01928; [queryinst.md: Forward pass].
 import torch
 from torch import nn
 
-from common.losses.set_prediction import (
-    SetLossWeights,
-    mask_targets,
-    match_stages,
-    mean_positives,
-    stage_losses,
-)
+from common.losses.set_prediction import mask_targets, match_stages, mean_positives
 from common.losses.sparse import at_least_float32
 from models.queryinst.backbone import FeaturePyramid, ResNet
 from models.queryinst.boxes import decode_boxes, proposal_boxes, roi_levels
 from models.queryinst.heads import DIIHead, MaskHead
+from models.queryinst.objective import Objective
 from models.queryinst.paste import paste_masks
 from models.queryinst.roi_align import PyramidRows
 from settings.queryinst.recipes import load_queryinst_config
@@ -58,17 +53,16 @@ class QueryInst(nn.Module):
             "init_proposal_bboxes": nn.Embedding(model.rpn_head.num_proposals, 4),
             "init_proposal_features": nn.Embedding(model.rpn_head.num_proposals, channels),
         })
-        bbox, mask = head.bbox_head, head.mask_head
         self.roi_head = nn.ModuleDict({
             "bbox_head": nn.ModuleList(
                 DIIHead(channels, model.num_classes, BOX_CELLS**2, bbox)
-                for _ in range(head.num_stages)),
+                for bbox in head.bbox_heads),
             "mask_head": nn.ModuleList(
-                MaskHead(channels, model.num_classes, bbox.dynamic_channels, mask.num_convs)
-                for _ in range(head.num_stages)),
+                MaskHead(channels, model.num_classes,
+                         mask.dynamic_channels or bbox.dynamic_channels, mask.num_convs)
+                for bbox, mask in zip(head.bbox_heads, head.mask_heads, strict=True)),
         })
-        self._weights = SetLossWeights(bbox.loss_cls.loss_weight, bbox.loss_bbox.loss_weight,
-                                       bbox.loss_iou.loss_weight, mask.loss_mask.loss_weight)
+        self._objective = Objective.of(model)
         self.init_weights()
 
     @torch.no_grad()
@@ -77,6 +71,10 @@ class QueryInst(nn.Module):
         for module in self.backbone.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        # differs: without a pretrained file the original starts each block as its shortcut
+        # [queryinst.md: Initialisation]. Way back: model.backbone.zero_init_residual=True.
+        if self.cfg.model.backbone.zero_init_residual:
+            self.backbone.start_as_shortcuts()
         for module in self.neck.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
@@ -108,18 +106,17 @@ class QueryInst(nn.Module):
         logits = torch.stack([stage["cls_logits"] for stage in stages])
         boxes = torch.stack([stage["boxes"] for stage in stages])
         average = mean_positives(samples, boxes.shape[2], images.device)
-        matches = match_stages(logits.detach(), boxes.detach(), samples)
+        matches = match_stages(logits.detach(), boxes.detach(), samples, self._objective.costs)
         positives = matches.boxes_of(boxes.detach())
         masks = torch.stack([
             self._masks_of(i, rows, positives[i], stages[i], matches) for i in range(len(stages))])
         targets = mask_targets(torch.cat([sample["masks"] for sample in samples]),
                                positives.flatten(0, 1), matches.objects.flatten())
         with torch.autocast(images.device.type, enabled=False):
-            terms = stage_losses(logits, boxes, masks, targets.view(masks.shape), matches, average,
-                                 self._weights, self.min_normaliser)
-        stage_weights = self.cfg.model.roi_head.stage_loss_weights or (1.0,) * len(stages)
+            terms = self._objective.losses(logits, boxes, masks, targets.view(masks.shape), matches,
+                                           average, self.min_normaliser)
         losses = {}
-        for i, stage_weight in enumerate(stage_weights):
+        for i, stage_weight in enumerate(self.cfg.model.stage_loss_weights):
             for name in ("loss_cls", "pos_acc", "loss_bbox", "loss_iou", "loss_mask"):
                 value = terms[name][i]
                 losses[f"s{i}.{name}"] = value * stage_weight if "loss" in name else value
