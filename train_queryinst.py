@@ -63,7 +63,9 @@ if __name__ == "__main__":
 
 import torch
 
-from common.checkpoint.series import BestCheckpoints, CheckpointSeries, Occasion, queryinst_series
+from common.checkpoint.best import BestCheckpoints
+from common.checkpoint.series import CheckpointSeries, Occasion
+from common.early_stopping import EarlyStop
 from common.optim import Learner, Precision, accumulated, add_terms, mean_floats, trained_average
 from common.parallel import to_device
 from data.coco_format import CocoIndex, keep_indexes, share_indexes
@@ -71,14 +73,15 @@ from data.coco_format.summary import show_checked
 from data.loading import ordered_batches
 from data.queryinst import AspectRatioLoader, QueryInstDataset, network_input, open_query_config
 from data.queryinst.pictures import save_query_predictions, save_query_samples
-from metrics.coco import CocoEvaluator, mmdetection_names
+from metrics.coco import CocoEvaluator
 from models import queryinst
 from models.export import check_export, export_once
+from models.sync_norm import synchronise_norms
 from runtime.launch.ranks import take_launcher
 from runtime.run.ending import draw_curves, say_done
 from runtime.run.guard import NonFiniteGuard
 from runtime.run.meter import Meter
-from runtime.run.mmdetection_log import MMLog, TrainLog, ValidationLog
+from runtime.run.mmdetection_log import LogForm, MMLog, TrainLog, ValidationLog
 from runtime.run.rescue import Rescue
 from runtime.run.run import Run, start_run
 from runtime.run.scores import LastScores
@@ -97,7 +100,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
     flags.layout = torch.channels_last if flags.channels_last else torch.contiguous_format
     cfg, notes = read_settings(flags)
     take_launcher(flags.launcher, flags.local_rank, os.environ)
-    run = start_run(SCRIPT, flags.device, flags.seed, stop, dist_timeout_s=flags.dist_timeout)
+    run = start_run(SCRIPT, flags.device, flags.seed, stop, dist_timeout_s=flags.dist_timeout,
+                    deterministic=cfg.randomness.deterministic)
     with closing(run):
         check_export(flags.export)
         if flags.config.endswith(".py"):
@@ -109,7 +113,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
         (cfg, names), own_indexes = run.from_main(lambda: open_query_config(
             cfg, PROJECT, needs_training=flags.trains, cache_folder=cache, deep=flags.check_data,
             run=run))
-        learnt, scored = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+        learnt = cfg.train_dataloader.dataset
+        scored = cfg.val_dataloader.dataset if cfg.val_dataloader else learnt
         if flags.check_data:
             show_checked(run, own_indexes, (learnt.images_path, scored.images_path), folder)
             return
@@ -126,31 +131,46 @@ def read_settings(flags: Flags) -> tuple[QueryInstConfig, list[Note]]:
     notes: list[Note] = []
     cfg = queryinst.load_queryinst_config(
         flags.config, options=flags.cfg_options or [], notes=notes)
+    if flags.eval_only:
+        cfg = cfg.for_test
     if cfg.resume and not flags.resume:
         flags.resume = cfg.load_from or "latest"
+    flags.compile |= cfg.compile
+    flags.tensorboard |= cfg.visualizer is not None and cfg.visualizer.tensorboard
     if flags.auto_scale_lr:
         cfg = replace(cfg, auto_scale_lr=replace(cfg.auto_scale_lr, enable=True))
     for name, value in cfg.for_flags.items():
         if vars(flags)[name] is None:
             vars(flags)[name] = value
-    return cfg, notes
+    return cfg, notes + cfg.notes
 
 
 def open_part(flags: Flags, cfg: QueryInstConfig, names: Sequence[str], indexes: Indexes,
               part: str) -> QueryInstDataset:
     """The images of "train", which are augmented, or "valid"; names: the classes."""
-    loader = cfg.train_dataloader if part == "train" else cfg.val_dataloader
+    loader = cfg.train_dataloader if part == "train" else cfg.scored_by[0]
     return QueryInstDataset(
         indexes[part], loader.dataset, names, train=part == "train",
         divisor=cfg.model.data_preprocessor.pad_size_divisor, seed=flags.seed,
         bad_images=flags.bad_images)
 
 
+def open_loader(flags: Flags, run: Run, cfg: QueryInstConfig, train_set: QueryInstDataset
+                ) -> AspectRatioLoader:
+    """This process's batches of the training images."""
+    return AspectRatioLoader(
+        train_set, train_set.portrait, cfg.train_dataloader.batch_size, seed=flags.seed,
+        workers=flags.workers, rank=run.rank, world_size=run.world_size,
+        collate=train_set.collate, pin_memory=run.device.type == "cuda")
+
+
 def build_network(flags: Flags, run: Run, cfg: QueryInstConfig
                   ) -> tuple[QueryLearner, torch.nn.Module]:
     """(network and optimizer, the module that is trained: compiled in parts, wrapped)."""
-    precision = Precision(flags.amp, run.device, run.warn)
+    precision = Precision(flags.amp, run.device, run.warn, cfg.optim_wrapper.scaler_options)
     net = queryinst.build_queryinst(cfg).to(run.device)
+    if cfg.sync_bn and run.world_size > 1:
+        net = synchronise_norms(net, run.device)
     net.to(memory_format=flags.layout)  # type: ignore[call-overload]  # torch's types lack it
     optimizer, line = queryinst.build_optimizer(net, run.world_size)
     if flags.trains:
@@ -158,75 +178,37 @@ def build_network(flags: Flags, run: Run, cfg: QueryInstConfig
     if flags.compile:  # what lies before the matching, which is no tensor work
         for part in (net.backbone, net.neck, *net.roi_head["bbox_head"].children()):
             part.compile()
-    return Learner(net, optimizer, precision), run.wrap(net.train())
-
-
-def find_start(
-    flags: Flags, run: Run, checkpoints: CheckpointSeries, best: BestCheckpoints,
-    learner: QueryLearner, scores: LastScores, identity: dict[str, Any], per_epoch: int,
-) -> tuple[QueryLearner, int, Path | None]:
-    """Load what the flags name and say what: (with its average, updates made, file gone on from).
-
-    Precedence: own checkpoint > --pretrained or load_from > backbone file > random weights.
-    identity: what a continuation must share with the run it continues, or its batches would differ
-    """
-    found = checkpoints.find_start(flags.resume, run.warn, run.log)
-    if found is None:
-        queryinst.start_weights(run, learner.net, flags.pretrained, WEIGHTS)
-        return learner.averaging(flags.ema), 0, None
-    run.log(f"Load checkpoint from {found.path}")
-    queryinst.load_weights(learner.net, found.weights, source=str(found.path))
-    learner = learner.averaging(flags.ema)
-    state, moments = found.weights.get("training"), found.weights.get("optimizer")
-    learner.resume({"identity": identity, "scaler": None, "ema": None, **(state or {}),
-                    "optimizer": moments or learner.optimizer.state_dict()},
-                   identity, flags.force_resume, run.warn)
-    if state is None:
-        run.warn(f"{found.path} is not of this script: its sample order is not known")
-    else:
-        scores.restore(state)
-        if found.path.absolute().parent == checkpoints.folder.absolute():
-            checkpoints.restore(state["series"])
-            best.restore(state["best"])
-    if not moments:
-        run.warn(f"{found.path} has no optimizer state: the moments start at zero")
-    iteration = checkpoints.iteration_of(found)
-    run.log(f"resumed epoch: {iteration // per_epoch}, iter: {iteration}; the rates are those of "
-            "the present config")
-    return learner, iteration, found.path
+    return Learner(net, optimizer, precision), run.wrap(net.train(), cfg.finds_unused)
 
 
 def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], folder: Path,
           indexes: Indexes) -> None:
     """Data, network, where to start, the run's files, and then the loop."""
     # data and network
-    train_set, valid_set = (open_part(flags, cfg, names, indexes, part) for part in PARTS)
-    loader = AspectRatioLoader(
-        train_set, train_set.portrait, cfg.train_dataloader.batch_size, seed=flags.seed,
-        workers=flags.workers, rank=run.rank, world_size=run.world_size,
-        collate=train_set.collate, pin_memory=run.device.type == "cuda")
+    train_set = open_part(flags, cfg, names, indexes, "train")
+    valid_set = open_part(flags, cfg, names, indexes, "valid") if cfg.val_cfg else None
+    loader = open_loader(flags, run, cfg, train_set)
     per_epoch = loader.steps_per_epoch(flags.accumulate)
     learner, step_net = build_network(flags, run, cfg)
 
     # where to start
-    hook, known = cfg.default_hooks.checkpoint, mmdetection_names(cfg.val_evaluator.metric)
-    checkpoints, best = queryinst_series(hook, folder, per_epoch, known, flags.save_every)
+    hook = cfg.default_hooks.checkpoint
+    checkpoints, best = queryinst.queryinst_series(
+        hook, folder, per_epoch, cfg.known_metrics(names), flags.save_every)
     if not flags.dry_run:
         run.claim(folder / ".lock", checkpoints.folder / ".lock")
-    identity = {"batch_size": cfg.train_dataloader.batch_size, "processes": run.world_size,
-                "accumulate": flags.accumulate, "seed": flags.seed, "num_images": len(train_set),
-                "num_classes": len(names), "data": indexes["train"].fingerprint}
-    scores = LastScores()
-    learner, start, source = find_start(flags, run, checkpoints, best, learner, scores, identity,
-                                        per_epoch)
-    rules, total = cfg.train_cfg, cfg.train_cfg.max_epochs * per_epoch
+    identity = loader.identity | {"accumulate": flags.accumulate, "num_classes": len(names),
+                                  "data": indexes["train"].fingerprint}
+    scores, early = LastScores(), EarlyStop(cfg.early_stopping, run.warn)
+    learner, start, source = queryinst.find_start(
+        flags, run, checkpoints, best, learner, (scores, early), identity, per_epoch, WEIGHTS)
+    total = cfg.train_cfg.iterations(per_epoch)
     stop_at = last_iteration(start, total, flags.max_iters, flags.dry_run)
-    timetable = Timetable(
-        start, stop_at, per_epoch, flags.log_every, checkpoints.due, is_dry=flags.dry_run,
-        validate_every=rules.val_interval, validate_from=rules.val_begin, validate_end=True)
+    timetable = Timetable(start, stop_at, per_epoch, flags.log_every, checkpoints.due,
+                          is_dry=flags.dry_run, **cfg.validations(per_epoch))
 
     # the run's files
-    mm_log = MMLog(run, str(cfg.name), flags.log_every)
+    mm_log = MMLog(run, cfg.run_name, flags.log_every, LogForm.of(*cfg.log_rules))
     if not flags.dry_run:
         mm_log.open_run_folder(folder, to_yaml(cfg), tensorboard=flags.tensorboard,
                                resume_from=timetable.keeps_metrics_to(scores.validated_at))
@@ -236,9 +218,10 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
     run.log(f"Iterations {start} to {stop_at}, {per_epoch} an epoch, of {len(train_set)} images. "
             f"Checkpoints will be saved to {checkpoints.folder.absolute()}.")
 
-    def pack(iteration: int, series: dict[str, Any], best_scores: dict[str, Any]) -> dict[str, Any]:
-        state = learner.state(iteration, per_epoch, world_size=run.world_size, identity=identity,
-                              config=to_yaml(cfg), **scores.pack(), series=series, best=best_scores)
+    def pack(iteration: int, series: dict[str, Any], best: dict[str, Any]) -> dict[str, Any]:
+        state = learner.state(
+            iteration, per_epoch, world_size=run.world_size, identity=identity,
+            config=to_yaml(cfg), series=series, best=best, **scores.pack(), **early.pack())
         return queryinst.checkpoint_of(learner.net, names, flags.seed, state)
 
     def save(iteration: int, is_stop: bool = False) -> Path | str:
@@ -249,21 +232,24 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
         if run.is_main:
             run.log(f"Saving checkpoint at {iteration // per_epoch} epochs, {iteration} iterations")
             record = checkpoints.record_after(iteration, occasion)
-            checkpoints.save(iteration, pack(iteration, record, best.scores), None, occasion)
+            content = queryinst.held_by(hook, pack(iteration, record, best.scores), is_stop)
+            checkpoints.save(iteration, content, None, occasion)
         rescue.saved(iteration, checkpoints.path(iteration))
         return checkpoints.path(iteration)
 
     def validate(iteration: int) -> None:
-        epoch, rest = divmod(iteration, per_epoch)
+        assert valid_set is not None  # the timetable asks for none without it
+        epoch = iteration // per_epoch
         metrics = evaluate(run, cfg, learner.scored, valid_set, mm_log, epoch, rescue)
         scores.note(iteration, metrics)
         run.record_scores(iteration, timetable.epoch_of(iteration), metrics)
+        early.note(metrics)
         if better := best.improved(metrics):
-            suffix = f"iter_{iteration}" if rest else f"epoch_{epoch}"
-            after = best.scores_after(better, metrics, suffix)
+            found = better, metrics, checkpoints.path(iteration).stem
+            after = best.scores_after(*found)
             if run.is_main:
                 content = pack(iteration, checkpoints.record, after)
-                best.save(better, metrics, suffix, queryinst.scored_of(content, learner.scored))
+                best.save(*found, queryinst.scored_of(content, learner.scored))
             best.restore(after)  # on all ranks
             if rescue.path_of(iteration) is not None:
                 save(iteration)  # with the score in its state
@@ -273,26 +259,28 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
     rescue = Rescue(run, learner.net, partial(save, is_stop=True), start, source,
                     is_dry=flags.dry_run)
     with rescue.watching():
-        loop(flags, run, cfg, learner, step_net, loader, timetable, checkpoints, scores, rescue,
-             mm_log, save, validate)
+        loop(flags, run, cfg, learner, step_net, loader, timetable, checkpoints, best, scores,
+             early, rescue, mm_log, save, validate)
 
 
 def loop(
     flags: Flags, run: Run, cfg: QueryInstConfig, learner: QueryLearner, step_net: torch.nn.Module,
     loader: AspectRatioLoader, timetable: Timetable, checkpoints: CheckpointSeries,
-    scores: LastScores, rescue: Rescue, mm_log: MMLog, save: Callable[[int], Path | str],
-    validate: Callable[[int], None],
+    best: BestCheckpoints, scores: LastScores, early: EarlyStop, rescue: Rescue, mm_log: MMLog,
+    save: Callable[[int], Path | str], validate: Callable[[int], None],
 ) -> None:
     """The updates of a session, with saves and validations, and the last of both."""
     net, optimizer, precision = learner.net, learner.optimizer, learner.precision
-    start, stop_at = timetable.start, timetable.stop_at
+    start, hook = timetable.start, cfg.default_hooks.checkpoint
     guard = NonFiniteGuard(run, flags.nan, precision.is_scaled)
     images = cfg.train_dataloader.batch_size * run.world_size * flags.accumulate
     meter = Meter(run.device, images, cfg.log_processor.window_size, run.warn)
-    log = TrainLog(mm_log, meter, timetable, cfg.train_cfg.max_epochs)
-    factor_at = queryinst.lr_factor(cfg, timetable.per_epoch)
+    total = cfg.train_cfg.iterations(timetable.per_epoch)
+    log = TrainLog(mm_log, meter, timetable, -(-total // timetable.per_epoch), total)
+    rate_at = queryinst.lr_schedule(cfg, timetable.per_epoch)
     if timetable.validates_at(start, scores.validated_at):
         validate(start)  # stopped between an epoch's last update and its validation
+    stop_at = start if early.reason else timetable.stop_at
 
     net.train()
     meter.restart_clock()
@@ -300,12 +288,12 @@ def loop(
     with closing(updates), run.progress(stop_at, start) as progress:
         for step, epoch, batches in updates:
             meter.data_ready()
-            lrs = queryinst.set_rates(optimizer, cfg, factor_at(step))
+            lrs = queryinst.set_rates(optimizer, cfg, rate_at, step)
             run.seed_step(step)  # random choices in the network depend on seed, step, rank alone
             rescue.begins()
 
             own_values = backward(flags, run, cfg, learner, step_net, batches)
-            norm = precision.grad_norm(optimizer)
+            norm = precision.grad_norm(optimizer, cfg.optim_wrapper.norm_p)
             values, grad_norm = mean_floats(run, own_values, norm)  # the loop's one wait
             losses = {name: value for name, value in values.items() if "loss" in name}
             image_ids = [i for batch in batches for i in batch["image_ids"]]
@@ -333,15 +321,22 @@ def loop(
             if timetable.validates_now(iteration, scores.validated_at):
                 validate(iteration)
                 meter.restart_clock()
+                if early.reason:
+                    stop_at = iteration
+                    break
     if flags.dry_run:
         run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
         return
-    is_cut = stop_at < cfg.train_cfg.max_epochs * timetable.per_epoch
-    wanted = is_cut or cfg.default_hooks.checkpoint.save_last or checkpoints.due(stop_at)
+    wanted = stop_at < total or hook.save_last or checkpoints.due(stop_at)
     if wanted and rescue.path_of(stop_at) is None:
         save(stop_at)
-    if timetable.validates_end(scores.validated_at):
+    if early.reason:
+        run.log(f"{early.reason}: the training ends after {stop_at} iterations.")
+    elif timetable.validates_end(scores.validated_at):
         validate(stop_at)  # after the save: a fault in it must not cost the last weights
+    if run.is_main and (early.reason or stop_at == total):
+        for path in queryinst.publish(hook, checkpoints.path(stop_at), best, run.warn):
+            run.log(f"The checkpoint {path} is published.")
     draw_curves(run, CURVES, str(cfg.name), queryinst.of_all_stages)
     last = [f"{name} {value:.3f}" for name, value in (scores.metrics or {}).items()
             if name.endswith(("mAP", "mAP_50"))]
@@ -375,12 +370,11 @@ def evaluate(
 
     After a stop signal the state is saved and Stopped raised.
     """
-    loader = cfg.val_dataloader
+    loader, rules = cfg.scored_by
     own = range(run.rank, len(valid_set), run.world_size)
     batches = ordered_batches(valid_set, own, loader.batch_size, collate=valid_set.collate,
                               workers=loader.num_workers)
-    truth = cfg.val_evaluator.ann_file or loader.dataset.info_path
-    evaluator = CocoEvaluator(truth, cfg.val_evaluator.metric)
+    evaluator = CocoEvaluator(rules.ann_file or loader.dataset.info_path, rules.metric)
     pictures: dict[int, dict[str, torch.Tensor]] = {}
     left_out: list[int] = []
     category_ids = valid_set.category_ids
@@ -412,9 +406,10 @@ def evaluate(
     metrics: dict[str, float] = {}
     if run.is_main:
         save_query_predictions(valid_set, pictures, run.folder / "predictions.png", SHOWN_SCORE)
-        known = [i for i in category_ids.tolist() if i >= 0]
+        known = {i: name for i, name in zip(category_ids.tolist(), valid_set.names, strict=True)
+                 if i >= 0}
         scored = [i for i in evaluator.ground_truth.sizes if i not in set(left_out)]
-        metrics = evaluator.mmdetection_scores(scored, category_ids=known)
+        metrics = evaluator.mmdetection_results(rules, scored, known, run.log)
         log.finished(metrics)
     return run.broadcast(metrics)
 
@@ -423,8 +418,9 @@ def use_trained(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[st
                 indexes: Indexes) -> None:
     """--eval-only, appended to the work directory's metrics, or --export."""
     learner, _ = build_network(flags, run, cfg)
-    hook, known = cfg.default_hooks.checkpoint, mmdetection_names(cfg.val_evaluator.metric)
-    checkpoints, _ = queryinst_series(hook, folder, 1, known)
+    hook = cfg.default_hooks.checkpoint
+    checkpoints, _ = queryinst.queryinst_series(replace(hook, save_best=None, rule=None), folder, 1,
+                                                [])
     found = checkpoints.find_trained(flags.resume, run.warn)
     run.log(f"Load checkpoint from {found.path}")
     queryinst.load_weights(learner.net, found.weights, source=str(found.path))
@@ -433,7 +429,8 @@ def use_trained(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[st
         side = 8 * cfg.model.data_preprocessor.pad_size_divisor
         export_once(run, net, torch.zeros(1, 3, side, side), flags.export, method="forward_heads")
         return
-    mm_log, iteration = MMLog(run, str(cfg.name), flags.log_every), checkpoints.iteration_of(found)
+    mm_log = MMLog(run, cfg.run_name, flags.log_every, LogForm.of(*cfg.log_rules))
+    iteration = checkpoints.iteration_of(found)
     mm_log.open_run_folder(folder, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
     keep_indexes(run, indexes, folder / CACHE)
     metrics = evaluate(run, cfg, net, open_part(flags, cfg, names, indexes, "valid"), mm_log,

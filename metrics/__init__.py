@@ -11,5 +11,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "SegmentationMeter": "metrics.segmentation",
     "TopK": "metrics.classification",
     "format_table": "metrics.coco",
-    "mmdetection_names": "metrics.coco",
+    "mmdetection_names": "metrics.coco_mmdetection",
 })

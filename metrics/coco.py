@@ -4,13 +4,11 @@ Two ways of counting: pycocotools' (the default; by faster-coco-eval where it is
 gives the same numbers sooner) and the original YOLACT's own.
 """
 
-import contextlib
-import importlib.util
-import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,42 +16,36 @@ import torch
 from pycocotools import mask as rle_codec
 
 from metrics.coco_ground_truth import GroundTruth
+from metrics.coco_mmdetection import (
+    MMDETECTION_ITEMS,
+    MMDETECTION_LIMITS,
+    class_precisions,
+    class_table,
+    item_of,
+)
+from metrics.coco_tables import LIMITS, THRESHOLDS, CocoTables, coco_tables
 from metrics.coco_yolact import yolact_precision
-from runtime.errors import Failed
+from runtime.errors import Failed, SaveError
 from runtime.files import write_atomically
 
 THRESHOLD_NAMES = tuple(str(percent) for percent in range(50, 100, 5))
 TABLE_ROWS = {"bbox": "box", "segm": "mask"}  # the original's words for the two IoU types
 
-# pycocotools' twelve: name, what is averaged, index into its thresholds (None: all ten), area
-# ranges (all, small, medium, large) and numbers of detections an image (1, 10, 100).
+# pycocotools' twelve: name, what is averaged, overlap (None: over all ten), areas, and the place of
+# the number of detections an image in LIMITS.
 SUMMARY = (
-    ("AP", "precision", None, 0, 2),
-    ("AP50", "precision", 0, 0, 2),
-    ("AP75", "precision", 5, 0, 2),
-    ("APs", "precision", None, 1, 2),
-    ("APm", "precision", None, 2, 2),
-    ("APl", "precision", None, 3, 2),
-    ("AR1", "recall", None, 0, 0),
-    ("AR10", "recall", None, 0, 1),
-    ("AR100", "recall", None, 0, 2),
-    ("ARs", "recall", None, 1, 2),
-    ("ARm", "recall", None, 2, 2),
-    ("ARl", "recall", None, 3, 2),
-)
-
-
-# MMDetection's six: name, index into the thresholds, area range, detections an image. Its limits
-# are 100, 300 and 1000, and only the mean over the thresholds takes the first
-# [queryinst.md: COCO scores].
-MMDETECTION_LIMITS = (100, 300, 1000)
-MMDETECTION_SUMMARY = (
-    ("mAP", None, 0, 0),
-    ("mAP_50", 0, 0, 2),
-    ("mAP_75", 5, 0, 2),
-    ("mAP_s", None, 1, 2),
-    ("mAP_m", None, 2, 2),
-    ("mAP_l", None, 3, 2),
+    ("AP", "precision", None, "all", 2),
+    ("AP50", "precision", 0.5, "all", 2),
+    ("AP75", "precision", 0.75, "all", 2),
+    ("APs", "precision", None, "small", 2),
+    ("APm", "precision", None, "medium", 2),
+    ("APl", "precision", None, "large", 2),
+    ("AR1", "recall", None, "all", 0),
+    ("AR10", "recall", None, "all", 1),
+    ("AR100", "recall", None, "all", 2),
+    ("ARs", "recall", None, "small", 2),
+    ("ARm", "recall", None, "medium", 2),
+    ("ARl", "recall", None, "large", 2),
 )
 
 
@@ -141,7 +133,7 @@ class CocoEvaluator:
         metrics = {}
         for iou_type in self.iou_types:
             if protocol == "yolact":
-                detections = {i: self._detections(i, iou_type) for i in chosen if i in self._found}
+                detections = {i: self.detections(i, iou_type) for i in chosen if i in self._found}
                 precision = yolact_precision(
                     self.ground_truth, detections, chosen, iou_type == "segm")
                 metrics |= _row(iou_type, 100 * precision.mean(), 100 * precision)
@@ -149,34 +141,66 @@ class CocoEvaluator:
                 metrics |= self._coco_numbers(chosen, iou_type)
         return metrics
 
+    def tables(
+        self, iou_type: str, image_ids: Iterable[int] | None = None,
+        category_ids: Iterable[int] | None = None, *, limits: Sequence[int] = LIMITS,
+        thresholds: Sequence[float] = THRESHOLDS,
+    ) -> CocoTables:
+        """Precision and recall as COCO counts them, by threshold, class, size and number.
+
+        image_ids: as `compute`; category_ids: only these classes, None: all of the ground truth
+        limits:    three numbers of detections an image; thresholds: the overlaps
+        """
+        chosen = self._chosen(image_ids)
+        objects = self.ground_truth.annotations(chosen, segm=iou_type == "segm")
+        found = [one for image_id in chosen for one in self.detections(image_id, iou_type)]
+        for number, one in enumerate(found, start=1):
+            one["id"] = number
+        sizes = {image_id: self.ground_truth.sizes[image_id] for image_id in chosen}
+        if category_ids is None:
+            category_ids = self.ground_truth.category_ids
+        return coco_tables(objects, found, sizes, sorted(category_ids), iou_type,
+                           sorted(limits), sorted(thresholds))
+
     def mmdetection_scores(
-        self, image_ids: Iterable[int] | None = None, category_ids: Iterable[int] | None = None
+        self, image_ids: Iterable[int] | None = None, category_ids: Iterable[int] | None = None,
+        *, limits: Sequence[int] = MMDETECTION_LIMITS, thresholds: Sequence[float] = THRESHOLDS,
+        items: Sequence[str] = MMDETECTION_ITEMS, class_names: Mapping[int, str] | None = None,
+        log: Callable[[str], object] = lambda line: None,
     ) -> dict[str, float]:
         """MMDetection's scores, fractions: `coco/bbox_mAP`, `coco/bbox_mAP_50`, `_75`, `_s`, `_m`,
         `_l` and the same for `segm`; -1 where no object defines one.
 
-        image_ids: as `compute`; category_ids: score only these, None: all of the ground truth
-        `mAP` counts the 100 surest detections of an image, the others 1000.
+        image_ids, category_ids, limits, thresholds: as `tables`; items: which scores
+        `mAP` counts the 100 surest detections of an image, the others as many as the last limit.
+        class_names: {category id: name}; with it, log gets a table by class for each IoU type, and
+                     the scores begin with `coco/<name>_precision`, the last type's mean, or NaN
         differs: not rounded to three decimals [queryinst.md: COCO scores]. Way back: none, round
         them.
         """
-        metrics = {}
-        chosen = self._chosen(image_ids)
+        metrics, by_class = {}, {}
         for iou_type in self.iou_types:
-            tables = self._tables(chosen, iou_type, MMDETECTION_LIMITS, category_ids)
-            for name, threshold, area, limit in MMDETECTION_SUMMARY:
-                table = tables["precision"][..., area, limit]
-                value = _percent(table if threshold is None else table[threshold])
-                metrics[f"coco/{iou_type}_{name}"] = -1.0 if math.isnan(value) else value / 100
-        return metrics
+            tables = self.tables(iou_type, image_ids, category_ids, limits=limits,
+                                 thresholds=thresholds)
+            if class_names is not None:
+                names = [class_names[i] for i in tables.category_ids]
+                rows = class_precisions(tables)
+                for line in (f"{iou_type}:", *class_table(names, rows)):
+                    log(line)
+                by_class = {f"coco/{name}_precision": row[0]
+                            for name, row in zip(names, rows, strict=True)}
+            metrics |= {f"coco/{iou_type}_{item}": item_of(tables, item) for item in items}
+        return by_class | metrics
 
     def write_detections(
-        self, path_bbox: str | Path | None = None, path_mask: str | Path | None = None
+        self, path_bbox: str | Path | None = None, path_mask: str | Path | None = None,
+        exact: bool = False,
     ) -> None:
-        """Write COCO result files, as the original's --output_coco_json does.
+        """Write COCO result files, as YOLACT's --output_coco_json does.
 
         Boxes are x, y, w, h rounded to 0.1 pixel; masks are RLEs with text counts, scored by the
         mask score; detections whose box has no area are left out of both.
+        exact: as MMDetection's outfile_prefix does: boxes as they are, in both files, and all
         Raises SaveError naming the file that could not be written, ValueError for masks that were
         not collected because `iou_types` leaves them out.
         """
@@ -187,14 +211,46 @@ class CocoEvaluator:
             if path is None:
                 continue
             lines = [
-                json.dumps(_written(one, iou_type))
+                json.dumps(_written(one, iou_type, exact))
                 for image_id, found in self._found.items()
-                for one, box in zip(self._detections(image_id, iou_type), found["boxes"],
+                for one, box in zip(self.detections(image_id, iou_type), found["boxes"],
                                     strict=True)
-                if (box[2] - box[0]) * (box[3] - box[1]) > 0
+                if exact or (box[2] - box[0]) * (box[3] - box[1]) > 0
             ]
             text = "[" + ",\n".join(lines) + "]\n"
             write_atomically(path, lambda file, text=text: file.write(text.encode()))
+
+    def mmdetection_results(
+        self, rules: Any, image_ids: Iterable[int], class_names: Mapping[int, str],
+        log: Callable[[str], object],
+    ) -> dict[str, float]:
+        """What a config's evaluator asks for: files, a table by class, the scores.
+
+        rules: an EvaluatorConfig; class_names: {category id: name} of the classes that count
+        log:   gets the lines. Raises SaveError, naming the file.
+        """
+        if rules.outfile_prefix:
+            files = self.write_mmdetection(rules.outfile_prefix)
+            log(f"The detections are in {' and '.join(map(str, files))}.")
+        if rules.format_only:
+            return {}
+        return self.mmdetection_scores(
+            image_ids, class_names, limits=rules.proposal_nums, thresholds=rules.overlaps,
+            items=rules.items, class_names=class_names if rules.classwise else None, log=log)
+
+    def write_mmdetection(self, prefix: str) -> list[Path]:
+        """Write PREFIX.bbox.json and, where masks are collected, PREFIX.segm.json; all detections.
+
+        Returns the files; missing folders are made. Raises SaveError, naming the file.
+        """
+        kinds = ["bbox"] + ["segm"] * ("segm" in self.iou_types)
+        files = [Path(f"{prefix}.{kind}.json") for kind in kinds]
+        try:
+            files[0].parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SaveError(f"{files[0]}: could not be written: {error.strerror}") from error
+        self.write_detections(*files, exact=True)
+        return files
 
     def _compact(self, image_id, fields):
         scores = _array(fields["scores"]).astype(np.float64).reshape(-1)
@@ -219,8 +275,14 @@ class CocoEvaluator:
                          "checkpoint with a lower learning rate")
         return found
 
-    def _detections(self, image_id, iou_type):
-        """The image's detections in COCO's form, scored and measured as the IoU type wants."""
+    def detections(self, image_id: int, iou_type: str) -> list[dict[str, Any]]:
+        """What was found on an image, as COCO annotations; [] for one that was never given.
+
+        `image_id`, `category_id`, `bbox` x, y, w, h px, `score`, `area` px^2 and, for "segm",
+        `segmentation`, a run-length code; score and area are those of the IoU type.
+        """
+        if image_id not in self._found:
+            return []
         found = self._found[image_id]
         boxes = found["boxes"].copy()
         boxes[:, 2:] -= boxes[:, :2]
@@ -232,7 +294,7 @@ class CocoEvaluator:
             areas = boxes[:, 2] * boxes[:, 3]
         columns = zip(boxes.tolist(), scores.tolist(), found["labels"].tolist(), areas,
                       found["rles"], strict=True)
-        detections = []
+        detections: list[dict[str, Any]] = []
         for box, score, label, area, rle in columns:
             one = {"image_id": image_id, "category_id": label, "bbox": box, "score": score,
                    "area": float(area), "iscrowd": 0}
@@ -241,14 +303,12 @@ class CocoEvaluator:
 
     def _coco_numbers(self, image_ids, iou_type):
         """The table's row and the twelve numbers of one IoU type."""
-        tables = self._tables(image_ids, iou_type)
-        # precision [thresholds, recalls, categories, areas, detections]; recall has no recalls axis
-        at_thresholds = [_percent(table) for table in tables["precision"][..., 0, 2]]
-        metrics = _row(iou_type, _percent(tables["precision"][..., 0, 2]), at_thresholds)
+        tables = self.tables(iou_type, image_ids)
+        at_thresholds = [100 * tables.mean(threshold=each) for each in THRESHOLDS]
+        metrics = _row(iou_type, 100 * tables.mean(), at_thresholds)
         for name, kind, threshold, area, limit in SUMMARY:
-            table = tables[kind][..., area, limit]
-            metrics[f"{iou_type}/{name}"] = _percent(
-                table if threshold is None else table[threshold])
+            metrics[f"{iou_type}/{name}"] = 100 * tables.mean(
+                kind, threshold=threshold, area=area, limit=limit)
         return metrics
 
     def _chosen(self, image_ids):
@@ -259,23 +319,6 @@ class CocoEvaluator:
         if unknown:
             raise ValueError(f"images not in the ground truth: {unknown[:5]}")
         return chosen
-
-    def _tables(self, image_ids, iou_type, limits=None, category_ids=None):
-        """What `_accumulate` makes of the detections on these images."""
-        objects = self.ground_truth.annotations(image_ids, segm=iou_type == "segm")
-        found = [one for image_id in image_ids if image_id in self._found
-                 for one in self._detections(image_id, iou_type)]
-        for number, one in enumerate(found, start=1):
-            one["id"] = number
-        sizes = {image_id: self.ground_truth.sizes[image_id] for image_id in image_ids}
-        if category_ids is None:
-            category_ids = self.ground_truth.category_ids
-        return _accumulate(objects, found, sizes, sorted(category_ids), iou_type, limits)
-
-
-def mmdetection_names(iou_types: Iterable[str]) -> list[str]:
-    """The names of what `CocoEvaluator.mmdetection_scores` gives for these IoU types."""
-    return [f"coco/{iou_type}_{name}" for iou_type in iou_types for name, *_ in MMDETECTION_SUMMARY]
 
 
 def format_table(metrics: Mapping[str, float]) -> str:
@@ -319,13 +362,14 @@ def _encode(masks, size, image_id):
     return [rle_codec.encode(mask) for mask in columns]
 
 
-def _written(detection, iou_type):
+def _written(detection, iou_type, exact=False):
     common = {"image_id": detection["image_id"], "category_id": detection["category_id"]}
+    shape = {"bbox": detection["bbox"]} if exact else {}
     if iou_type == "bbox":
-        shape = {"bbox": [round(10 * x) / 10 for x in detection["bbox"]]}
+        shape = shape or {"bbox": [round(10 * x) / 10 for x in detection["bbox"]]}
     else:
         rle = detection["segmentation"]
-        shape = {"segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode()}}
+        shape["segmentation"] = {"size": list(rle["size"]), "counts": rle["counts"].decode()}
     return common | shape | {"score": detection["score"]}
 
 
@@ -334,48 +378,3 @@ def _row(iou_type, mean, at_thresholds):
     names = (f"{word}/{name}" for name in THRESHOLD_NAMES)
     row = {f"{word}/all": float(mean)}
     return row | {name: float(value) for name, value in zip(names, at_thresholds, strict=True)}
-
-
-def _percent(table):
-    """Mean of the entries that are defined (not -1), in percent; NaN where none is."""
-    defined = table[table > -1]
-    return 100 * float(defined.mean()) if defined.size else math.nan
-
-
-def _coco_api():
-    """(COCO, COCOeval) of the faster package where it is installed, else pycocotools' own."""
-    if importlib.util.find_spec("faster_coco_eval"):
-        from faster_coco_eval import COCO, COCOeval_faster
-
-        return COCO, COCOeval_faster
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    return COCO, COCOeval
-
-
-def _accumulate(objects, found, sizes, category_ids, iou_type, limits=None):
-    """{"precision", "recall"} of a COCO evaluation; -1 marks what no object defines.
-
-    limits: three numbers of detections an image, None for COCO's own
-    """
-    if not sizes or not category_ids:  # pycocotools takes an empty list for "all"
-        return {"precision": np.zeros([10, 101, 0, 4, 3]), "recall": np.zeros([10, 0, 4, 3])}
-    coco, coco_eval = _coco_api()
-    images = [{"id": image_id, "height": size[0], "width": size[1]} if size else {"id": image_id}
-              for image_id, size in sizes.items()]
-    sides = []
-    # pycocotools reports its progress with print
-    with contextlib.redirect_stdout(io.StringIO()):
-        for annotations in (objects, found):
-            side = coco()
-            side.dataset = {"images": images, "annotations": annotations,
-                            "categories": [{"id": i} for i in category_ids]}
-            side.createIndex()
-            sides.append(side)
-        evaluation = coco_eval(*sides, iouType=iou_type)
-        if limits is not None:
-            evaluation.params.maxDets = list(limits)
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return {name: np.asarray(evaluation.eval[name]) for name in ("precision", "recall")}

@@ -50,8 +50,9 @@ def load_config(
                any order; an integer part of a key indexes a list
     notes:     gets the original's keys that are accepted and change nothing
 
-    A schema states impossible combinations in `misfits`, see `settings.ranges.Section`, or by
-    raising ValueError in `__post_init__`.
+    A schema's class attribute ALIKE, {section: another of the same kind}, says what a section takes
+    where it leaves something out. It states impossible combinations in `misfits`, see
+    `settings.ranges.Section`, or by raising ValueError in `__post_init__`.
     Raises InputError with every fault found, each starting with its file:line or flag.
     """
     faults: list[str] = []
@@ -60,8 +61,16 @@ def load_config(
         if not is_file(Path(path)):
             raise InputError(_no_such_file(Path(path)))
         tree = read_file(Path(path), faults)
-    for key, node in _override_items(overrides, faults):
-        tree = _with_override(tree, schema, key, node, faults)
+    alike = getattr(schema, "ALIKE", {})
+    items = list(_override_items(overrides, faults))
+    for key, node in items:
+        if key.partition(".")[0] not in alike:
+            tree = _with_override(tree, schema, key, node, faults)
+    for section, other in alike.items():
+        own = [item for item in items if item[0].partition(".")[0] == section]
+        tree = _filled(tree, schema, section, other, is_wanted=bool(own))
+        for key, node in own:
+            tree = _with_override(tree, schema, key, node, faults)
     config = Builder(schema, faults, notes).build(schema, tree, "", MISSING)
     if len(faults) > MOST_FAULTS:
         faults[MOST_FAULTS:] = [f"... and {len(faults) - MOST_FAULTS} faults more"]
@@ -151,6 +160,22 @@ def _with_override(tree: Node, schema: type, key: str, node: Node, faults: list[
         return dataclasses.replace(current, value={**value, part: put(below, depth + 1)})
 
     return put(tree, 0)
+
+
+def _filled(tree: Node, schema: type, section: str, other: str, is_wanted: bool) -> Node:
+    """`tree` whose `section`, where it has one or `is_wanted`, has over it what `other` says."""
+    own = tree.value.get(section)
+    if own is None:
+        is_section = is_wanted
+    else:
+        is_section = isinstance(own.value, dict)
+    if not is_section:
+        return tree
+    default = next(field for field in dataclasses.fields(schema) if field.name == other)
+    below = from_plain(default_of(default), "defaults")
+    for node in (tree.value.get(other), own):
+        below = below if node is None else merge(below, node)
+    return dataclasses.replace(tree, value={**tree.value, section: below})
 
 
 def _default_container(schema: type, parts: Sequence[str], where: str) -> Node:

@@ -227,6 +227,8 @@ class Builder:
 
     def build_sequence(self, kind: type, args: tuple, node: Node, path: str) -> Any:
         items = _items(node)
+        if items is None and args and isinstance(node.value, dict) and _is_section(args[0]):
+            items = [node]  # one section stands for a list of one, as in MMEngine
         fixed = bool(args) and args[-1] is not Ellipsis and kind is tuple
         if items is None or (fixed and len(items) != len(args)):
             return self.wrong(node, path, _words(kind[args] if args else kind))
@@ -249,6 +251,10 @@ class Builder:
             built[name] = self.build(value_hint, child, f"{path}.{key}", MISSING)
         is_bad = BAD in built or any(value is BAD for value in built.values())
         return BAD if is_bad else built
+
+
+def _is_section(hint: Any) -> bool:
+    return dataclasses.is_dataclass(_bare(hint))
 
 
 def _place(node: Node, path: str, fault: str) -> str:

@@ -7,17 +7,17 @@ are kept as the best. `position` orders the saves: 2 i, and 2 i + 1 with the sco
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
 from common.checkpoint.series import (
     Occasion,
-    queryinst_series,
     resnest_series,
     seg_series,
     yolact_series,
 )
+from models.queryinst.series import queryinst_series
+from settings.queryinst.hooks import CheckpointHookConfig
 
 PER_EPOCH = 3
 
@@ -132,8 +132,8 @@ class Series(Kind):
 
     def __init__(self, folder, size=500):
         super().__init__(folder, size)
-        hook = SimpleNamespace(interval=2, by_epoch=False, max_keep_ckpts=2, out_dir=None,
-                               save_best="mAP", rule=None)
+        hook = CheckpointHookConfig(interval=2, by_epoch=False, max_keep_ckpts=2, out_dir=None,
+                                    save_best="mAP", rule=None)
         self.series, self.best = queryinst_series(hook, folder, PER_EPOCH, ["mAP"])
 
     def save(self, i, score):

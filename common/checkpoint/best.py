@@ -1,5 +1,6 @@
 """The best weights by each of several metrics, as MMDetection's CheckpointHook keeps them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +21,22 @@ class BestCheckpoints:
     """The best weights by each of some metrics: `best_<metric>_epoch_N.pth`.
 
     metrics: their names; "auto" stands for the first one that an evaluation gives
-    rule:    "greater" or "less" is better; None: as the metric's name says
+    rules:   {name: "greater" or "less" is better}; for others as the metric's name says:
+    greater, less: words in it that say that
     scores:  travel in the checkpoints, see `restore`
     """
 
     folder: Path
     metrics: tuple[str, ...] = ()
-    rule: str | None = None
+    rules: Mapping[str, str] = field(default_factory=dict)
+    greater: Sequence[str] = GREATER
+    less: Sequence[str] = LESS
     scores: Scores = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that lie there."""
+        return [self.folder / name for _, name in self.scores.values()]
 
     def improved(self, metrics: Mapping[str, float]) -> list[str]:
         """The watched metrics whose value in `metrics` is the best so far.
@@ -35,9 +44,11 @@ class BestCheckpoints:
         Raises InputError when a watched metric is not among them.
         """
         better = []
-        for name in self._watched(metrics):
+        for asked, name in zip(self.metrics, self._watched(metrics), strict=True):
             best = self.scores.get(name)
-            greater = is_greater_better(name, self.rule)
+            greater = is_greater_better(name, self.rules.get(asked), self.greater, self.less)
+            if math.isnan(metrics[name]):  # of a class without an object
+                continue
             if best is None or (metrics[name] > best[0] if greater else metrics[name] < best[0]):
                 better.append(name)
         return better
@@ -85,10 +96,13 @@ class BestCheckpoints:
         return names
 
 
-def is_greater_better(metric: str, rule: str | None = None) -> bool:
+def is_greater_better(
+    metric: str, rule: str | None = None, greater: Sequence[str] = GREATER,
+    less: Sequence[str] = LESS,
+) -> bool:
     """Whether a greater value of `metric` is better.
 
-    rule: "greater" or "less", when the user says so
+    rule: "greater" or "less", when the user says so; greater, less: words in a name that say it
     Raises InputError for a name that tells nothing.
     """
     if rule is not None:
@@ -96,9 +110,9 @@ def is_greater_better(metric: str, rule: str | None = None) -> bool:
     name = metric.casefold()
     words = {name, name.rpartition("/")[2]}
     for fits in (lambda key: key in words, lambda key: key in name):
-        if any(map(fits, GREATER)):
+        if any(fits(key.casefold()) for key in greater):
             return True
-        if any(map(fits, LESS)):
+        if any(fits(key.casefold()) for key in less):
             return False
     raise InputError(f"save_best: nobody knows whether more or less of {metric} is better: set "
                      "rule to greater or less")

@@ -1,29 +1,27 @@
-"""What the four families call their checkpoints: when one is due, and which ones a new one ends.
+"""What the families call their checkpoints: when one is due, and which ones a new one ends.
 
     YOLACT      <name>_<epoch>_<iteration>.pth, <name>_<epoch>_<iteration>_interrupt.pth
     Seg         encoder_epoch_N.pth, encoder_iter_N.pth (and the decoder's)
     ResNeSt     checkpoint_<epoch>.pth, checkpoint_iter_N.pth
-    QueryInst   epoch_N.pth, iter_N.pth, best_<metric>_epoch_N.pth, last_checkpoint
+
+QueryInst's, whose config says what they are called, are in `models.queryinst.series`.
 """
 
 import enum
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from common.checkpoint.names import (
-    by_progress,
     checkpoint_path,
     newest_first,
     orphans,
     parse_checkpoint_name,
     replaced_by,
 )
-from runtime.files import write_text
 
-LAST_CHECKPOINT = "last_checkpoint"  # in the run folder: one line, the newest checkpoint's path
 KEEP_EVERY = 10  # the classification original's checkpoints: epochs 0, 10, 20, ...
 KEEP_NEWEST = 3
 
@@ -206,91 +204,3 @@ class ResnestNaming(Naming):
             return weights["iteration"]
         epoch = weights.get("epoch")  # the original's: the last whole one
         return (epoch + 1) * self.per_epoch if isinstance(epoch, int) else 0
-
-
-@dataclass
-class QueryinstNaming(Naming):
-    """MMDetection's CheckpointHook: the newest `max_keep` of this run stay; -1: all.
-
-    kept, bridges: names of the regular ones that lie there, the oldest first, and of what a stop
-                   has left between two; they travel in the checkpoints. Other runs' files stay.
-    """
-
-    by_epoch: bool = True
-    max_keep: int = -1
-    noted_in: Path | None = None  # the run folder, which holds `last_checkpoint`
-    kept: list[str] = field(default_factory=list)
-    bridges: list[str] = field(default_factory=list)
-
-    @property
-    def run_folder(self) -> Path:
-        return self.folder if self.noted_in is None else self.noted_in
-
-    def path(self, iteration: int, occasion: Occasion) -> Path:
-        epoch, rest = divmod(iteration, self.per_epoch)
-        ends_epoch = self.by_epoch and rest == 0
-        return self.folder / (f"epoch_{epoch}.pth" if ends_epoch else f"iter_{iteration}.pth")
-
-    def record(self) -> dict[str, list[str]]:
-        return {"kept": list(self.kept), "bridges": list(self.bridges)}
-
-    def record_after(self, iteration: int, occasion: Occasion) -> dict[str, list[str]]:
-        name = self.path(iteration, occasion).name
-        kept = [each for each in self.kept if each != name]
-        if not (self.due(iteration) or occasion is Occasion.LAST):
-            return {"kept": kept, "bridges": [name]}
-        kept.append(name)
-        return {"kept": kept[-self.max_keep :] if self.max_keep > 0 else kept, "bridges": []}
-
-    def replaced(self, path: Path, iteration: int, occasion: Occasion) -> list[Path]:
-        after = self.record_after(iteration, occasion)
-        stay = {*after["kept"], *after["bridges"]}
-        return [self.folder / name for name in (*self.kept, *self.bridges) if name not in stay]
-
-    def written(self, path: Path, iteration: int, occasion: Occasion) -> None:
-        self.restore(self.record_after(iteration, occasion))
-        write_last_checkpoint(self.run_folder, path)
-
-    def restore(self, record: Mapping[str, list[str]]) -> None:
-        self.kept, self.bridges = list(record["kept"]), list(record["bridges"])
-
-    def newest_first(self, only_stopped: bool = False) -> list[Path]:
-        found = super().newest_first(only_stopped)
-        first = None if only_stopped else read_last_checkpoint(self.run_folder)
-        if first is None:
-            return found
-        return [first, *(path for path in found if path.resolve() != first.resolve())]
-
-    def best(self) -> Path | None:
-        return newest_best(self.folder)
-
-    def iteration_in(self, path: Path, weights: Mapping[str, Any]) -> int:
-        if weights.get("training"):
-            return weights["training"]["iteration"]
-        return int((weights.get("meta") or {}).get("iter", 0))
-
-
-def newest_best(folder: Path) -> Path | None:
-    """The `best_*.pth` of the most updates that lies in the folder; times do not matter."""
-    files = sorted(path for path in folder.glob("best_*.pth") if path.is_file())
-    return next(iter(by_progress(files)), None)
-
-
-def write_last_checkpoint(run_folder: Path, path: Path) -> None:
-    """Note `path` as the newest: relative to the folder when it lies inside, else absolute."""
-    run_folder, path = Path(run_folder).absolute(), Path(path).absolute()
-    inside = path.is_relative_to(run_folder)
-    write_text(run_folder / LAST_CHECKPOINT, str(path.relative_to(run_folder) if inside else path))
-
-
-def read_last_checkpoint(run_folder: str | Path) -> Path | None:
-    """The checkpoint that `last_checkpoint` names, also MMDetection's absolute path; None without.
-
-    Where that file is gone because the folder has moved, its namesake in the folder.
-    """
-    try:
-        text = (Path(run_folder) / LAST_CHECKPOINT).read_text(errors="replace").strip()
-    except OSError:
-        return None
-    candidates = [Path(run_folder) / text, Path(run_folder) / Path(text).name]
-    return next((path for path in candidates if text and path.is_file()), None)

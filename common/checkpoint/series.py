@@ -1,25 +1,22 @@
-"""The checkpoints of one run: written, pruned and found again, in the names of four families.
+"""The checkpoints of one run: written, pruned and found again, in the names of their family.
 
 A file is deleted only after its successor is on the disk and was read back.
 """
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.checkpoint.best import BestCheckpoints
-from common.checkpoint.files import load_any_checkpoint, read_back, remove_checkpoint
+from common.checkpoint.files import read_back, remove_checkpoint
 from common.checkpoint.forms import Nets, Pair, SingleFile
 from common.checkpoint.naming import (
     Naming,
     Occasion,
-    QueryinstNaming,
     ResnestNaming,
     SegNaming,
     YolactNaming,
 )
-from runtime.errors import InputError, did_you_mean
+from runtime.errors import InputError
 
 Content = Mapping[str, Any]
 Warn = Callable[[str], object]
@@ -40,7 +37,7 @@ class Loaded(NamedTuple):
 
 
 class CheckpointSeries:
-    """The checkpoints of one run; made by `yolact_series` and the other three."""
+    """The checkpoints of one run; made by `yolact_series` and its like."""
 
     def __init__(self, naming: Naming, form: SingleFile):
         self._naming, self._form = naming, form
@@ -211,7 +208,7 @@ def yolact_series(
     per_epoch: updates in an epoch, for the names of new files alone: evaluation may say 1
     """
     naming = YolactNaming(
-        Path(folder), per_epoch, _intervals(save_interval, save_every), name, f"{name}_best.pth",
+        Path(folder), per_epoch, intervals_of(save_interval, save_every), name, f"{name}_best.pth",
         f" of {name}", save_interval=save_interval, keep_latest=keep_latest,
         keep_latest_interval=keep_latest_interval, log=log)
     return CheckpointSeries(naming, Pair())
@@ -222,7 +219,7 @@ def seg_series(
 ) -> CheckpointSeries:
     """Segmentation's: encoder, decoder and history apart, the state beside the encoder."""
     naming = SegNaming(
-        Path(folder), epoch_iters, _intervals(epoch_iters, save_every), "encoder",
+        Path(folder), epoch_iters, intervals_of(epoch_iters, save_every), "encoder",
         "encoder_best.pth", advice="train first, or name one with --resume FILE")
     return CheckpointSeries(naming, Nets())
 
@@ -232,37 +229,11 @@ def resnest_series(
 ) -> CheckpointSeries:
     """ResNeSt's: one file holds all. per_epoch: updates in an epoch."""
     naming = ResnestNaming(
-        Path(folder), per_epoch, _intervals(per_epoch, save_every), None, "model_best.pth",
+        Path(folder), per_epoch, intervals_of(per_epoch, save_every), None, "model_best.pth",
         save_every=save_every)
     return CheckpointSeries(naming, SingleFile())
 
 
-def queryinst_series(
-    hook: Any, run_folder: str | Path, per_epoch: int, known_metrics: Sequence[str],
-    save_every: int | None = None,
-) -> tuple[CheckpointSeries, BestCheckpoints]:
-    """The regular and the best checkpoints as a CheckpointHook's settings want them.
-
-    hook: interval, by_epoch, max_keep_ckpts, out_dir, save_best (None, a name, several), rule
-    known_metrics: those that an evaluation gives; save_every: updates between further ones
-    Raises InputError for a metric that will never be there.
-    """
-    run_folder = folder = Path(run_folder)
-    # differs: a trailing slash, or a relative path to the same folder, is no other folder
-    # [queryinst.md: Checkpoints]. Way back: none, files went astray.
-    if hook.out_dir and os.path.abspath(hook.out_dir) != os.path.abspath(run_folder):
-        folder = Path(hook.out_dir) / run_folder.absolute().name
-    watched = (hook.save_best,) if isinstance(hook.save_best, str) else hook.save_best or ()
-    for name in watched:
-        if name not in ("auto", *known_metrics):
-            raise InputError(f"save_best: the evaluation has no {name}; it has "
-                             f"{', '.join(known_metrics)}.{did_you_mean(name, known_metrics)}")
-    intervals = _intervals(hook.interval * (per_epoch if hook.by_epoch else 1), save_every)
-    naming = QueryinstNaming(folder, per_epoch, intervals, by_epoch=hook.by_epoch,
-                             max_keep=hook.max_keep_ckpts, noted_in=run_folder)
-    return (CheckpointSeries(naming, SingleFile(load_any_checkpoint)),
-            BestCheckpoints(folder, tuple(watched), hook.rule))
-
-
-def _intervals(*intervals: int | None) -> tuple[int, ...]:
+def intervals_of(*intervals: int | None) -> tuple[int, ...]:
+    """Those that are intervals: not None, 0 or -1, which stand for none."""
     return tuple(interval for interval in intervals if interval and interval > 0)

@@ -1,6 +1,7 @@
 """Mixed precision: the autocast and the loss scaler that `--amp` asks for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ class Precision:
 
     `scaler` is a disabled GradScaler unless fp16 needs it, so the loop has no second branch.
     warn: called with a line where the device only imitates that precision
+    scaling: options of the GradScaler, or {"fixed": a scale that stays what it is}
     Raises InputError where the device cannot compute in that precision.
     """
 
@@ -23,6 +25,7 @@ class Precision:
         amp: str,
         device: torch.device,
         warn: Callable[[str], None] = lambda line: None,
+        scaling: Mapping[str, Any] | None = None,
     ):
         if amp not in DTYPES:
             raise InputError(f"--amp {amp}: give one of {', '.join(DTYPES)}")
@@ -35,7 +38,11 @@ class Precision:
                  "than --amp off")
         self.amp = amp
         self._device_type = device.type
-        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+        options = dict(scaling or {})
+        self._fixed_scale: float | None = options.pop("fixed", None)
+        if self._fixed_scale is not None:
+            options = {"init_scale": self._fixed_scale}
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16", **options)
 
     def autocast(self) -> torch.autocast:
         """A context in which the forward pass and the losses are computed."""
@@ -47,14 +54,14 @@ class Precision:
         """Whether a loss scaler is at work, which leaves out updates that overflow."""
         return self.scaler.is_enabled()
 
-    def grad_norm(self, optimizer: OneOrSeveral) -> torch.Tensor:
-        """The norm of all gradients together, 0-d on their device; unscales them in place.
+    def grad_norm(self, optimizer: OneOrSeveral, p: float = 2.0) -> torch.Tensor:
+        """The p-norm of all gradients together, 0-d on their device; unscales them in place.
 
         Once an update, before `step` or `skip`. Nothing waits for the device here.
         """
         self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # asks only for its groups
         gradients = [p.grad for p in _with_gradient(optimizer) if p.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+        return torch.nn.utils.get_total_norm(gradients, norm_type=p)
 
     def step(
         self,
@@ -71,7 +78,7 @@ class Precision:
             assert grad_norm is not None, "clip_grad needs grad_norm"
             torch.nn.utils.clip_grads_with_norm_(_with_gradient(optimizer), clip_grad, grad_norm)
         self.scaler.step(optimizer)  # type: ignore[arg-type]  # calls only its step()
-        self.scaler.update()
+        self.scaler.update(self._fixed_scale)
 
     def skip(self) -> None:
         """In place of `step`: the update is left out, and the scale stays what it was."""

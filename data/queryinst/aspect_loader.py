@@ -46,6 +46,12 @@ class AspectRatioLoader(UpdateLoader):
         self._seed, self._workers, self._collate = seed, workers, collate
         self._rank, self._world_size, self._pin_memory = rank, world_size, pin_memory
 
+    @property
+    def identity(self) -> dict[str, int]:
+        """What another loader must share for the same batches of the same data."""
+        return {"batch_size": self._batch_size, "processes": self._world_size, "seed": self._seed,
+                "num_images": len(self._dataset)}
+
     def steps_per_epoch(self, accumulate: int = 1) -> int:
         """Updates in an epoch when each takes `accumulate` batches, the last one what is left."""
         return -(-self._batches_per_epoch() // accumulate)

@@ -23,18 +23,20 @@ def open_query_config(
 ) -> tuple[tuple[Any, tuple[str, ...]], dict[str, CocoIndex]]:
     """((config with the data's classes, class names), {"train": index, "valid": index}).
 
-    cfg:     a QueryInst config; drawn scenes that it names are made in the folder `project`
+    cfg:     a QueryInst config; drawn scenes that it names are made in the folder `project`.
+             Without a val_dataloader there is no "valid"
     needs_training: without it the training file may be missing: the classes are then the
              validation file's, and there is no "train"
     cache_folder: where indexes may be kept, if it is there; deep, run: as `open_query_data`
     Raises InputError with the faults of all files.
     """
-    for key in LOADERS.values():
+    parts = {part: key for part, key in LOADERS.items() if vars(cfg)[key] is not None}
+    for key in parts.values():
         loader = vars(cfg)[key]
         dataset = with_drawn_scenes(loader.dataset, project, "coco")
         cfg = replace(cfg, **{key: replace(loader, dataset=dataset)})
-    datasets = {part: vars(cfg)[key].dataset for part, key in LOADERS.items()}
-    if not needs_training and not Path(datasets["train"].info_path).is_file():
+    datasets = {part: vars(cfg)[key].dataset for part, key in parts.items()}
+    if not needs_training and "valid" in parts and not Path(datasets["train"].info_path).is_file():
         del datasets["train"]
     is_kept = cache_folder is not None and cache_folder.is_dir()
     names, indexes = open_query_data(

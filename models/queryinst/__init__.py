@@ -4,10 +4,12 @@ from models.queryinst.network import QueryInst, build_queryinst, of_all_stages
 from models.queryinst.optim import (
     auto_scale,
     build_optimizer,
-    lr_factor,
     param_groups,
     set_rates,
 )
+from models.queryinst.schedule import lr_schedule
+from models.queryinst.series import held_by, publish, queryinst_series
+from models.queryinst.starting import find_start
 from models.queryinst.weights import (
     backbone_file,
     checkpoint_of,
@@ -29,12 +31,16 @@ __all__ = [
     "checkpoint_of",
     "decode_boxes",
     "facts_of",
+    "find_start",
+    "held_by",
     "load_backbone",
     "load_queryinst_config",
     "load_weights",
-    "lr_factor",
+    "lr_schedule",
     "of_all_stages",
     "param_groups",
+    "publish",
+    "queryinst_series",
     "roi_levels",
     "said_in",
     "scored_of",

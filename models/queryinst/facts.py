@@ -23,7 +23,8 @@ def facts_of(
     num_classes: None: the config's; names: of the classes, else COCO's for 80
     """
     count = cfg.model.num_classes if num_classes is None else num_classes
-    steps = [step.scale for step in cfg.val_dataloader.dataset.transforms if step.scale]
+    loader = cfg.val_dataloader or cfg.test_dataloader
+    steps = [step.scale for step in loader.dataset.transforms if step.scale] if loader else []
     scale, pre = steps[-1] if steps else _NO_RESIZE, cfg.model.data_preprocessor
     pixels = Pixels("fit", (min(scale),), tuple(pre.mean), tuple(pre.std), longest=max(scale),
                     multiple=pre.pad_size_divisor)

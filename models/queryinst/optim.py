@@ -6,13 +6,18 @@ Source: [queryinst.md: Optimizer], [queryinst.md: Learning rate].
 from typing import Any
 
 import torch
+from torch import nn
 
-from common.schedulers import LrAt, warmup_multistep
-from models.queryinst.adamw import OrderedAdamW
+from models.queryinst.ordered import OrderedAdamW, OrderedSGD
+from models.queryinst.schedule import RateAt
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm,
+          nn.modules.instancenorm._InstanceNorm)
+Optimizer = OrderedAdamW | OrderedSGD
 
 
 def param_groups(net: Any) -> list[dict[str, Any]]:
-    """Groups for AdamW: `params`, `lr`, `base_lr` (the same), `weight_decay`.
+    """Groups for the optimizer: `params`, `lr`, `base_lr` (the same), `weight_decay`.
 
     The multipliers are those of the config's paramwise_cfg. Parameters of equal rate and decay
     share a group, in the order in which the network first has one of it, so the backbone's is the
@@ -21,22 +26,44 @@ def param_groups(net: Any) -> list[dict[str, Any]]:
     Way back: none, the updates are the same.
     """
     wrapper = net.cfg.optim_wrapper
-    optimizer, keys = wrapper.optimizer, wrapper.paramwise_cfg.custom_keys
-    ordered = sorted(sorted(keys), key=len, reverse=True)
+    base_lr, base_decay = wrapper.optimizer.lr, wrapper.optimizer.decay
     groups: dict[tuple[float, float], list] = {}
-    for name, parameter in net.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        lr, decay = optimizer.lr, optimizer.weight_decay
-        key = next((key for key in ordered if key in name), None)
-        if key is not None:
-            lr, decay = lr * keys[key].lr_mult, decay * keys[key].decay_mult
-        groups.setdefault((lr, decay), []).append(parameter)
+    for prefix, module in net.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                lr_mult, decay_mult = 1.0, 1.0
+                if wrapper.paramwise_cfg is not None:
+                    lr_mult, decay_mult = _multipliers(
+                        wrapper.paramwise_cfg, f"{prefix}.{name}", name, parameter,
+                        is_norm=isinstance(module, _NORMS))
+                key = base_lr * lr_mult, base_decay * decay_mult
+                groups.setdefault(key, []).append(parameter)
     return [{"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
             for (lr, decay), parameters in groups.items()]
 
 
-def build_optimizer(net: Any, processes: int) -> tuple[OrderedAdamW, str]:
+def _multipliers(
+    rules: Any, dotted: str, name: str, parameter: torch.Tensor, is_norm: bool
+) -> tuple[float, float]:
+    """(of the rate, of the decay) for one parameter.
+
+    rules: a paramwise_cfg; dotted: the parameter's whole name; name: the last word of it
+    """
+    ordered = sorted(sorted(rules.custom_keys), key=len, reverse=True)
+    custom = next((rules.custom_keys[key] for key in ordered if key in dotted), None)
+    if custom is not None:
+        return custom.lr_mult, custom.decay_mult
+    is_bias = name == "bias"
+    lr_mult = 1.0 if rules.bias_lr_mult is None or is_norm or not is_bias else rules.bias_lr_mult
+    # parity: a rule that is not given leaves the parameter to the next one, so that a norm's bias
+    # may follow bias_decay_mult or flat_decay_mult [queryinst.md: Optimizer]
+    candidates = ((is_norm, rules.norm_decay_mult), (is_bias, rules.bias_decay_mult),
+                  (parameter.ndim == 1, rules.flat_decay_mult))
+    decays = (decay for applies, decay in candidates if applies and decay is not None)
+    return lr_mult, next(decays, 1.0)
+
+
+def build_optimizer(net: Any, processes: int) -> tuple[Optimizer, str]:
     """(the optimizer, with each group's `base_lr` as `auto_scale` has it, the line of that)."""
     scale, line = auto_scale(net.cfg, processes)
     groups = param_groups(net)
@@ -44,25 +71,20 @@ def build_optimizer(net: Any, processes: int) -> tuple[OrderedAdamW, str]:
         group["base_lr"] *= scale
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     settings = net.cfg.optim_wrapper.optimizer
-    return OrderedAdamW(groups, trained, lr=settings.lr, betas=settings.betas), line
+    kind = OrderedAdamW if settings.type == "AdamW" else OrderedSGD
+    return kind(groups, trained, lr=settings.lr, **settings.options), line
 
 
-def set_rates(optimizer: torch.optim.Optimizer, cfg: Any, factor: float) -> tuple[float, float]:
-    """Each group's rate is its `base_lr` times the factor; in place.
+def set_rates(
+    optimizer: torch.optim.Optimizer, cfg: Any, rate_at: RateAt, iteration: int
+) -> tuple[float, float]:
+    """Each group's rate is what `lr_schedule` makes of its `base_lr`; in place.
 
-    Returns what the log shows: (the config's rate times it, the first group's rate).
+    Returns what the log shows: (what it makes of the config's rate, the first group's rate).
     """
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return cfg.optim_wrapper.optimizer.lr * factor, optimizer.param_groups[0]["lr"]
-
-
-def lr_factor(cfg: Any, iters_per_epoch: int) -> LrAt:
-    """What every group's base rate is multiplied by, as a function of the iteration."""
-    last, start = cfg.warmup
-    milestones, gamma = cfg.steps
-    steps = [epoch * iters_per_epoch for epoch in milestones]
-    return warmup_multistep(1.0, steps, gamma, last, start, during_warmup="multiply")
+        group["lr"] = rate_at(group["base_lr"], iteration)
+    return (rate_at(cfg.optim_wrapper.optimizer.lr, iteration), optimizer.param_groups[0]["lr"])
 
 
 def auto_scale(cfg: Any, processes: int) -> tuple[float, str]:

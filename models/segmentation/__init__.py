@@ -14,7 +14,6 @@ from models.segmentation.network import (
     scoring,
 )
 from models.segmentation.norm_momentum import NormMomentum, corrected_momentum, is_corrected
-from models.segmentation.sync_norm import synchronise_norms
 from models.segmentation.weights import (
     IMAGENET_FILES,
     find_imagenet_file,
@@ -27,6 +26,7 @@ from models.segmentation.weights import (
     start_weights,
     to_original_state_dict,
 )
+from models.sync_norm import synchronise_norms
 from settings.segmentation import (
     SegConfig,
     check_batch,

@@ -6,6 +6,7 @@ Source: [queryinst.md: Run folder and log].
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,28 @@ from runtime.run.meter import Meter
 from runtime.run.timetable import Timetable
 
 LINE_START = "%m/%d %H:%M:%S - mmengine - INFO - "
-EXP_NAME_INTERVAL = 1000  # iterations between two lines that name the run
+
+
+@dataclass(frozen=True)
+class LogForm:
+    """What a config's LogProcessor and LoggerHook say about the lines.
+
+    by_epoch:    lines count within epochs, else over the whole training
+    num_digits:  behind the point
+    ignore_last: no line at an epoch's end when the interval does not ask for it
+    exp_name_interval: iterations between two lines that name the run; 0: none but an epoch's last
+    """
+
+    by_epoch: bool = True
+    num_digits: int = 4
+    ignore_last: bool = True
+    exp_name_interval: int = 1000
+
+    @classmethod
+    def of(cls, log_processor: Any, logger: Any) -> "LogForm":
+        """As the two sections of a QueryInst config say."""
+        return cls(log_processor.by_epoch, log_processor.num_digits, logger.ignore_last,
+                   logger.interval_exp_name)
 
 
 def new_stamp() -> str:
@@ -29,12 +51,13 @@ class MMLog:
     run:      the Run, whose `log` takes the lines
     name:     of the config
     interval: updates, or batches of a validation, between two lines
+    form:     what they look like
 
     name_line: what names the run; "" until `open_folder`, and on other ranks
     """
 
-    def __init__(self, run: Any, name: str, interval: int):
-        self.interval = interval
+    def __init__(self, run: Any, name: str, interval: int, form: LogForm = LogForm()):
+        self.interval, self.form = interval, form
         self.name_line = ""
         self._run, self._name = run, name
         self._scalars: list[LineFile] = []
@@ -72,11 +95,13 @@ class TrainLog:
 
     meter:      has measured each update before `updated` is called
     timetable:  its updates an epoch, and at the session's end
-    max_epochs: epochs when training is over
+    max_epochs: epochs when training is over; total: updates then, None: those of the epochs
     """
 
-    def __init__(self, log: MMLog, meter: Meter, timetable: Timetable, max_epochs: int):
+    def __init__(self, log: MMLog, meter: Meter, timetable: Timetable, max_epochs: int,
+                 total: int | None = None):
         self._log, self._meter, self._max_epochs = log, meter, max_epochs
+        self._total = max_epochs * timetable.per_epoch if total is None else total
         self._per_epoch, self._stop_at = timetable.per_epoch, timetable.stop_at
 
     def updated(self, step: int, lrs: tuple[float, float], values: Mapping[str, float]) -> None:
@@ -87,10 +112,13 @@ class TrainLog:
         """
         epoch, position = divmod(step, self._per_epoch)
         ends_epoch = position + 1 == self._per_epoch
-        interval = self._log.interval
-        if (position + 1) % interval == 0 or (ends_epoch and self._per_epoch <= interval):
+        interval, form = self._log.interval, self._log.form
+        shows_end = not form.ignore_last or self._per_epoch <= interval
+        if (position + 1) % interval == 0 or (ends_epoch and shows_end):
             self._write(step, epoch + 1, position + 1, lrs, values)
-        if self._log.name_line and ((step + 1) % EXP_NAME_INTERVAL == 0 or ends_epoch):
+        every = form.exp_name_interval
+        is_named = ends_epoch or (every > 0 and (step + 1) % every == 0)
+        if self._log.name_line and is_named:
             self._log.write(self._log.name_line)
 
     def _write(self, step: int, epoch: int, position: int, lrs: tuple[float, float],
@@ -98,13 +126,14 @@ class TrainLog:
         means = self._meter.means()
         values = {name: means.get(name, value) for name, value in values.items()}
         time_s, data_s = self._meter.times()
-        memory = self._meter.new_peak_mb()
+        memory, form = self._meter.new_peak_mb(), self._log.form
         self._log.write(train_line(
             epoch, self._max_epochs, position, self._per_epoch, lrs,
-            self._meter.eta_s(self._stop_at - step - 1), time_s, data_s, memory, values))
+            self._meter.eta_s(self._stop_at - step - 1), time_s, data_s, memory, values,
+            digits=form.num_digits, of_all=None if form.by_epoch else (step + 1, self._total)))
         self._log.write_scalars(
-            {"base_lr": lrs[0], "lr": lrs[1], "data_time": data_s, **values, "time": time_s,
-             "epoch": epoch, "iter": step + 1}
+            {"base_lr": lrs[0], "lr": lrs[1], "data_time": data_s, **values, "time": time_s}
+            | ({"epoch": epoch} if form.by_epoch else {}) | {"iter": step + 1}
             | ({} if memory is None else {"memory": memory}) | {"step": step + 1})
 
 
@@ -125,41 +154,47 @@ class ValidationLog:
         if self._done % self._log.interval == 0:
             time_s, data_s = self._meter.times()
             left = timedelta(seconds=int(self._meter.eta_s(self._count - self._done)))
-            memory = self._meter.new_peak_mb()
+            memory, digits = self._meter.new_peak_mb(), self._log.form.num_digits
             self._write(self._done, "  ".join([
-                f"eta: {left}", f"time: {time_s:.4f}", f"data_time: {data_s:.4f}",
+                f"eta: {left}", f"time: {time_s:.{digits}f}", f"data_time: {data_s:.{digits}f}",
                 *([] if memory is None else [f"memory: {memory}"])]))
 
     def finished(self, metrics: Mapping[str, float]) -> None:
         """All is scored: the last line, and the scalars."""
         time_s, data_s = self._meter.times()
         values = {**metrics, "data_time": data_s, "time": time_s}
-        self._write(self._count, "  ".join(f"{name}: {value:.4f}"
+        digits = self._log.form.num_digits
+        self._write(self._count, "  ".join(f"{name}: {value:.{digits}f}"
                                            for name, value in values.items()))
         self._log.write_scalars({**values, "step": self._epoch})
 
     def _write(self, position: int, text: str) -> None:
         at = f"[{str(position).rjust(len(str(self._count)))}/{self._count}]"
-        self._log.write(f"Epoch(val) [{self._epoch}]{at}    {text}")
+        head = f"Epoch(val) [{self._epoch}]" if self._log.form.by_epoch else "Iter(val) "
+        self._log.write(f"{head}{at}    {text}")
 
 
 def train_line(
     epoch: int, max_epochs: int, position: int, per_epoch: int, lrs: tuple[float, float],
     eta_s: float, time_s: float, data_s: float, memory: int | None, values: Mapping[str, float],
+    digits: int = 4, of_all: tuple[int, int] | None = None,
 ) -> str:
     """The line of an update; epoch and position count from 1.
 
-    memory: MiB, None to leave it out; values: {name: number}, shown with four digits
+    memory: MiB, None to leave it out; values: {name: number}, shown with so many `digits`
+    of_all: (updates made, updates of the training), to be shown in place of the epoch
     """
     base_lr, lr = lrs
-    head = f"[{epoch}]".rjust(len(str(max_epochs)) + 3)
+    head = f"Epoch(train){f'[{epoch}]'.rjust(len(str(max_epochs)) + 3)}"
+    if of_all is not None:
+        head, position, per_epoch = "Iter(train) ", *of_all
     fields = [
-        f"Epoch(train){head}[{str(position).rjust(len(str(per_epoch)))}/{per_epoch}]",
-        f"base_lr: {base_lr:.4e} lr: {lr:.4e}",
+        f"{head}[{str(position).rjust(len(str(per_epoch)))}/{per_epoch}]",
+        f"base_lr: {base_lr:.{digits}e} lr: {lr:.{digits}e}",
         f"eta: {timedelta(seconds=int(eta_s))}",
-        f"time: {time_s:.4f}",
-        f"data_time: {data_s:.4f}",
+        f"time: {time_s:.{digits}f}",
+        f"data_time: {data_s:.{digits}f}",
         *([] if memory is None else [f"memory: {memory}"]),
-        *(f"{name}: {value:.4f}" for name, value in values.items()),
+        *(f"{name}: {value:.{digits}f}" for name, value in values.items()),
     ]
     return "  ".join(fields)

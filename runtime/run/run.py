@@ -49,6 +49,7 @@ def start_run(
     backend: str | None = None,
     clock: bool = False,
     dist_timeout_s: float = TIMEOUT_S,
+    deterministic: bool = False,
 ) -> "Run":
     """Join the process group, pick the device, seed the generators, begin to log. Makes no files.
 
@@ -58,6 +59,7 @@ def start_run(
     backend: of collectives on GPU tensors, "nccl" or "gloo"; None is nccl
     clock:  begin each log line with [MM/DD HH:MM:SS]
     dist_timeout_s: how long a process waits for another one that does not answer
+    deterministic: refuse every operation whose result may differ from run to run
 
     Raises InputError for a device or a process group that cannot be had.
     """
@@ -70,6 +72,10 @@ def start_run(
     if picked.type == "cpu":
         _compute_repeatably()
         keep_freed_memory()
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        torch.use_deterministic_algorithms(True)
     return Run(script, launch, picked, seed, stop, clock)
 
 
@@ -211,11 +217,11 @@ class Run:
         """A tqdm bar below the log lines; it shows nothing away from a terminal."""
         return self._log.progress(total, initial)
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module, find_unused: bool = False) -> nn.Module:
         """`module` in DistributedDataParallel; alone, the module itself (all ranks).
 
         Rank 0's buffers, such as BatchNorm statistics, go to all before each forward pass. Every
-        update has to give every trained parameter a gradient.
+        update has to give every trained parameter a gradient, unless `find_unused`.
         """
         if self.world_size == 1:
             return module
@@ -223,6 +229,7 @@ class Run:
             module,
             device_ids=[self.device] if self.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
+            find_unused_parameters=find_unused,
         )
 
     def share_buffers(self, module: nn.Module) -> None:

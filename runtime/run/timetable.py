@@ -24,6 +24,7 @@ class Timetable:
     per_epoch:      updates an epoch
     log_every:      updates between log lines; with `logs_by_epoch` counted anew in each epoch
     saves:          saves(iteration): whether a regular checkpoint belongs after so many updates
+    validate_unit:  updates of what the numbers of validations count; 0: an epoch's
     validate_every: epochs between validations; 0: none
     validate_end:   whether the end of the session is validated, where no epoch's end has been it
     validate_after: epochs that are over when the intervals begin
@@ -44,6 +45,7 @@ class Timetable:
     validate_after: int = 0
     validate_from: int = 1
     validate_last: int = 0
+    validate_unit: int = 0
     logs_by_epoch: bool = False
     is_dry: bool = False
 
@@ -68,9 +70,10 @@ class Timetable:
 
         validated_at: iteration of the last validation; -1 before the first
         """
-        if self.is_dry or iteration == validated_at or not self.ends_epoch(iteration):
+        unit = self.validate_unit or self.per_epoch
+        if self.is_dry or iteration == validated_at or iteration == 0 or iteration % unit:
             return False
-        ended = iteration // self.per_epoch
+        ended = iteration // unit
         is_due = (self.validate_every > 0 and ended >= self.validate_from
                   and (ended - self.validate_after) % self.validate_every == 0)
         return is_due or ended == self.validate_last

@@ -6,209 +6,103 @@ width of everything behind the backbone, `bbox_head` and `mask_head` describe al
 Source: [queryinst.md: Configs].
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
-from settings.queryinst.data import (
-    TRAIN_DATALOADER,
-    VAL_DATALOADER,
-    DataLoaderConfig,
-    EvaluatorConfig,
+from runtime.errors import InputError
+from settings.foreign import Note
+from settings.queryinst import running
+from settings.queryinst.data import TRAIN_DATALOADER, VAL_DATALOADER, DataLoaderConfig
+from settings.queryinst.evaluating import EVALUATOR, EvaluatorConfig
+from settings.queryinst.hooks import (
+    DEFAULT_HOOKS,
+    LOG_PROCESSOR,
+    DefaultHooksConfig,
+    EarlyStoppingHookConfig,
+    LoggerHookConfig,
+    LogProcessorConfig,
+    early_stopping_of,
+    needless_hooks,
 )
 from settings.queryinst.model import ModelConfig
-from settings.ranges import (
-    ASCENDING,
-    Count,
-    FolderName,
-    NotNegative,
-    OneOf,
-    Positive,
-    Range,
-    Rule,
-    Section,
-    Seed,
+from settings.queryinst.optimizing import (
+    AUTO_SCALE_LR,
+    OPTIM_WRAPPER,
+    PARAM_SCHEDULER,
+    AutoScaleLrConfig,
+    OptimWrapperConfig,
+    SchedulerConfig,
 )
-
-_Beta = Annotated[float, Range(at_least=0, below=1)]
-_OFF_OR_COUNT = Rule("-1 or a number above 0", lambda number: number == -1 or number >= 1)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig(Section):
-    """lr is for auto_scale_lr.base_batch_size images an update."""
-
-    type: Literal["AdamW"] = "AdamW"
-    lr: NotNegative = 1e-4
-    weight_decay: NotNegative = 1e-4
-    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
-
-
-@dataclass(frozen=True)
-class ParamMultipliers(Section):
-    """Factors for the parameters whose name contains the key."""
-
-    lr_mult: NotNegative = 1.0
-    decay_mult: NotNegative = 1.0
-
-
-@dataclass(frozen=True)
-class ParamwiseConfig(Section):
-    """Of several keys in a parameter's name the longest counts, then the first in the alphabet."""
-
-    custom_keys: dict[str, ParamMultipliers] = field(
-        default_factory=lambda: {"backbone": ParamMultipliers(lr_mult=0.1)}
-    )
-
-
-@dataclass(frozen=True)
-class ClipGradConfig(Section):
-    """max_norm: the largest L2 norm of all gradients together."""
-
-    max_norm: Positive = 0.1
-    norm_type: Literal[2] = 2
-
-
-@dataclass(frozen=True)
-class OptimWrapperConfig(Section):
-    """How an update is made. AmpOptimWrapper computes in mixed precision, of `dtype`."""
-
-    type: Literal["OptimWrapper", "AmpOptimWrapper"] = "OptimWrapper"
-    dtype: Literal["float16", "bfloat16"] | None = None  # None: float16
-    optimizer: OptimizerConfig = OptimizerConfig()
-    paramwise_cfg: ParamwiseConfig = field(default_factory=ParamwiseConfig)
-    clip_grad: ClipGradConfig | None = ClipGradConfig()
-    accumulative_counts: Count = 1  # batches an update
-
-    @property
-    def amp(self) -> str:
-        """What it means for --amp: off, fp16 or bf16."""
-        if self.type == "OptimWrapper":
-            return "off"
-        return "bf16" if self.dtype == "bfloat16" else "fp16"
-
-
-@dataclass(frozen=True)
-class SchedulerConfig(Section):
-    """One factor of the learning rate; all of them are multiplied.
-
-    LinearLR:    by iteration, from start_factor at `begin` = 0 to 1 at iteration end - 1
-    MultiStepLR: by epoch, one more `gamma` from each of `milestones` on
-    """
-
-    type: Literal["LinearLR", "MultiStepLR"]
-    start_factor: Annotated[float, Range(above=0, at_most=1)] = 0.001
-    by_epoch: bool | None = None  # LinearLR: only false, MultiStepLR: only true
-    begin: Annotated[int, OneOf((0,))] = 0
-    end: int | None = None
-    milestones: Annotated[tuple[Count, ...], ASCENDING] = ()
-    gamma: Positive = 0.1
-
-    def misfits(self) -> list[str]:
-        epochs = self.type == "MultiStepLR"
-        faults = []
-        if self.by_epoch not in (None, epochs):
-            faults.append(f"by_epoch wants {str(epochs).lower()} for {self.type}, got "
-                          f"{str(self.by_epoch).lower()}")
-        if not epochs and (self.end or 0) < 1:
-            faults.append(f"end wants a number of iterations for LinearLR, got {self.end}")
-        return faults
-
-
-@dataclass(frozen=True)
-class TrainLoopConfig(Section):
-    """Section train_cfg."""
-
-    type: Literal["EpochBasedTrainLoop"] = "EpochBasedTrainLoop"
-    max_epochs: Count = 12
-    val_interval: Count = 1  # epochs between validations; the last epoch has one always
-    val_begin: Count = 1  # first epoch, from 1, that may have one
-
-
-@dataclass(frozen=True)
-class CheckpointHookConfig(Section):
-    """When checkpoints are written and which stay."""
-
-    type: Literal["CheckpointHook"] = "CheckpointHook"
-    interval: Annotated[int, _OFF_OR_COUNT] = 1  # epochs, or iterations; -1: none but the last
-    by_epoch: bool = True
-    max_keep_ckpts: Annotated[int, _OFF_OR_COUNT] = -1  # of the regular ones; -1: all
-    out_dir: str | None = None  # None: the work directory
-    save_last: bool = True
-    save_best: str | tuple[str, ...] | None = None  # metrics, coco/segm_mAP; auto: the first one
-    rule: Literal["greater", "less"] | None = None  # None: as the metric's name says
-
-
-@dataclass(frozen=True)
-class LoggerHookConfig(Section):
-    """interval: iterations between two lines."""
-
-    type: Literal["LoggerHook"] = "LoggerHook"
-    interval: Count = 50
-
-
-@dataclass(frozen=True)
-class DefaultHooksConfig(Section):
-    """Section default_hooks."""
-
-    logger: LoggerHookConfig = LoggerHookConfig()
-    checkpoint: CheckpointHookConfig = CheckpointHookConfig()
-
-
-@dataclass(frozen=True)
-class LogProcessorConfig(Section):
-    """window_size: iterations behind the means of a line."""
-
-    window_size: Count = 50
-
-
-@dataclass(frozen=True)
-class AutoScaleLrConfig(Section):
-    """enable: the rate is multiplied by the images a batch over all processes / base."""
-
-    enable: bool = False
-    base_batch_size: Count = 16
-
-
-@dataclass(frozen=True)
-class RandomnessConfig(Section):
-    """seed: of everything drawn in a run; None: the script's --seed."""
-
-    seed: Seed | None = None
+from settings.queryinst.running import (
+    RANDOMNESS,
+    TEST_CFG,
+    TRAIN_CFG,
+    VAL_CFG,
+    ModelWrapperConfig,
+    RandomnessConfig,
+    TestLoopConfig,
+    TrainLoopConfig,
+    ValLoopConfig,
+    VisualizerConfig,
+)
+from settings.ranges import FolderName, Section
 
 
 @dataclass(frozen=True)
 class QueryInstConfig(Section):
-    """A whole config."""
+    """A whole config. Without val_cfg, val_dataloader and val_evaluator there is no validation."""
+
+    FOREIGN: ClassVar = running.FOREIGN
+    # what a test's section leaves out is a validation's
+    ALIKE: ClassVar = {"test_dataloader": "val_dataloader", "test_evaluator": "val_evaluator"}
 
     model: ModelConfig = field(default_factory=ModelConfig)
     train_dataloader: DataLoaderConfig = TRAIN_DATALOADER
-    val_dataloader: DataLoaderConfig = VAL_DATALOADER
-    val_evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
-    train_cfg: TrainLoopConfig = TrainLoopConfig()
-    optim_wrapper: OptimWrapperConfig = field(default_factory=OptimWrapperConfig)
-    param_scheduler: tuple[SchedulerConfig, ...] = (
-        SchedulerConfig("LinearLR", end=1000),
-        SchedulerConfig("MultiStepLR", milestones=(8, 11)),
-    )
-    default_hooks: DefaultHooksConfig = DefaultHooksConfig()
-    log_processor: LogProcessorConfig = LogProcessorConfig()
-    auto_scale_lr: AutoScaleLrConfig = AutoScaleLrConfig()
-    randomness: RandomnessConfig = RandomnessConfig()
+    val_dataloader: DataLoaderConfig | None = VAL_DATALOADER
+    val_evaluator: EvaluatorConfig | None = EVALUATOR
+    test_dataloader: DataLoaderConfig | None = None  # of --eval-only; None: val_dataloader
+    test_evaluator: EvaluatorConfig | None = None
+    train_cfg: TrainLoopConfig = TRAIN_CFG
+    val_cfg: ValLoopConfig | None = VAL_CFG
+    test_cfg: TestLoopConfig | None = TEST_CFG
+    optim_wrapper: OptimWrapperConfig = field(default_factory=lambda: OPTIM_WRAPPER)
+    param_scheduler: tuple[SchedulerConfig, ...] = PARAM_SCHEDULER
+    default_hooks: DefaultHooksConfig = DEFAULT_HOOKS
+    custom_hooks: tuple[dict[str, Any], ...] | None = None
+    log_processor: LogProcessorConfig = LOG_PROCESSOR
+    auto_scale_lr: AutoScaleLrConfig = AUTO_SCALE_LR
+    randomness: RandomnessConfig = RANDOMNESS
+    visualizer: VisualizerConfig | None = None
+    model_wrapper_cfg: ModelWrapperConfig | None = None
+    find_unused_parameters: bool = False
+    sync_bn: Literal["torch"] | None = None  # norms take the statistics of all processes
+    compile: bool = False
     load_from: str | None = None  # weights to start from
     resume: bool = False  # from load_from, else from the work directory's newest
     work_dir: str | None = None  # None: work_dirs/<name>
+    experiment_name: str | None = None  # in the log; None: name
     name: FolderName | None = None  # None: the file's, without its ending
 
     def misfits(self) -> list[str]:
-        types = [scheduler.type for scheduler in self.param_scheduler]
-        faults = []
-        if len(set(types)) < len(types):
-            faults.append(f"param_scheduler wants each type once, got {', '.join(types)}")
-        drawn = [step.type for step in self.val_dataloader.dataset.transforms
-                 if step.type != "Resize"]
-        if drawn:
-            faults.append("val_dataloader.dataset.pipeline may resize, but it draws by "
-                          f"{', '.join(drawn)}: leave that to the training's")
+        faults: list[str] = []
+        early_stopping_of(self.custom_hooks or (), faults)
+        val = {key: vars(self)[key] for key in ("val_cfg", "val_dataloader", "val_evaluator")}
+        missing = [key for key, section in val.items() if section is None]
+        if 0 < len(missing) < len(val):
+            faults.append(f"{missing[0]} is None: for no validation {', '.join(val)} are None, all "
+                          "three")
+        for key in ("val_dataloader", "test_dataloader"):
+            loader = vars(self)[key]
+            drawn = [step.type for step in loader.dataset.transforms
+                     if step.type != "Resize"] if loader is not None else []
+            if drawn:
+                faults.append(f"{key}.dataset.pipeline may resize, but it draws by "
+                              f"{', '.join(drawn)}: leave that to the training's")
+        if not self.train_cfg.in_epochs:
+            faults += [f"param_scheduler[{i}].by_epoch wants false with IterBasedTrainLoop, whose "
+                       "rates move by iteration"
+                       for i, each in enumerate(self.param_scheduler) if each.in_epochs]
         return faults
 
     @property
@@ -221,18 +115,59 @@ class QueryInstConfig(Section):
                 "log_every": self.default_hooks.logger.interval, "pretrained": self.load_from}
 
     @property
-    def warmup(self) -> tuple[int, float]:
-        """(iteration that has the full rate first, factor of iteration 0); (0, 1.0) without."""
-        for scheduler in self.param_scheduler:
-            if scheduler.type == "LinearLR":
-                # the ramp's last iteration is end - 1, and it has the full rate
-                return (scheduler.end or 1) - 1, scheduler.start_factor
-        return 0, 1.0
+    def notes(self) -> list[Note]:
+        """Keys that are accepted and change nothing because of their value."""
+        return needless_hooks(self.custom_hooks or ())
 
     @property
-    def steps(self) -> tuple[tuple[int, ...], float]:
-        """(epochs from which on the rate is multiplied once more, the factor)."""
-        for scheduler in self.param_scheduler:
-            if scheduler.type == "MultiStepLR":
-                return scheduler.milestones, scheduler.gamma
-        return (), 1.0
+    def for_test(self) -> "QueryInstConfig":
+        """The same with the test's data and scores as the validation's.
+
+        Raises InputError when it has neither.
+        """
+        loader = self.test_dataloader or self.val_dataloader
+        evaluator = self.test_evaluator or self.val_evaluator
+        if loader is None or evaluator is None:
+            raise InputError("--eval-only wants test_dataloader and test_evaluator, or "
+                             "val_dataloader and val_evaluator: the config has none")
+        return replace(self, val_dataloader=loader, val_evaluator=evaluator, val_cfg=VAL_CFG)
+
+    @property
+    def scored_by(self) -> tuple[DataLoaderConfig, EvaluatorConfig]:
+        """Data and scores of a validation; only where there is one."""
+        assert self.val_dataloader is not None
+        assert self.val_evaluator is not None
+        return self.val_dataloader, self.val_evaluator
+
+    def known_metrics(self, names: Iterable[str]) -> list[str]:
+        """The scores that a validation gives; names: of the classes."""
+        return [] if self.val_evaluator is None else self.val_evaluator.scores_of(names)
+
+    def validations(self, per_epoch: int) -> dict[str, Any]:
+        """When they come, as a Timetable wants it; per_epoch: updates in an epoch."""
+        rules = self.train_cfg
+        return {"validate_unit": per_epoch if rules.in_epochs else 1,
+                "validate_every": rules.validate_every if self.val_cfg else 0,
+                "validate_from": rules.val_begin, "validate_end": self.val_cfg is not None}
+
+    @property
+    def run_name(self) -> str:
+        """What the log calls a run."""
+        return self.experiment_name or str(self.name)
+
+    @property
+    def log_rules(self) -> tuple[LogProcessorConfig, LoggerHookConfig]:
+        """What says how the log's lines look."""
+        return self.log_processor, self.default_hooks.logger
+
+    @property
+    def early_stopping(self) -> EarlyStoppingHookConfig | None:
+        """The rule by which the run ends early, if any."""
+        return early_stopping_of(self.custom_hooks or (), []) or self.default_hooks.early_stopping
+
+    @property
+    def finds_unused(self) -> bool:
+        """Whether the processes look for parameters without a gradient."""
+        wrapper = self.model_wrapper_cfg
+        return self.find_unused_parameters or (wrapper is not None
+                                               and wrapper.find_unused_parameters)

@@ -1,4 +1,4 @@
-"""Schema of a QueryInst config's data: loaders, data sets, pipelines, evaluator.
+"""Schema of a QueryInst config's data: loaders, data sets, pipelines.
 
 Keys are MMDetection's; the defaults are those of queryinst_r50_fpn_1x_coco.
 """
@@ -26,7 +26,6 @@ _STEPS = {
     "RandomChoice": (("transforms",), ()),
     "RandomCrop": (("crop_size",), ("crop_type", "allow_negative_crop")),
 }
-_Metric = Literal["bbox", "segm"]
 _Size = tuple[Count, Count]  # px
 _True = Annotated[bool, OneOf((True,))]
 _FIRST, _LAST = ("LoadImageFromFile", "LoadAnnotations"), "PackDetInputs"
@@ -167,17 +166,3 @@ VAL_DATALOADER = DataLoaderConfig(
         pipeline=TEST_PIPELINE,
     ),
 )
-
-
-@dataclass(frozen=True)
-class EvaluatorConfig(Section):
-    """COCO scores of a validation."""
-
-    type: Literal["CocoMetric"] = "CocoMetric"
-    ann_file: str | None = None  # None: val_dataloader's; as it stands, not below data_root
-    metric: Annotated[tuple[_Metric, ...] | _Metric, NOT_EMPTY, Distinct()] = ("bbox", "segm")
-
-    def __post_init__(self) -> None:
-        if isinstance(self.metric, str):
-            object.__setattr__(self, "metric", (self.metric,))
-        super().__post_init__()

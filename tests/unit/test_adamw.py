@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.queryinst.adamw import OrderedAdamW
+from models.queryinst.ordered import OrderedAdamW
 
 
 def build(seed=0):

@@ -4,17 +4,17 @@ import itertools
 import os
 import shutil
 import zipfile
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from common.checkpoint import find_interrupt, find_latest, save_checkpoint, save_pair
 from common.checkpoint.names import newest_first
-from common.checkpoint.naming import newest_best
-from common.checkpoint.series import queryinst_series, resnest_series, seg_series
+from common.checkpoint.series import resnest_series, seg_series
+from models.queryinst.series import newest_best, queryinst_series
 from runtime.vetting.pickles import BadFile
 from runtime.vetting.progress import read_iteration
+from settings.queryinst.hooks import CheckpointHookConfig
 
 
 def ours(iteration):
@@ -119,8 +119,8 @@ def test_a_damaged_file_is_named_before_an_older_one_is_taken(fill, tmp_path):
 
 def test_the_queryinst_folder_without_its_note(fill, tmp_path):
     fill({"epoch_1.pth": query(4), "iter_6.pth": query(6), "epoch_2.pth": query(8)})
-    hook = SimpleNamespace(interval=1, by_epoch=True, max_keep_ckpts=-1, out_dir=None,
-                           save_best=None, rule=None)
+    hook = CheckpointHookConfig(interval=1, by_epoch=True, max_keep_ckpts=-1, out_dir=None,
+                                save_best=None, rule=None)
     series, _ = queryinst_series(hook, tmp_path, 4, [])
     assert series.find_start("latest", pytest.fail).path.name == "epoch_2.pth"
 

@@ -2,16 +2,21 @@
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from common.checkpoint import load_checkpoint
-from common.checkpoint.best import is_greater_better
-from common.checkpoint.naming import newest_best, read_last_checkpoint, write_last_checkpoint
-from common.checkpoint.series import BestCheckpoints, Occasion, queryinst_series
+from common.checkpoint.best import BestCheckpoints, is_greater_better
+from common.checkpoint.naming import Occasion
+from models.queryinst.series import (
+    newest_best,
+    queryinst_series,
+    read_last_checkpoint,
+    write_last_checkpoint,
+)
 from runtime.errors import InputError, SaveError
+from settings.queryinst.hooks import CheckpointHookConfig
 
 PER_EPOCH = 10
 
@@ -19,7 +24,7 @@ PER_EPOCH = 10
 def hook(**changes):
     settings = {"interval": 1, "by_epoch": True, "max_keep_ckpts": -1, "out_dir": None,
                 "save_best": None, "rule": None}
-    return SimpleNamespace(**settings | changes)
+    return CheckpointHookConfig(**settings | changes)
 
 
 def make(folder, save_every=None, **changes):

@@ -4,20 +4,19 @@ The sets were taken from the four rules that stood here before there was one ser
 """
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from common.checkpoint.naming import read_last_checkpoint
 from common.checkpoint.series import (
     CheckpointSeries,
     Occasion,
-    queryinst_series,
     resnest_series,
     seg_series,
     yolact_series,
 )
+from models.queryinst.series import queryinst_series, read_last_checkpoint
+from settings.queryinst.hooks import CheckpointHookConfig
 
 PER_EPOCH = 4
 # A line is a save after so many updates: "!" of a stopped run, "." the last one; ">" goes on in a
@@ -174,9 +173,9 @@ def series_of(family: str, folder: Path, options: dict) -> CheckpointSeries:
         return seg_series(folder, PER_EPOCH, **options)
     if family == "resnest":
         return resnest_series(folder, PER_EPOCH, **options)
-    hook = SimpleNamespace(out_dir=None, save_best=None, rule=None,
-                           **{key: options[key] for key in ("interval", "by_epoch")},
-                           max_keep_ckpts=options["keep"])
+    hook = CheckpointHookConfig(out_dir=None, save_best=None, rule=None,
+                                **{key: options[key] for key in ("interval", "by_epoch")},
+                                max_keep_ckpts=options["keep"])
     return queryinst_series(hook, folder, PER_EPOCH, [], options.get("save_every"))[0]
 
 

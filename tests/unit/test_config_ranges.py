@@ -215,8 +215,7 @@ REFUSED = {
         *each("optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult "
               "optim_wrapper.paramwise_cfg.custom_keys.backbone.decay_mult", -1),
         "optim_wrapper.clip_grad.max_norm=0", "optim_wrapper.accumulative_counts=0",
-        *each("param_scheduler.0.start_factor", 0, 1.1), "param_scheduler.0.begin=1",
-        "param_scheduler.0.by_epoch=true", "param_scheduler.1.by_epoch=false",
+        *each("param_scheduler.0.start_factor", 0, 1.1), "param_scheduler.0.begin=-1",
         *each("param_scheduler.0.end", "null", 0),
         *each("param_scheduler.1.milestones", "[5, 3]", "[0, 3]"), "param_scheduler.1.gamma=0",
         *each("train_cfg.max_epochs train_cfg.val_interval train_cfg.val_begin "

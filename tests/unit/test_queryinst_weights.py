@@ -11,7 +11,7 @@ from models.queryinst import (
     load_backbone,
     load_queryinst_config,
     load_weights,
-    lr_factor,
+    lr_schedule,
     param_groups,
 )
 from runtime.errors import InputError
@@ -134,7 +134,7 @@ def test_rates_of_the_recipes(kind, name):
     for record, rows in load_golden("queryinst_lr").items():
         if not record.startswith(f"schedule_{kind}_N"):
             continue
-        factor = lr_factor(cfg, int(record.rpartition("N")[2]))
+        rate_at = lr_schedule(cfg, int(record.rpartition("N")[2]))
         for iteration, _, _, backbone_lr, other_lr in rows:
-            assert 1e-4 * factor(iteration) == pytest.approx(other_lr, rel=1e-9)
-            assert 1e-5 * factor(iteration) == pytest.approx(backbone_lr, rel=1e-9)
+            assert rate_at(1e-4, iteration) == pytest.approx(other_lr, rel=1e-9)
+            assert rate_at(1e-5, iteration) == pytest.approx(backbone_lr, rel=1e-9)

@@ -11,7 +11,7 @@ from torch import nn
 from common.optim.steps import Optimizers
 from common.parallel import pick_gpus
 from models import segmentation as models
-from models.segmentation.sync_norm import CpuSyncBatchNorm
+from models.sync_norm import CpuSyncBatchNorm
 from runtime.errors import InputError
 from runtime.run.seg_history import SegHistory
 from settings.segmentation import TrainConfig
