@@ -4,6 +4,8 @@
 #   make slow   the long tests (overfitting real photos, ...)
 #   make test-faults   the long proof: kills in saves, full disks, damaged and hostile files, closed streams,
 #               two runs in one folder, thousands of iterations; make test has a quick sample of each
+#   make operators   parity and YOLACT++ with a torch and a torchvision that fit each other, then with our
+#               own operators; make test says at its end which it had
 #   make expected-numbers   after a change that is meant to change them: tests/scripts/expected anew
 
 PYTHON ?= python3
@@ -12,7 +14,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-instances test-others test-rooms test-faults slow expected-numbers install lint clean
+.PHONY: demo test test-instances test-others test-rooms test-faults slow operators expected-numbers install lint clean
 
 demo: install
 	$(BIN)/python train_yolact.py --config yolact_shapes --num_workers 0 --validation_epoch 5 --save_folder weights/demo --log_folder logs/demo
@@ -48,6 +50,24 @@ slow: install
 expected-numbers: install
 	$(PYTEST) --write-expected $(wildcard tests/scripts/test_train_*_numbers.py)
 
+# Versions that fit each other, in an environment of their own: what .venv has may not, and then
+# the tests that compare with torchvision skip. An interpreter that is there already:
+# make operators OPERATORS_PYTHON=/path/to/python
+OPERATORS_TORCH ?= torch==2.14.1 torchvision==0.29.1
+OPERATORS_VENV ?= .venv-operators
+OPERATORS_PYTHON ?= $(OPERATORS_VENV)/bin/python
+OPERATORS_TESTS ?= tests/parity tests/unit/test_resnest_samples.py $(wildcard tests/unit/test_yolact_*.py)
+OPERATORS_RUN = OMP_NUM_THREADS=1 $(OPERATORS_PYTHON) -m pytest -q $(OPERATORS_TESTS)
+
+operators: $(if $(filter $(OPERATORS_VENV)/%,$(OPERATORS_PYTHON)),$(OPERATORS_VENV)/.installed)
+	$(OPERATORS_RUN) --operators real
+	$(OPERATORS_RUN) --operators own
+
+$(OPERATORS_VENV)/.installed: requirements.txt
+	$(PYTHON) -m venv $(OPERATORS_VENV)
+	$(OPERATORS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(OPERATORS_TORCH) -r requirements.txt
+	touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -61,4 +81,4 @@ $(VENV)/.installed: requirements.txt Makefile
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(OPERATORS_VENV) .pytest_cache .ruff_cache .mypy_cache

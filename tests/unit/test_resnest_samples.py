@@ -354,13 +354,12 @@ def test_the_margin_of_the_centre_crop():
     assert box == center_crop_box(900, 20, 32, 0)
 
 
+@pytest.mark.operators
+@pytest.mark.usefixtures("torchvision_here")
 def test_torchvision_draws():
-    """The standard transform against torchvision's own, where it can be imported."""
-    try:
-        from torchvision.transforms import v2
-        v2.RandomResizedCrop(32)
-    except (ImportError, RuntimeError, OSError) as error:
-        pytest.skip(f"torchvision cannot be imported: {error}")
+    """The standard transform against torchvision's own."""
+    from torchvision.transforms import v2
+
     theirs = v2.Compose([
         v2.RandomResizedCrop(32), v2.RandomHorizontalFlip(), v2.PILToTensor(),
         v2.ToDtype(torch.float32, scale=True),

@@ -85,12 +85,12 @@ def test_unmoved_taps_feel_the_pixel_after_theirs():
     torch.testing.assert_close(offset.grad[0], wanted, atol=1e-5, rtol=0)
 
 
+@pytest.mark.operators
+@pytest.mark.usefixtures("torchvision_here")
 @pytest.mark.parametrize("case", CASES)
 def test_equals_torchvisions_operator(case):
-    try:
-        from torchvision.ops import deform_conv2d as compiled
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        pytest.skip(f"torchvision does not load: {error}")
+    from torchvision.ops import deform_conv2d as compiled
+
     results = []
     for function in (compiled, deform_conv2d):
         x, offset, weight, bias, mask = (t.requires_grad_() for t in make_inputs(*case))
