@@ -2,6 +2,7 @@
 
     python train_queryinst.py queryinst_shapes                       # CPU; draws its own scenes
     python train_queryinst.py queryinst_r50_fpn_1x_coco              # one GPU
+    python train_queryinst.py my/configs/queryinst_mine.py           # MMDetection's form; not run
     ./dist_train.sh queryinst_r50_fpn_1x_coco 8 --resume             # one process per GPU
     NNODES=2 NODE_RANK=0 MASTER_ADDR=HOST PORT=29500 ./dist_train.sh queryinst_r50_fpn_1x_coco 8
     python train_queryinst.py CONFIG --eval-only --resume work_dirs/CONFIG/epoch_12.pth
@@ -44,7 +45,7 @@ LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 @cli.with_shared(*cli.PREDICTING, amp=None, accumulate=None)
 def flags(
     # --- MMDetection's flags; names, defaults, meaning are its own; so are --amp, --cfg-options
-    config: Annotated[str, typer.Argument(help="Config name or YAML file.")],
+    config: Annotated[str, typer.Argument(help="Name, YAML file or MMDetection's .py.")],
     work_dir: Annotated[str | None, flag("--work-dir", "where everything is written")] = None,
     resume: Annotated[str | None, flag("--resume", "checkpoint; without a value the newest",
                                        metavar="[latest|interrupt|FILE]")] = None,
@@ -104,8 +105,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
                     deterministic=cfg.randomness.deterministic)
     with closing(run):
         check_export(flags.export)
-        if flags.config.endswith(".py"):
-            run.log(f"{flags.config}: Python configs are not run; this is our recipe {cfg.name}.")
+        if flags.config.endswith(".py") and not os.path.isfile(flags.config):
+            run.log(f"{flags.config}: no such file; this is our recipe {cfg.name}.")
         for line in note_lines(notes):
             run.log(line)
         folder = Path(flags.work_dir or cfg.work_dir or Path("work_dirs") / str(cfg.name))

@@ -1,4 +1,4 @@
-"""Typed, frozen configs: dataclasses are the schema, YAML files the recipes.
+"""Typed, frozen configs: dataclasses are the schema, files the recipes.
 
 Defaults < file (over its `_base_` files) < overrides. Whatever is wrong in a file is collected and
 raised as one `InputError`, each fault with file and line.
@@ -15,16 +15,17 @@ import yaml
 
 from runtime.errors import InputError, did_you_mean
 from runtime.files import write_atomically
+from settings.files import read_file
 from settings.foreign import Note
 from settings.nodes import (
     Node,
     expanded,
     from_plain,
     is_file,
+    is_folder,
     literal,
     merge,
     override_value,
-    read_file,
 )
 from settings.schema import Builder, default_of
 
@@ -41,8 +42,9 @@ def load_config(
     overrides: Mapping[str, Any] | Iterable[str | tuple[str, Any]] = (),
     notes: list[Note] | None = None,
 ) -> Schema:
-    """The frozen config: `schema`'s defaults, the YAML file at `path` over them, then `overrides`.
+    """The frozen config: `schema`'s defaults, the file at `path` over them, then `overrides`.
 
+    path:      a YAML file, or a Python config in MMDetection's form, which is read and never run
     schema:    a frozen dataclass; fields may be int, float, bool, str, Literal, X | None, unions,
                tuple, list, dict, dataclasses, Any (there, sequences come back as tuples), each
                with marks of `settings.ranges`: Annotated[int, Range(at_least=1)]
@@ -119,9 +121,12 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def _no_such_file(path: Path) -> str:
+    if is_folder(path):
+        return f"{path}: a folder, and a config is a file"
     siblings = []
     with contextlib.suppress(OSError, ValueError):  # a name that no system can have
-        siblings = [entry.name for entry in path.parent.glob("*.y*ml")]
+        siblings = [entry.name for entry in path.parent.iterdir()
+                    if entry.suffix in (".yaml", ".yml", ".py")]
     return f"{path}: no such config file.{did_you_mean(path.name, siblings)}"
 
 

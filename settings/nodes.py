@@ -8,7 +8,7 @@ import ast
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ MAX_DEPTH = 50  # aliases can nest without end
 MAX_NODES = 200_000  # aliases of aliases can multiply without end
 MAX_BYTES = 1_000_000  # of a file; the largest recipe has 3,000
 MAX_LITERAL = 200_000  # letters of a value that Python's own parser is asked about
-MAX_BASES = 20  # files one below the other
 _SHOWN = 80  # letters of a value in a message
 WORDS = {  # YAML 1.1's words, and Python's
     **dict.fromkeys(("", "~", "null", "Null", "NULL", "None")),
@@ -33,15 +32,18 @@ WORDS = {  # YAML 1.1's words, and Python's
 class Node:
     """One value: a mapping {text: Node}, a list [Node], or a scalar's text.
 
-    where:    "file:line" or the flag, the start of every message about it
-    quoted:   the text stood in quotes, so it is text unless the schema wants something else
-    replaces: a mapping that stands for the whole value (`_delete_: true`) instead of merging
+    where:     "file:line" or the flag, the start of every message about it
+    quoted:    the text stood in quotes, so it is text unless the schema wants something else
+    replaces:  a mapping that stands for the whole value (`_delete_: true`) instead of merging
+    variables: {key of a mapping that need not be a key of the schema, because it is a variable of
+               a Python config: why it changes nothing, "" where its file uses it}
     """
 
     value: Any
     where: str
     quoted: bool = False
     replaces: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -93,14 +95,28 @@ def from_plain(value: Any, where: str) -> Node:
 
 
 def merge(base: Node, child: Node) -> Node:
-    """`child` over `base`: mappings merge key by key, anything else replaces."""
+    """`child` over `base`: mappings merge key by key, anything else replaces.
+
+    A mapping of numbers over a list changes those items of it.
+    """
+    if isinstance(base.value, list) and _are_places(child, len(base.value)):
+        items = [merge(item, child.value[str(i)]) if str(i) in child.value else item
+                 for i, item in enumerate(base.value)]
+        return replace(child, value=items)
     both_mappings = isinstance(base.value, dict) and isinstance(child.value, dict)
     if not both_mappings or child.replaces:
         return child
     merged = dict(base.value)
     for key, node in child.value.items():
         merged[key] = merge(merged[key], node) if key in merged else node
-    return replace(child, value=merged, replaces=base.replaces)
+    return replace(child, value=merged, replaces=base.replaces,
+                   variables={**base.variables, **child.variables})
+
+
+def _are_places(child: Node, count: int) -> bool:
+    """Whether the keys of a mapping are numbers of items of a list of `count`."""
+    return isinstance(child.value, dict) and bool(child.value) and not child.replaces and all(
+        key.isdecimal() and int(key) < count for key in child.value if len(key) < 6)
 
 
 def is_file(path: Path) -> bool:
@@ -111,23 +127,22 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def read_file(path: Path, faults: list[str], above: tuple[Path, ...] = (),
-              seen: dict[Path, Node] | None = None) -> Node:
-    """The mapping of a YAML file merged over its `_base_` files; faults are appended.
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder: also for names that no system can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
-    above: the files that led here through `_base_`, to find a circle
-    seen:  what was read for the same config already, because bases of bases can multiply
-    """
-    seen = {} if seen is None else seen
-    where = path.resolve()
-    if where not in seen:
-        root = _compose(path, faults)
-        tree = Node({}, str(path)) if root is None else _Converter(path, faults).convert(root)
-        if not isinstance(tree.value, dict):
-            faults.append(f"{tree.where}: a config is a mapping of keys, this is {tree.text}")
-            tree = Node({}, str(path))
-        seen[where] = _over_bases(tree, path, faults, (*above, where), seen)
-    return seen[where]
+
+def read_yaml(path: Path, faults: list[str]) -> Node:
+    """The mapping of a YAML file, its `_base_` as it stands; faults are appended."""
+    root = _compose(path, faults)
+    tree = Node({}, str(path)) if root is None else _Converter(path, faults).convert(root)
+    if isinstance(tree.value, dict):
+        return tree
+    faults.append(f"{tree.where}: a config is a mapping of keys, this is {tree.text}")
+    return Node({}, str(path))
 
 
 def _compose(path: Path, faults: list[str]) -> yaml.Node | None:
@@ -151,29 +166,6 @@ def _compose(path: Path, faults: list[str]) -> yaml.Node | None:
     except (ValueError, TypeError, IndexError, AttributeError) as error:  # YAML's own slips
         faults.append(f"{path}: not valid YAML: {error}")
     return None
-
-
-def _over_bases(tree: Node, path: Path, faults: list[str], above: tuple[Path, ...],
-                seen: dict[Path, Node]) -> Node:
-    # fvcore, which reads the classification original's files, spells it in capitals
-    named = tree.value.pop("_base_", None) or tree.value.pop("_BASE_", None)
-    if named is None:
-        return tree
-    result = Node({}, str(path))
-    for node in named.value if isinstance(named.value, list) else [named]:
-        if not isinstance(node.value, str) or not node.value:
-            faults.append(f"{node.where}: _base_ wants a file name or a list of them")
-            continue
-        base = Path(os.path.normpath(path.parent / node.value))
-        if not is_file(base):
-            faults.append(f"{node.where}: _base_ names {base}, which does not exist")
-        elif base.resolve() in above:
-            faults.append(f"{node.where}: _base_ names {base}, which is based on this file itself")
-        elif len(above) > MAX_BASES:
-            faults.append(f"{node.where}: more than {MAX_BASES} files below each other by _base_")
-        else:
-            result = merge(result, read_file(base, faults, above, seen))
-    return merge(result, tree)
 
 
 class _Converter:

@@ -91,7 +91,8 @@ class Builder:
             dotted = f"{path}.{key}" if path else key
             if key not in fields:
                 foreign = getattr(hint, "FOREIGN", NONE)
-                if not self.is_foreign(foreign, key, child, dotted):
+                if not (self.is_variable(node, key, foreign)
+                        or self.is_foreign(foreign, key, child, dotted)):
                     hint_text = self.hint_for(key, path + "." if path else "", fields)
                     self.faults.append(f"{child.where}: unknown key {dotted}.{hint_text}")
                 continue
@@ -126,6 +127,14 @@ class Builder:
         elif key in foreign.same:
             self.want_same(foreign.same[key], node, path)
         return key in foreign.ignored or key in foreign.refused or key in foreign.same
+
+    def is_variable(self, node: Node, key: str, foreign: ForeignKeys) -> bool:
+        """Whether a key is a variable of a Python config, with a note where it changes nothing."""
+        is_known = key in foreign.refused or key in foreign.same
+        why = None if is_known else node.variables.get(key)
+        if why:
+            self.notes.append(Note(key, why))
+        return why is not None
 
     def want_same(self, wanted: Any, node: Node, path: str) -> None:
         """Appends a fault for each part of `node` that is not as in `wanted`."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError, did_you_mean
+from settings.files import read_file
 from settings.loading import load_config, to_dict
-from settings.nodes import MAX_DEPTH, MAX_LITERAL, is_file, read_file
+from settings.nodes import MAX_DEPTH, MAX_LITERAL, is_file
 from settings.yolact import (
     BackboneConfig,
     DatasetConfig,

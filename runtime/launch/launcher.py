@@ -88,10 +88,8 @@ def read_command(words: list[str], env: Mapping[str, str]) -> Command:
     """The command line and the environment. Raises InputError with every fault."""
     faults: list[str] = []
     what, count, *rest = [*words, ""] if len(words) == 1 else words
-    script = PROJECT / DEFAULT_SCRIPT
-    if re.fullmatch(r"(.*/)?train_\w+\.py", what):
-        script = Path(what) if Path(what).is_file() else PROJECT / Path(what).name
-    else:
+    script = own_script(what) or PROJECT / DEFAULT_SCRIPT
+    if own_script(what) is None:
         rest = [what, *rest]
     if not script.is_file():
         faults.append(f"{what}: no such script")
@@ -115,6 +113,17 @@ def read_command(words: list[str], env: Mapping[str, str]) -> Command:
         raise InputError(faults)
     return Command(script, rest, int(count), numbers["NNODES"], numbers["NODE_RANK"],
                    env.get("MASTER_ADDR") or "127.0.0.1", numbers.get("PORT"))
+
+
+def own_script(word: str) -> Path | None:
+    """The script of this project that the first word names, None for a config.
+
+    A config may be called train_x.py as well: a file that is none of our scripts is one.
+    """
+    if not re.fullmatch(r"(.*/)?train_\w+\.py", word):
+        return None
+    own = PROJECT / Path(word).name
+    return None if Path(word).is_file() and Path(word).resolve() != own.resolve() else own
 
 
 def pick_port(command: Command) -> int:

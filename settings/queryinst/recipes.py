@@ -1,4 +1,4 @@
-"""Finds and loads QueryInst configs: recipe names, also MMDetection's old ones, and YAML files."""
+"""Finds and loads QueryInst configs: recipe names, also MMDetection's old ones, and files."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import Any
 from runtime.errors import InputError, did_you_mean
 from settings.foreign import Note
 from settings.loading import load_config, to_dict
-from settings.nodes import is_file
+from settings.nodes import is_file, is_folder
 from settings.queryinst.config import QueryInstConfig
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "queryinst"
@@ -28,8 +28,9 @@ def load_queryinst_config(
 ) -> QueryInstConfig:
     """The frozen config that `cfg` stands for.
 
-    cfg:       a recipe's name, also in MMDetection 2.x's spelling or with the ending of its Python
-               file; the path of a YAML file; or a config
+    cfg:       a recipe's name, also in MMDetection 2.x's spelling; the path of a YAML file or of a
+               Python config, which is read and never run; the path that MMDetection's file of a
+               recipe had, when no file is there; or a config
     options:   texts KEY=VALUE with dotted keys, applied last
     notes:     gets MMDetection's keys that are accepted and change nothing
     overrides: values by key; a mapping changes only the keys of its section that it names
@@ -39,7 +40,7 @@ def load_queryinst_config(
     path, changes = None, {}
     if isinstance(cfg, QueryInstConfig):
         changes = to_dict(cfg)
-    elif str(cfg).endswith((".yaml", ".yml")):
+    elif _is_file_name(str(cfg)):
         path = Path(cfg)
     else:
         path = _recipe(str(cfg))
@@ -51,13 +52,15 @@ def load_queryinst_config(
     return loaded
 
 
+def _is_file_name(cfg: str) -> bool:
+    """Whether `cfg` is a file's path, and not a recipe's name or where MMDetection has its file."""
+    is_yaml = cfg.endswith((".yaml", ".yml"))
+    return is_yaml or (
+        cfg.endswith(".py") and (is_file(Path(cfg)) or is_folder(Path(cfg))))
+
+
 def _recipe(name: str) -> Path:
-    """The recipe file of a config's name or of the path of MMDetection's Python config."""
-    if name.endswith(".py") and is_file(Path(name)):
-        raise InputError(
-            f"{name}: Python configs are not read, because that would run them; give the recipe's "
-            f"name {Path(name).stem} or write what you changed into a YAML file with _base_"
-        )
+    """The recipe file of a config's name, or of the path of a Python config that is not there."""
     recipes = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
     stem = Path(name).name.removesuffix(".py") if name.endswith(".py") else name
     for old, new in _OLD_SPELLING.items():
@@ -65,5 +68,7 @@ def _recipe(name: str) -> Path:
             stem = stem.replace(old, new)
     if stem not in recipes:
         hint = did_you_mean(stem, recipes) or f" There are: {', '.join(recipes)}."
+        if name.endswith(".py"):
+            raise InputError(f"{name}: no such file, and none of our recipes has its name.{hint}")
         raise InputError(f"no config named {name}.{hint}")
     return recipes[stem]

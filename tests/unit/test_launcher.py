@@ -33,6 +33,18 @@ def test_a_config_is_for_queryinst(monkeypatch):
         2, 1, "gpu07", 29501)
 
 
+def test_a_config_may_be_called_like_a_script(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train_mine.py").write_text("model = dict()")
+    (tmp_path / "train_yolact.py").write_text("model = dict()")
+    for name in ("train_mine.py", "./train_yolact.py", str(tmp_path / "train_yolact.py")):
+        command = read_command([name, "2"], {})
+        assert (command.script, command.arguments) == (ROOT / "train_queryinst.py", [name])
+    for name in ("train_seg.py", str(ROOT / "train_yolact.py")):
+        command = read_command([name, "2"], {})
+        assert (command.script, command.arguments) == (ROOT / Path(name).name, [])
+
+
 @pytest.mark.parametrize("words, env, part", [
     (["train_yolact.py"], {}, "GPUS"),
     (["train_yolact.py", "--lr"], {}, "GPUS: --lr is no number"),
