@@ -11,6 +11,12 @@
 # that fails, from the last checkpoint (--save-every N). A job that ends otherwise, or is cancelled,
 # stays ended.
 #
+# MMDetection's form starts the processes at once, from a login node or inside an allocation:
+#
+#     GPUS=16 ./slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options of train_queryinst.py]
+#
+# with GPUS, 8 in all, GPUS_PER_NODE, 8, CPUS_PER_TASK, 5, and SRUN_ARGS in the environment.
+#
 # Environment: PYTHON, the interpreter (activate yours below, or set it); MASTER_PORT, where the
 # processes meet, else a number made from the job's.
 
@@ -27,8 +33,32 @@
 
 # source .venv/bin/activate
 
+if [ $# -ge 4 ] && [ "${1##*.}" != py ]; then  # a partition is no script
+    gpus="${GPUS:-8}" per_node="${GPUS_PER_NODE:-8}"
+    for number in "GPUS=$gpus" "GPUS_PER_NODE=$per_node" "CPUS_PER_TASK=${CPUS_PER_TASK:-5}"; do
+        case "${number#*=}" in
+            ''|0*|*[!0-9]*) echo "slurm_train: $number: want a whole number, at least 1" >&2; exit 2 ;;
+        esac
+    done
+    if ! command -v srun > /dev/null; then
+        echo "slurm_train: there is no srun here: without SLURM use dist_train.sh CONFIG GPUS" >&2
+        exit 2
+    fi
+    [ "$per_node" -le "$gpus" ] || per_node="$gpus"
+    here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+    partition="$1" job="$2" config="$3" work_dir="$4"
+    shift 4
+    export MASTER_PORT="${MASTER_PORT:-$((20000 + $$ % 20000))}"
+    # SRUN_ARGS are several words.
+    # shellcheck disable=SC2086
+    exec srun --partition="$partition" --job-name="$job" --gres="gpu:$per_node" --ntasks="$gpus" \
+        --ntasks-per-node="$per_node" --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=0 \
+        $SRUN_ARGS "${PYTHON:-python}" -u "$here/train_queryinst.py" "$config" "$@" \
+        ${work_dir:+--work-dir "$work_dir"} --launcher slurm
+fi
 if [ -z "$SLURM_JOB_ID" ] || [ $# = 0 ]; then
-    echo "slurm_train: use it as sbatch slurm_train.sh SCRIPT [options of SCRIPT]" >&2
+    echo "slurm_train: use it as sbatch slurm_train.sh SCRIPT [options of SCRIPT], or as MMDetection's:" \
+        "[GPUS=N] slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options]" >&2
     exit 2
 fi
 script="$1"

@@ -100,6 +100,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
     limit_threads(cfg.TRAINING.THREADS)
     with closing(run):
         check_export(flags.export)
+        if (flags.eval_only or flags.export) and flags.pretrained and not flags.resume:
+            flags.resume = str(resnest.find_weights_once(run, flags.pretrained, WEIGHTS))
         if flags.export:
             export_network(flags, run, cfg)
             return
@@ -110,6 +112,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
             run.log(f"{cfg.DATA.ROOT}: {' and '.join(str(len(part)) for part in folders)} images "
                     f"of {len(folders[0].classes)} classes, no fault found.")
             return
+        resnest.join_outputs(run, folders, resnest_series(flags.outdir, per_epoch=1), flags.resume,
+                             flags.eval_only)
         run.describe(network=resnest.facts_of(cfg, folders[0].classes).plain())
         data = build_data(flags, run, cfg, *folders)
         (evaluate_only if flags.eval_only else train)(flags, run, cfg, *data)
@@ -413,11 +417,8 @@ def evaluate(
 def load_trained(flags: Flags, run: Run, cfg: ResNeStConfig, per_epoch: int,
                  net: torch.nn.Module | None = None) -> tuple[torch.nn.Module, int, Facts]:
     """(what its training scored, updates made, what the file says); net: None makes one."""
-    named = flags.resume
-    if flags.pretrained and not named:
-        named = str(resnest.find_weights_once(run, flags.pretrained, WEIGHTS))
     checkpoints = resnest_series(flags.outdir, per_epoch)
-    found = checkpoints.find_trained(named, run.warn)
+    found = checkpoints.find_trained(flags.resume, run.warn)
     net = resnest.load_all(run, cfg, found.path, found.weights, net)
     facts = resnest.said_in(found.weights, cfg)
     return trained_average(net, found.weights), checkpoints.iteration_of(found), facts

@@ -6,7 +6,7 @@
     torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
         train_yolact.py --batch_size 128
     python train_yolact.py --config yolact_resnet50 --resume latest # carry on after any stop
-    python train_yolact.py --config yolact_resnet50 --predict photos/    # or --eval-only
+    python train_yolact.py --eval-only --resume weights/FILE.pth    # or --predict photos/
 
 Data: data/coco/images, data/coco/annotations/instances_{train,val}2017.json, or your own files by
 --cfg-options dataset.train_images=DIR dataset.train_info=FILE.json, valid_* likewise; classes and
@@ -39,8 +39,8 @@ SHOWN_SCORE = 0.3  # predictions below it are not drawn
 @cli.with_shared("workers", "score_threshold", accumulate=1, seed=0, log_every=10)
 def flags(
     # --- the original's training flags; names, defaults and meaning are its own
-    config: Annotated[str, flag("--config", "Config name, YAML file, or NAME.copy({...})")]
-    = "yolact_base_config",
+    config: Annotated[str | None, flag("--config", "Config name, YAML file or NAME.copy({...}); "
+                                       "else the --resume file's own, else yolact_base")] = None,
     dataset: Annotated[str | None, flag("--dataset", "data set name, over the config's")] = None,
     batch_size: Annotated[int, flag("--batch_size", "images a batch, over all GPUs", min=1)] = 8,
     lr: Annotated[float | None, flag("--lr --learning_rate", "base rate, as is", min=0)] = None,
@@ -149,7 +149,7 @@ def read_settings(flags: Flags, run: Run) -> tuple[YolactConfig, Indexes]:
 
     Order of the original: config, --dataset, autoscale, flags; the data's own classes come between.
     """
-    cfg = yolact.load_yolact_config(flags.config, options=flags.cfg_options)
+    cfg = yolact.load_fitting_config(flags.config, flags.resume, flags.cfg_options, run.log)
     dataset = yolact.load_dataset_config(flags.dataset) if flags.dataset else cfg.dataset
     if flags.predict:  # no data set is needed for it
         return replace(cfg, dataset=dataset), {}

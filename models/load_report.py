@@ -44,15 +44,20 @@ class LoadReport:
                 lines.append(f"{len(names)} {kind}: {', '.join(names[:NAMES_SHOWN])}{cut}")
         return lines
 
-    def require_all(self, source: str, config: str, classes: str, given: Any, wanted: int) -> None:
+    def require_all(
+        self, source: str, config: str, classes: str, given: Any, wanted: int, whose: str = ""
+    ) -> None:
         """Raise InputError unless everything went in: `source` is not for the config.
 
         classes: what is counted, "classes"; given, wanted: how many the file, None where it does
                  not say, and the config have, the commonest reason
+        whose:   what the file is, and which config would fit, where that is another one
         """
         if not (self.missing or self.unexpected or self.mismatched):
             return
         reason = f"does not fit config {config}: {'; '.join(self.lines()[1:])}"
+        if whose:
+            raise InputError(f"{source}: {whose}, not of config {config}")
         if given is not None and given != wanted:
             reason = f"made for {given} {classes}, config {config} has {wanted}"
         raise InputError(f"{source}: {reason}; use the config that it was trained with, or load it "

@@ -5,6 +5,7 @@ Light: it is imported before torch.
 
 import importlib.metadata
 import math
+import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +42,7 @@ def parse(function: Callable[..., Answer], script_name: str, words: list[str]) -
     app.command(context_settings=settings)(function)
     command = typer.main.get_command(app)
     command.params.append(_version_option(script_name))
-    line = _Line(script_name, command.params, words)
+    line = _Line(script_name, command.params, _ours(script_name, command.params, words))
     try:
         context = command.make_context(f"{script_name}.py", line.spread())
     except UsageError as error:
@@ -51,6 +52,20 @@ def parse(function: Callable[..., Answer], script_name: str, words: list[str]) -
         raise InputError(faults)
     with context:
         return command.invoke(context)
+
+
+def _ours(script_name: str, params: Sequence[Parameter], words: list[str]) -> list[str]:
+    """The words, of a command line of an original's other tools put into ours, which is said."""
+    from runtime.other_tools import MANY, translated  # not for --help
+
+    arity = {dashed(name): 0 if param.is_flag else 1 for param in params for name in param.opts
+             if param.param_type_name == "option"}
+    found = translated(script_name, words, {**arity, "--cfg-options": MANY})
+    if found is None:
+        return words
+    if os.environ.get("RANK", "0") == "0":
+        print("; ".join([f"Read as: {found.command(script_name)}", *found.notes]), flush=True)
+    return found.words
 
 
 def versions(script_name: str) -> str:

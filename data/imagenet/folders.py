@@ -93,6 +93,11 @@ class ClassFolders:
     def path(self, i: int) -> Path:
         return self.folder / self.name(i)
 
+    def take_outputs(self, names: Sequence[str]) -> None:
+        """Label the images by a network's outputs `names`, all of `classes` among them."""
+        numbers = np.array([names.index(name) for name in self.classes], np.int32)
+        self.labels, self.classes = numbers[self.labels], tuple(names)
+
     def counts(self) -> np.ndarray:
         """Images of each class, [number of classes] int64."""
         return np.bincount(self.labels, minlength=len(self.classes))

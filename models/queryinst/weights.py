@@ -4,6 +4,7 @@ Whatever does not go in is named in a report; nothing is skipped silently.
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ _FILES = {
     "resnet50": "resnet50-0676ba61.pth",
     "resnet101": "resnet101-63fe2227.pth",
     "resnet152": "resnet152-394f9c45.pth",
+}
+_DEPTHS = {(1, 1, 1, 1): 10, (2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101}  # by blocks
+_RECIPES = {  # (depth, proposals) -> names
+    (50, 100): "queryinst_r50_fpn_1x_coco or queryinst_r50_fpn_ms-480-800-3x_coco",
+    (50, 300): "queryinst_r50_fpn_300-proposals_crop-ms-480-800-3x_coco",
+    (101, 100): "queryinst_r101_fpn_ms-480-800-3x_coco",
+    (101, 300): "queryinst_r101_fpn_300-proposals_crop-ms-480-800-3x_coco",
 }
 
 
@@ -123,6 +131,24 @@ def load_weights(
     if not partial:
         head = state.get("roi_head.bbox_head.0.fc_cls.weight")
         in_file = None if head is None else len(head)
-        report.require_all(source, net.cfg.name, "classes", in_file, net.cfg.model.num_classes)
+        report.require_all(source, net.cfg.name, "classes", in_file, net.cfg.model.num_classes,
+                           _whose(state, net.cfg.model))
     net.load_state_dict(fitting, strict=False)
     return report
+
+
+def _whose(state: Mapping[str, Any], model: Any) -> str:
+    """Whose weights these are, if of another backbone or number of proposals than the model's."""
+    blocks = Counter(key.split(".")[1] for key in state
+                     if key.startswith("backbone.layer") and key.endswith(".conv1.weight"))
+    depth = _DEPTHS.get(tuple(blocks[stage] for stage in sorted(blocks)))
+    boxes = state.get("rpn_head.init_proposal_bboxes.weight")
+    if depth == 50 and "backbone.layer1.0.conv3.weight" not in state:
+        depth = 34  # as many blocks, of two convolutions
+    own = (model.backbone.depth, model.rpn_head.num_proposals)
+    if depth is None or boxes is None or (depth, len(boxes)) == own:
+        return ""
+    recipes = _RECIPES.get((depth, len(boxes)))
+    remedy = f"use {recipes}" if recipes else (
+        f"set model.backbone.depth={depth} and model.rpn_head.num_proposals={len(boxes)}")
+    return f"these are weights of a ResNet-{depth} with {len(boxes)} proposals ({remedy})"

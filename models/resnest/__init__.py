@@ -7,6 +7,7 @@ from models.resnest.network import ResNeSt
 from models.resnest.training import (
     announce,
     find_weights_once,
+    join_outputs,
     load_all,
     schedule,
     start_weights,
@@ -35,6 +36,7 @@ __all__ = [
     "facts_of",
     "find_weights",
     "find_weights_once",
+    "join_outputs",
     "load_all",
     "load_resnest_config",
     "load_weights",

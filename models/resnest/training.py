@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from common import schedulers
+from common.checkpoint.series import CheckpointSeries
+from models.facts import facts_in
 from models.load_report import bare_state_dict
+from models.resnest.facts import FAMILY
 from models.resnest.weights import find_weights, load_weights
-from models.resnest.zoo import build_network
+from models.resnest.zoo import build_network, fitting_models
 from runtime.errors import InputError
 from settings.resnest import ResNeStConfig
 
@@ -37,6 +40,39 @@ def start_weights(
     run.log(str(load_weights(net, path, cfg.MODEL.NAME, log=run.log)))
 
 
+def join_outputs(
+    run: Any, folders: Sequence[Any], checkpoints: CheckpointSeries, resume: str | None,
+    evaluates: bool,
+) -> None:
+    """Have the data's classes be some of a checkpoint's outputs, where it has more outputs than
+    they are (all ranks). Of ImageNet's 1000 outputs ten folders are then ten.
+
+    folders:   ClassFolders of train and val, which `take_outputs`
+    resume:    what --resume says; evaluates: without it the best or newest checkpoint counts
+    Outputs that the file names are joined by name; else the classes are its first ones.
+    Raises InputError as the series does.
+    """
+    def ignore(line: str) -> None:
+        """Damaged files are told of when the one behind them is loaded."""
+
+    found = (checkpoints.find_trained if evaluates else checkpoints.find_start)(resume, ignore)
+    head = bare_state_dict(found.weights).get("fc.weight") if found else None
+    names, count = folders[0].classes, len(head) if torch.is_tensor(head) and head.ndim else 0
+    if found is None or count <= len(names):
+        return
+    facts = facts_in(found.weights, FAMILY)
+    outputs = facts.classes if facts else ()
+    how = "joined by name"
+    if not set(names) <= set(outputs):
+        # parity: label i is output i, whatever the file was trained on [resnest.md: Data]
+        outputs = (*names, *(f"output {i}" for i in range(len(names), count)))
+        how = "taken for its first outputs, as the original does"
+    for part in folders:
+        part.take_outputs(outputs)
+    run.log(f"{found.path} has {count} outputs, which stay; the data's {len(names)} classes are "
+            f"{how}.")
+
+
 def load_all(
     run: Any, cfg: ResNeStConfig, path: Path, saved: Mapping[str, Any],
     net: nn.Module | None = None,
@@ -52,7 +88,14 @@ def load_all(
         if not torch.is_tensor(classifier):
             raise InputError(f"{path}: no weights of a classifier in it")
         net = build_network(cfg, len(classifier))
-    report = load_weights(net, path, cfg.MODEL.NAME, saved)
+    try:
+        report = load_weights(net, path, cfg.MODEL.NAME, saved)
+    except InputError as error:
+        fitting = fitting_models(bare_state_dict(saved))
+        if not fitting or cfg.MODEL.NAME in fitting:
+            raise
+        raise InputError(f"{path}: these are weights of {fitting[0]}, not of MODEL.NAME "
+                         f"{cfg.MODEL.NAME}; use MODEL.NAME {' or '.join(fitting)}") from error
     if report.fresh:
         classes = len(net.state_dict()["fc.weight"])
         raise InputError(f"{path}: weights for {report.file_classes} classes, the data have "

@@ -1,10 +1,14 @@
 """The networks by name: the original's fourteen and two of ours for small machines."""
 
 import dataclasses
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
+from models.load_report import COUNTERS
 from models.resnest.network import Architecture, ResNeSt
 from runtime.errors import InputError, did_you_mean
 from settings.resnest import MODEL_NAMES, ResNeStConfig
@@ -64,6 +68,23 @@ def build_network(cfg: ResNeStConfig, num_classes: int) -> ResNeSt:
         stem_stride=cfg.MODEL.STEM_STRIDE,
         last_gamma=cfg.TRAINING.LAST_GAMMA,
     )
+
+
+def fitting_models(state: Mapping[str, Any]) -> list[str]:
+    """The networks that have the names and shapes of a state dict, whatever its classes."""
+    head = state.get("fc.weight")
+    blocks = Counter(key.partition(".")[0] for key in state if key.endswith(".conv3.weight"))
+    layers = tuple(blocks[stage] for stage in sorted(blocks))
+    likely = [name for name, each in _ARCHITECTURES.items() if each.layers == layers]
+    given = {key: value.shape for key, value in state.items()
+             if torch.is_tensor(value) and not key.endswith(COUNTERS)}
+    found = []
+    for name in likely if torch.is_tensor(head) and head.ndim == 2 and len(head) else ():
+        with torch.device("meta"):
+            own = build_resnest(name, len(head)).state_dict()
+        if given == {k: v.shape for k, v in own.items() if not k.endswith(COUNTERS)}:
+            found.append(name)
+    return found
 
 
 def param_groups(

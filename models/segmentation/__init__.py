@@ -14,11 +14,11 @@ from models.segmentation.network import (
     scoring,
 )
 from models.segmentation.norm_momentum import NormMomentum, corrected_momentum, is_corrected
+from models.segmentation.recognise import load_both
 from models.segmentation.weights import (
     IMAGENET_FILES,
     find_imagenet_file,
     imagenet_file,
-    load_both,
     load_original_state_dict,
     load_partly,
     load_weights_file,

@@ -134,17 +134,23 @@ def original_weights(module: nn.Module) -> dict[str, dict[str, Tensor]]:
 
 
 def _load(net, state_dict, source):
-    own = net.state_dict()
+    faults, given = faults_of(net, state_dict, source)
+    if faults:
+        raise InputError(faults)
+    net.load_state_dict(given, strict=False)
+
+
+def faults_of(
+    net: nn.Module, state_dict: Mapping[str, Any], source: str
+) -> tuple[list[str], dict[str, Any]]:
+    """(what keeps weights in the original's form from being all of `net`'s, the entries for it)."""
     ignored = _CLASSIFIERS.get(type(net), ())
     given = {
         key: value
         for key, value in state_dict.items()
         if key.rpartition(".")[2] not in _EXTRAS and not str(key).startswith(ignored)
     }
-    faults = misfits(own, given, source, _MAY_LACK, shape_hint=_class_hint)
-    if faults:
-        raise InputError(faults)
-    net.load_state_dict(given, strict=False)
+    return misfits(net.state_dict(), given, source, _MAY_LACK, shape_hint=_class_hint), given
 
 
 def _class_hint(key, value, own):
@@ -192,14 +198,3 @@ def start_weights(
         if path:
             run.log(f"Loading weights for net_{name} from {path}")
             load_weights_file(nets[name], path)
-
-
-def load_both(module: nn.Module, weights: Mapping[str, Mapping[str, Any]], path: Path) -> str:
-    """Both networks' weights of a checkpoint, {"encoder": ..., "decoder": ...}, into `module`.
-
-    path: of the encoder's file. Returns what messages call the files, FOLDER/*_epoch_N.pth.
-    Raises InputError as `load_original_state_dict`.
-    """
-    for net, state in weights.items():
-        load_original_state_dict(getattr(module, net), state, str(net_path(path, net)))
-    return str(net_path(path, "*"))

@@ -3,6 +3,7 @@ from models.yolact.exporting import export_trained
 from models.yolact.facts import facts_of, said_in, weights_of
 from models.yolact.masks import postprocess
 from models.yolact.network import Yolact, build_yolact, objects_without_prior
+from models.yolact.recognise import load_fitting_config
 from models.yolact.schedule import scaled_to_batch, schedule, with_batch_norm_rule, with_given
 from models.yolact.starting import find_start, found_in_parts, predicting_network
 from models.yolact.weights import load_weights, start_weights
@@ -17,6 +18,7 @@ __all__ = [
     "find_start",
     "found_in_parts",
     "load_dataset_config",
+    "load_fitting_config",
     "load_weights",
     "load_yolact_config",
     "objects_without_prior",

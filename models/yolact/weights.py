@@ -4,6 +4,7 @@ Whatever does not go in is named in a report; nothing is skipped silently.
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch import nn
 
 from common.checkpoint.files import load_any_checkpoint
 from models.foreign_weights import read_weights, weights_in
-from models.load_report import compare_weights
+from models.load_report import COUNTERS, compare_weights
 from models.yolact.deform_conv import DeformConv
 from runtime.errors import InputError
 from runtime.pretrained import find_pretrained_once
+
+_CONFIGS = {(3, 4, 6, 3): "yolact_resnet50", (3, 4, 23, 3): "yolact_base"}  # blocks a stage -> name
 
 
 def load_weights(net, state_dict, partial=False, source="weights"):
@@ -27,8 +30,7 @@ def load_weights(net, state_dict, partial=False, source="weights"):
     source:      what the messages call it
     Raises InputError when nothing fits or, unless `partial`, when anything does not.
     """
-    state = {key.removeprefix("module."): value for key, value in state_dict.items()}
-    state = {key: value for key, value in state.items() if not _is_old_duplicate(key, net.cfg)}
+    state = bare_names(state_dict, net.cfg)
     fitting, report = compare_weights(net, state, source)
     if not partial:
         report.require_all(source, net.cfg.name, "classes with background", num_classes_in(state),
@@ -93,17 +95,63 @@ def init_weights(net, backbone_path=None):
     return ["backbone from random weights"]
 
 
+def is_backbone(state, net):
+    """Whether a state dict is that of a backbone alone: nothing in it is named after a YOLACT part.
+
+    Then its names are torchvision's, Darknet's or VGG's.
+    """
+    parts = {name for name, _ in net.named_children()}
+    return not any(key.split(".")[0] in parts for key in state)
+
+
+def load_whole_backbone(net, state, path):
+    """`load_backbone`, and InputError unless the file's stages are those of the network.
+
+    state: the file's names and tensors. Deformable offsets, stages behind the backbone's own, and
+    a classifier do not count. The line names the config whose backbone it is.
+    """
+    own = tuple(f"layers.{i}." for i in range(net.backbone.num_own_stages))
+    offsets = (".conv_offset_mask.weight", ".conv_offset_mask.bias", ".conv2.bias", *COUNTERS)
+    try:
+        report = load_backbone(net, path)
+        wrong = [key for key in report.missing if key.startswith(own) and not key.endswith(offsets)]
+        wrong += [key for key in report.unexpected if key.startswith("layers.")]
+        wrong += report.mismatched
+        reason = f"{wrong[0]} does not fit" if wrong else ""
+    except InputError as error:
+        reason = error.faults[0].removeprefix(f"{path}: ")
+    if reason:
+        blocks = Counter(key.split(".")[0] for key in state
+                         if re.fullmatch(r"layer\d\.\d+\.conv1\.weight", key))
+        fits = "yolact_darknet53" if "layers.0.0.0.weight" in state else _CONFIGS.get(
+            tuple(blocks[stage] for stage in sorted(blocks)))
+        raise InputError(f"{path}: not of the {net.cfg.backbone.name} of config {net.cfg.name}: "
+                         f"{reason}; " + (f"it fits --config {fits}" if fits else "use the file of "
+                                          f"that backbone, {net.cfg.backbone.path}"))
+
+
 def _draw(weight, distribution, **how):
     """Fill `weight` with what a seed gives on the CPU in the plain layout, wherever it lies."""
     drawn = torch.empty(weight.shape, dtype=weight.dtype)
     weight.copy_(distribution(drawn, **how))
 
 
+def bare_names(state_dict, cfg=None):
+    """The state dict without wrappers' `module.`, and without what old files have twice.
+
+    cfg: of the network, which tells these duplicates; None leaves them in
+    """
+    state = {str(key).removeprefix("module."): value for key, value in state_dict.items()}
+    return {key: value for key, value in state.items()
+            if cfg is None or not _is_old_duplicate(key, cfg)}
+
+
 def num_classes_in(state):
     """Classes, background included, that a YOLACT state dict is for; None if it does not say."""
     box = state.get("prediction_layers.0.bbox_layer.weight")
     conf = state.get("prediction_layers.0.conf_layer.weight")
-    if box is None or conf is None or len(box) < 4:
+    if not (torch.is_tensor(box) and torch.is_tensor(conf) and box.ndim and conf.ndim
+            and len(box) >= 4):
         return None
     return len(conf) // (len(box) // 4)
 
@@ -151,12 +199,16 @@ def _name_of_blob(blob):
 def start_weights(run: Any, net: nn.Module, pretrained: str | None, folder: str | Path) -> None:
     """Weights to train from, put into `net`; run.log says which and what they lack (all ranks).
 
-    pretrained: anyone's weights, of any classes: what fits is taken. Else the backbone's file,
-                which lies in `folder` or is fetched, where the config names one; else random ones
+    pretrained: anyone's weights, of any classes: what fits is taken; of a backbone alone, as those
+                of ImageNet are, all must fit. Else the backbone's file, which lies in `folder` or
+                is fetched, where the config names one; else random ones
     """
     run.log("Initializing weights...")
-    if pretrained:
-        weights = read_weights(pretrained, run.log)
+    weights = read_weights(pretrained, run.log) if pretrained else {}
+    if pretrained and is_backbone(weights, net):
+        load_whole_backbone(net, weights, pretrained)
+        report = net.init_weights(pretrained)
+    elif pretrained:
         net.init_weights()  # for what the file lacks
         report = load_weights(net, weights, partial=True, source=pretrained)
     else:

@@ -186,9 +186,31 @@ def test_pretrained_weights_of_other_classes_are_reported(classify, tmp_path):
     run = classify("--max-iters 1 --pretrained ten.pth")
     assert run.status == 0, run.err_text
     assert "ten.pth: 150 entries loaded; the file has 10 classes, so fc.weight, fc.bias" in run.text
-    refused = classify("--eval-only --pretrained ten.pth")
+    torch.save(build_resnest("resnest14_small", 2).state_dict(), tmp_path / "two.pth")
+    refused = classify("--eval-only --pretrained two.pth")
     assert refused.status == 2
-    assert "10 classes, the data have 3" in refused.err[0]
+    assert "2 classes, the data have 3" in refused.err[0]
+
+
+def test_a_checkpoint_of_more_outputs_than_classes_keeps_them(classify, tmp_path):
+    """As the original's 1000 do: it evaluates, resumes, and goes on with what it saved itself."""
+    net = build_resnest("resnest14_small", 10)
+    optimizer = torch.optim.SGD(param_groups(net, 1e-4, False), lr=0.01, momentum=0.9)
+    torch.save({"epoch": 0, "state_dict": net.state_dict(), "optimizer": optimizer.state_dict(),
+                "best_pred": 0.0, "acclist_train": [0], "acclist_val": [0]}, tmp_path / "ten.pth")
+    run = classify("--eval-only --resume ten.pth", out="evaluated")
+    assert run.status == 0, run.err_text
+    assert "ten.pth has 10 outputs, which stay; the data's 3 classes are taken for its first" \
+        in run.text
+    run = classify("--resume ten.pth --max-iters 7")
+    assert run.status == 0, run.err_text
+    saved = run.load("checkpoint_iter_7.pth")
+    assert saved["state_dict"]["fc.weight"].shape[0] == 10
+    assert saved["identity"]["num_classes"] == 10
+    run = classify("--resume latest --max-iters 8")  # the file now has names for its outputs
+    assert run.status == 0, run.err_text
+    assert "the data's 3 classes are joined by name" in run.text
+    assert list(run.losses) == [6, 7]
 
 
 def test_validation_every_n_epochs(classify):

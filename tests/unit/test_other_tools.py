@@ -114,16 +114,12 @@ def fault_of(script, *words):
      "; in this script it is --cfg-options train_cfg.max_epochs=N"),
     ("train_yolact", "-j", "; in this script it is --num_workers N"),
     ("train_seg", "-c", "; in this script it is --cfg FILE"),
-    ("train_yolact", "--trained_model", "; in this script it is the whole command: "
-     "python train_yolact.py --config NAME --eval-only --resume FILE"),
     ("train_yolact", "--display", ": no script opens windows; a validation draws some "
      "predictions into the run folder"),
     ("train_seg", "--top_k", ": no script opens windows; a validation draws some predictions "
      "into the run folder"),
     ("train_queryinst", "--show-dir", ": no script opens windows; a validation draws some "
      "predictions into the run folder"),
-    ("train_resnest", "--verify", "; in this script it is the whole command: "
-     "python train_resnest.py --config-file FILE --eval-only --resume FILE"),
     ("train_queryinst", "--cfg-option", ". Did you mean --cfg-options?"),
     ("train_yolact", "--frobnicate", ". --help lists them."),
 ])

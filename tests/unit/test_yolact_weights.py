@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from common.checkpoint import save_checkpoint
-from models.yolact import build_yolact, load_weights, load_yolact_config
+from models.yolact import build_yolact, load_weights, load_yolact_config, start_weights
 from runtime.errors import InputError
 
 HEAD = "prediction_layers.0.conf_layer.weight"
@@ -225,3 +225,40 @@ def test_initialisation_from_a_file_reports_it(tmp_path):
     assert lines[0].startswith(f"backbone from {tmp_path / 'r.pth'}: ")
     assert "fc.weight" in lines[1]
     assert torch.equal(net.backbone.conv1.weight, random_state(net.backbone)["conv1.weight"])
+
+
+class Lines(list):
+    """A run that keeps what it says."""
+
+    def log(self, line):
+        self.append(line)
+
+
+def test_pretrained_takes_a_backbones_file(tmp_path):
+    net = small_net()
+    file = torchvision_names(net.backbone)
+    save_checkpoint(tmp_path / "r.pth", file)
+    run = Lines()
+    start_weights(run, net, str(tmp_path / "r.pth"), tmp_path)
+    assert torch.equal(net.backbone.layers[1][0].conv1.weight, file["layer2.0.conv1.weight"])
+    assert float(net.fpn.lat_layers[0].bias.detach().abs().max()) == 0  # drawn, as in a new start
+    assert any("r.pth" in line and "entries loaded" in line for line in run)
+
+
+@pytest.mark.parametrize("change, fits", [
+    (lambda file: file.pop("layer3.0.conv1.weight"), None),
+    (lambda file: file.update({"layer2.1.conv1.weight": torch.zeros(1)}), None),
+    (lambda file: file.update({f"layer{stage}.{block}.conv1.weight": torch.zeros(1)
+                               for stage, count in enumerate((3, 4, 6, 3), 1)
+                               for block in range(count)}), "yolact_resnet50"),
+    (lambda file: (file.clear(), file.update({"layers.0.0.0.weight": torch.zeros(1)})),
+     "yolact_darknet53"),
+])
+def test_another_backbones_file_is_refused_with_the_config_that_fits(tmp_path, change, fits):
+    net = small_net()
+    file = torchvision_names(net.backbone)
+    change(file)
+    save_checkpoint(tmp_path / "r.pth", file)
+    fault = fault_of(start_weights, Lines(), net, str(tmp_path / "r.pth"), tmp_path)
+    assert fault.startswith(f"{tmp_path / 'r.pth'}: not of the ResNet10 of config yolact_shapes: ")
+    assert (f"it fits --config {fits}" in fault) == (fits is not None)

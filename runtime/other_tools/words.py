@@ -379,18 +379,6 @@ _EVALUATING = (
         "--eval-only, with --resume FILE for another checkpoint than the best",
     ),
     _row(
-        "trained-model",
-        "the whole command: python train_yolact.py --config NAME --eval-only --resume FILE",
-        None, None, None,
-    ),
-    _row(
-        "verify",
-        None,
-        None,
-        "the whole command: python train_resnest.py --config-file FILE --eval-only --resume FILE",
-        None,
-    ),
-    _row(
         "max-images num-images max-samples",
         "--validation_size N",
         ": this script evaluates all images of DATASET.list_val",

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# Where MMDetection has it.
+exec "$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/dist_test.sh" "$@"
