@@ -159,10 +159,10 @@ def open_part(flags: Flags, cfg: QueryInstConfig, names: Sequence[str], indexes:
 def open_loader(flags: Flags, run: Run, cfg: QueryInstConfig, train_set: QueryInstDataset
                 ) -> AspectRatioLoader:
     """This process's batches of the training images."""
-    return AspectRatioLoader(
-        train_set, train_set.portrait, cfg.train_dataloader.batch_size, seed=flags.seed,
-        workers=flags.workers, rank=run.rank, world_size=run.world_size,
-        collate=train_set.collate, pin_memory=run.device.type == "cuda")
+    return AspectRatioLoader.of(
+        train_set, cfg.train_dataloader, seed=flags.seed, workers=flags.workers, rank=run.rank,
+        world_size=run.world_size, collate=train_set.collate,
+        pin_memory=run.device.type == "cuda")
 
 
 def build_network(flags: Flags, run: Run, cfg: QueryInstConfig

@@ -37,10 +37,13 @@ NONE = ForeignKeys()
 
 @dataclass(frozen=True)
 class ForeignTypes:
-    """Mark on a union of sections that are told by `type`: types that only the original has."""
+    """Mark on a union of sections that are told by `type`: types that only the original has.
+
+    owner: the original; names: of the types, with spaces between them
+    """
 
     owner: str
-    names: frozenset[str]
+    names: str
 
     def faults(self, value: Any, got: str) -> list[str]:
         return []

@@ -66,7 +66,7 @@ class Builder:
         """The value when it is of type `hint` and all `marks` of `settings.ranges` let it pass."""
         given = node.value.get("type") if isinstance(node.value, dict) else None
         for mark in marks:
-            if isinstance(mark, ForeignTypes) and given and given.value in mark.names:
+            if isinstance(mark, ForeignTypes) and given and given.value in mark.names.split():
                 self.faults.append(f"{given.where}: {path}.type: {mark.owner}'s {given.value} is "
                                    "not built here")
                 return BAD

@@ -18,10 +18,12 @@ from runtime.errors import InputError
 class AspectRatioLoader(UpdateLoader):
     """Shuffled batches of a map-style data set that is indexed with `SampleKey`.
 
-    portrait:   for each sample, whether its image is higher than wide
+    portrait:   for each sample, whether its image is higher than wide; None: batches in order
     batch_size: images of a batch of this process
     collate:    list of samples -> batch
     pin_memory: copy batches to page-locked memory (only with a GPU)
+    shuffle:    else every epoch has the order of the data set
+    drop_last:  leave out an epoch's batches that are not full
 
     Where the samples do not divide over the processes, the first ones of an epoch's order are seen
     twice. Raises InputError when there is no sample.
@@ -30,7 +32,7 @@ class AspectRatioLoader(UpdateLoader):
     def __init__(
         self,
         dataset: Dataset,
-        portrait: Sequence[bool],
+        portrait: Sequence[bool] | None,
         batch_size: int,
         *,
         seed: int,
@@ -39,12 +41,30 @@ class AspectRatioLoader(UpdateLoader):
         world_size: int = 1,
         collate: Callable[[list], Any],
         pin_memory: bool = False,
+        shuffle: bool = True,
+        drop_last: bool = False,
     ):
         if not len(dataset):
             raise InputError("the data set has no image to train on")
+        self._shuffle, self._drop_last = shuffle, drop_last
         self._dataset, self._portrait, self._batch_size = dataset, portrait, batch_size
         self._seed, self._workers, self._collate = seed, workers, collate
         self._rank, self._world_size, self._pin_memory = rank, world_size, pin_memory
+        if not self._batches_per_epoch():
+            raise InputError(f"drop_last leaves no batch: {len(dataset)} images over {world_size} "
+                             f"processes are less than batch_size {batch_size} each")
+
+    @classmethod
+    def of(cls, dataset: Any, section: Any, **process: Any) -> "AspectRatioLoader":
+        """Batches of a QueryInstDataset as a config's section train_dataloader has them.
+
+        process: seed, workers, rank, world_size, collate, pin_memory
+        """
+        by_shape = section.batch_sampler
+        return cls(dataset, None if by_shape is None else dataset.portrait, section.batch_size,
+                   shuffle=section.sampler.shuffle is not False,
+                   drop_last=section.drop_last if by_shape is None else by_shape.drop_last,
+                   **process)
 
     @property
     def identity(self) -> dict[str, int]:
@@ -58,25 +78,27 @@ class AspectRatioLoader(UpdateLoader):
 
     def epoch_keys(self, epoch: int) -> list[list[SampleKey]]:
         """This process's batches of an epoch, in order."""
-        generator = torch.Generator().manual_seed(self._seed + epoch)
-        order = torch.randperm(len(self._dataset), generator=generator).tolist()
+        order = list(range(len(self._dataset)))
+        if self._shuffle:
+            generator = torch.Generator().manual_seed(self._seed + epoch)
+            order = torch.randperm(len(order), generator=generator).tolist()
         total = -(-len(order) // self._world_size) * self._world_size
         order = (order * (total // len(order) + 1))[:total]
         batches, buckets = [], ([], [])
         for position in range(self._rank, total, self._world_size):
             index = order[position]
-            bucket = buckets[not self._portrait[index]]
+            bucket = buckets[self._portrait is not None and not self._portrait[index]]
             bucket.append(SampleKey(epoch, position, index))
             if len(bucket) == self._batch_size:
                 batches.append(bucket[:])
                 bucket.clear()
         rest = buckets[0] + buckets[1]
-        return batches + [rest[i : i + self._batch_size]
-                          for i in range(0, len(rest), self._batch_size)]
+        batches += [rest[i : i + self._batch_size] for i in range(0, len(rest), self._batch_size)]
+        return batches[: self._batches_per_epoch()]
 
     def _batches_per_epoch(self):
         share = -(-len(self._dataset) // self._world_size)
-        return -(-share // self._batch_size)
+        return share // self._batch_size if self._drop_last else -(-share // self._batch_size)
 
     def _batches_of(self, step_in_epoch, accumulate):
         first = step_in_epoch * accumulate

@@ -25,7 +25,7 @@ class QueryInstDataset(IndexedImages):
     """Images with their instances, as a config's dataset section makes them.
 
     index:      the annotation file's index
-    cfg:        a dataset section: images_path, transforms, filter_cfg
+    cfg:        a dataset section: images_path, transforms, filter_cfg, test_mode, indices, times
     names:      the class names, in order
     train:      index with `SampleKey` and filter images; else index with int and take them all
     divisor:    batches are padded to multiples of it, px
@@ -57,17 +57,20 @@ class QueryInstDataset(IndexedImages):
         self.labels_of = category_labels(index, names)
         self._labels = np.array([self.labels_of.get(category, -1)
                                  for category in index.ann_categories.tolist()], np.int64)
-        self._rows = self._filtered() if train else np.arange(len(index.image_ids))
+        self._rows = self._chosen()
         if not len(self._rows):
             raise InputError(f"{index.path}: no image is left to use; filter_cfg drops those "
                              "without annotations of a known category and the smallest ones")
         height, width = index.image_hw[self._rows].T
         self.portrait = width < height
 
-    def _filtered(self):
-        """Image rows that are trained on, in the file's order."""
-        empty, small = left_out(self._index, self.labels_of, self._cfg.filter_cfg)
-        return np.flatnonzero(~empty & ~small)
+    def _chosen(self):
+        """Image rows of an epoch, in the file's order, `times` over."""
+        cfg, rows = self._cfg, np.arange(len(self._index.image_ids))
+        if self._train and not cfg.test_mode:
+            empty, small = left_out(self._index, self.labels_of, cfg.filter_cfg)
+            rows = np.flatnonzero(~empty & ~small)
+        return np.tile(rows[positions_of(cfg.indices, len(rows))], cfg.times)
 
     @property
     def category_ids(self) -> torch.Tensor:
@@ -165,6 +168,22 @@ class QueryInstDataset(IndexedImages):
             & (sides >= MIN_SIDE_PX).all(1)
             & (last > first).all(1)
         )
+
+
+def positions_of(indices: tuple[int, ...] | int | None, count: int) -> Any:
+    """What takes a data set's `indices` out of an array of `count` rows.
+
+    Raises InputError for a position that there is not.
+    """
+    if indices is None:
+        return slice(None)
+    if isinstance(indices, int):
+        return slice(indices) if indices >= 0 else slice(indices, None)
+    beyond = [i for i in indices if not -count <= i < count]
+    if beyond:
+        raise InputError(f"dataset.indices names image {beyond[0]}, and there are {count}, counted "
+                         "from 0")
+    return np.array(indices, np.int64)
 
 
 def network_input(batch: dict[str, Any], device: torch.device, cfg: Any) -> torch.Tensor:

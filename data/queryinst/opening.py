@@ -74,7 +74,8 @@ def open_query_data(
                 faults += error.faults
                 continue
             indexes[part] = index
-            include_empty = part == "valid" or not dataset.filter_cfg.filter_empty_gt
+            include_empty = (part == "valid" or dataset.test_mode
+                             or not dataset.filter_cfg.filter_empty_gt)
             found, odd = examine_coco(dataset.info_path, dataset.images_path, index=index,
                                       include_empty=include_empty, deep=deep)
             nothing, doubt = without_objects(index, part)
@@ -90,7 +91,7 @@ def open_query_data(
             warnings += compare_files(indexes[first], indexes[part],
                                       (datasets[first].images_path, datasets[part].images_path))
     if run is not None:
-        if "train" in indexes:
+        if "train" in indexes and not datasets["train"].test_mode:
             _tell_left_out(run, indexes["train"], names, datasets["train"].filter_cfg)
         for line in warnings:
             run.warn(line)

@@ -23,17 +23,20 @@ def rescale_size(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, in
 
 
 class Mirrored(NamedTuple):
-    """Left and right exchanged."""
+    """Left and right exchanged; vertical: top and bottom; diagonal: both."""
 
     size: tuple[int, int]
+    direction: str = "horizontal"
 
     def image(self, pixels):
-        return cv2.flip(pixels, 1)
+        return cv2.flip(pixels, {"horizontal": 1, "vertical": 0, "diagonal": -1}[self.direction])
 
     bitmap = image
 
     def points(self, xy):
-        return xy * (-1, 1) + (self.size[0], 0)
+        across, down = self.direction != "vertical", self.direction != "horizontal"
+        width, height = self.size
+        return xy * (-1 if across else 1, -1 if down else 1) + (width * across, height * down)
 
 
 class Cropped(NamedTuple):
@@ -115,21 +118,34 @@ def _sample_steps(transforms, size, rng, steps):
     """Append the steps that the transforms make; return the size behind them."""
     for transform in transforms:
         if transform.type == "Resize":
-            steps.append(Resized(size, rescale_size(size, transform.scale)))
+            steps.append(Resized(size, _resized(size, transform.scale, transform.keep_ratio)))
         elif transform.type == "RandomChoiceResize":
             scale = transform.scales[rng.randint(len(transform.scales))]
-            steps.append(Resized(size, rescale_size(size, scale)))
+            steps.append(Resized(size, _resized(size, scale, transform.keep_ratio)))
         elif transform.type == "RandomFlip":
-            if rng.random_sample() < transform.prob:
-                steps.append(Mirrored(size))
+            i = _drawn([chance for _, chance in transform.chances], rng)
+            if i < len(transform.chances):
+                steps.append(Mirrored(size, transform.chances[i][0]))
         elif transform.type == "RandomCrop":
             steps.append(_sample_crop(transform.crop_size, size, rng))
         else:  # RandomChoice
-            chosen = transform.transforms[rng.randint(len(transform.transforms))]
+            count = len(transform.lists)
+            i = rng.randint(count) if transform.prob is None else _drawn(transform.prob[:-1], rng)
+            chosen = transform.lists[i]
             size = _sample_steps(chosen, size, rng, steps)
             continue
         size = steps[-1].size if steps else size
     return size
+
+
+def _resized(size, scale, keep_ratio):
+    """(w, h) of a resized image."""
+    return rescale_size(size, scale) if keep_ratio else scale
+
+
+def _drawn(chances, rng):
+    """The number of what is drawn; that of chances when it is none of them."""
+    return int(np.searchsorted(np.cumsum(chances), rng.random_sample(), side="right"))
 
 
 def _sample_crop(limits, size, rng):

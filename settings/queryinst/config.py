@@ -13,7 +13,12 @@ from typing import Any, ClassVar, Literal
 from runtime.errors import InputError
 from settings.foreign import Note
 from settings.queryinst import running
-from settings.queryinst.data import TRAIN_DATALOADER, VAL_DATALOADER, DataLoaderConfig
+from settings.queryinst.data import (
+    TRAIN_DATALOADER,
+    VAL_DATALOADER,
+    DataLoaderConfig,
+    scoring_faults,
+)
 from settings.queryinst.evaluating import EVALUATOR, EvaluatorConfig
 from settings.queryinst.hooks import (
     DEFAULT_HOOKS,
@@ -94,11 +99,8 @@ class QueryInstConfig(Section):
                           "three")
         for key in ("val_dataloader", "test_dataloader"):
             loader = vars(self)[key]
-            drawn = [step.type for step in loader.dataset.transforms
-                     if step.type != "Resize"] if loader is not None else []
-            if drawn:
-                faults.append(f"{key}.dataset.pipeline may resize, but it draws by "
-                              f"{', '.join(drawn)}: leave that to the training's")
+            if loader is not None:
+                faults += scoring_faults(key, loader)
         if not self.train_cfg.in_epochs:
             faults += [f"param_scheduler[{i}].by_epoch wants false with IterBasedTrainLoop, whose "
                        "rates move by iteration"

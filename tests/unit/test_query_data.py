@@ -21,7 +21,8 @@ from data.queryinst.opening import class_names
 from data.queryinst.transform import Cropped, Mirrored, Resized, Steps, sample_geometry
 from models.queryinst import load_queryinst_config
 from runtime.errors import InputError
-from settings.queryinst.data import DataPrefix, DatasetConfig, StepConfig
+from settings.queryinst.data import DataPrefix, DatasetConfig
+from settings.queryinst.pipeline import RandomCropStep, RandomFlipStep, ResizeStep
 
 RESCALE = load_golden("queryinst_units")["rescale"]
 CROP = "queryinst_r50_fpn_300-proposals_crop-ms-480-800-3x_coco"
@@ -105,7 +106,7 @@ def test_draws_of_the_crop_recipe():
 
 
 def test_a_small_image_is_cropped_to_what_it_has():
-    step = StepConfig("RandomCrop", crop_size=(384, 600))
+    step = RandomCropStep(crop_size=(384, 600))
     geometry = sample_geometry([step], (100, 700), np.random.RandomState(1))
     assert geometry.size[0] == 100
     assert 384 <= geometry.size[1] <= 600
@@ -114,8 +115,8 @@ def test_a_small_image_is_cropped_to_what_it_has():
 # --- samples
 
 
-RESIZE = StepConfig("Resize", scale=(160, 120), keep_ratio=True)
-FLIP = StepConfig("RandomFlip", prob=1.0)
+RESIZE = ResizeStep(scale=(160, 120), keep_ratio=True)
+FLIP = RandomFlipStep(prob=1.0)
 
 
 def test_a_sample(tmp_path):
@@ -148,7 +149,7 @@ def test_a_mirrored_sample_is_rgb(tmp_path):
 def test_polygons_and_run_lengths_agree(tmp_path):
     polygon = annotation(1, 1, box=(10, 20, 20, 30))
     run_lengths = crowd(2, 1, (60, 80), (10, 20, 20, 30)) | {"iscrowd": 0}
-    crop = StepConfig("RandomCrop", crop_size=(30, 50))
+    crop = RandomCropStep(crop_size=(30, 50))
     dataset = make(tmp_path, document([polygon, run_lengths]), FLIP, crop, RESIZE)
     for epoch in range(20):
         sample = sample_of(dataset, epoch=epoch)

@@ -56,7 +56,7 @@ def test_training_pipelines():
     assert [step.type for step in cropped] == [
         "RandomChoiceResize", "RandomCrop", "RandomChoiceResize"]
     assert plain[0] == cropped[2]
-    assert [short for _, short in plain[0].scales] == list(range(480, 801, 32))
+    assert [short for short, _ in plain[0].scales] == list(range(480, 801, 32))
     assert cropped[1].crop_size == (384, 600)
 
 
@@ -147,8 +147,8 @@ def test_the_resolved_config_reads_back(name, tmp_path):
     ("train_dataloader.batch_size=0", "batch_size wants a number of at least 1, got 0"),
     ("model.neck.out_channels=100", "multiple of"),
     ("model.roi_head.stage_loss_weights=[1,1]", "wants 6 numbers"),
-    ("train_dataloader.dataset.pipeline.2.keep_ratio=False", "keep_ratio wants true, got False"),
-    ("train_dataloader.dataset.pipeline.2.type=RandomFlip", "RandomFlip needs prob"),
+    ("train_dataloader.dataset.pipeline.2.keep_ratio=7", "keep_ratio wants true or false, got 7"),
+    ("train_dataloader.dataset.pipeline.2.type=RandomFlip", "pipeline[2].prob is missing"),
     ("train_dataloader.dataset.pipeline=[{type: PackDetInputs}]", "once each"),
     ("param_scheduler.0.end=None", "end is missing, LinearLR needs it"),
     ("model.test_cfg.rcnn.mask_thr_binary=1.5", "wants a number above 0 and below 1, got 1.5"),
