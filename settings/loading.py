@@ -53,8 +53,10 @@ def load_config(
     notes:     gets the original's keys that are accepted and change nothing
 
     A schema's class attribute ALIKE, {section: another of the same kind}, says what a section takes
-    where it leaves something out. It states impossible combinations in `misfits`, see
-    `settings.ranges.Section`, or by raising ValueError in `__post_init__`.
+    where it leaves something out, and WHOLE the sections that a Python config gives as a whole:
+    what is not in them is as in their class, not as in the schema. It states impossible
+    combinations in `misfits`, see `settings.ranges.Section`, or by raising ValueError in
+    `__post_init__`.
     Raises InputError with every fault found, each starting with its file:line or flag.
     """
     faults: list[str] = []
@@ -63,6 +65,10 @@ def load_config(
         if not is_file(Path(path)):
             raise InputError(_no_such_file(Path(path)))
         tree = read_file(Path(path), faults)
+        if Path(path).suffix == ".py":  # what MMDetection's sections leave out is the class's own
+            whole = vars(schema).get("WHOLE", ())
+            tree = dataclasses.replace(tree, value={
+                key: _whole(node) if key in whole else node for key, node in tree.value.items()})
     alike = getattr(schema, "ALIKE", {})
     items = list(_override_items(overrides, faults))
     for key, node in items:
@@ -165,6 +171,14 @@ def _with_override(tree: Node, schema: type, key: str, node: Node, faults: list[
         return dataclasses.replace(current, value={**value, part: put(below, depth + 1)})
 
     return put(tree, 0)
+
+
+def _whole(node: Node) -> Node:
+    """`node` whose mappings, inner ones too, stand for all that there is."""
+    if not isinstance(node.value, dict):
+        return node
+    value = {key: _whole(child) for key, child in node.value.items()}
+    return dataclasses.replace(node, value=value, replaces=True)
 
 
 def _filled(tree: Node, schema: type, section: str, other: str, is_wanted: bool) -> Node:

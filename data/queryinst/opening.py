@@ -41,6 +41,8 @@ def open_query_config(
     is_kept = cache_folder is not None and cache_folder.is_dir()
     names, indexes = open_query_data(
         datasets, cache_folder=cache_folder if is_kept else None, deep=deep, run=run)
+    if "valid" in indexes and cfg.val_evaluator.ann_file:
+        check_truth(cfg.val_evaluator.ann_file, indexes["valid"])
     return (replace(cfg, model=replace(cfg.model, num_classes=len(names))), names), indexes
 
 
@@ -96,6 +98,22 @@ def open_query_data(
         for line in warnings:
             run.warn(line)
     return names, indexes
+
+
+def check_truth(ann_file: str, valid: CocoIndex) -> None:
+    """Whether an evaluator's own annotation file has the images that are evaluated.
+
+    Raises InputError, naming it, when it is not there or lacks some: it is read after the training.
+    """
+    advice = "set the evaluator's ann_file, or set it to None for that of its images"
+    path = Path(ann_file)
+    if not path.is_file():
+        raise InputError(f"{ann_file}: no such annotation file; {advice}")
+    if not path.samefile(valid.path):
+        missing = np.setdiff1d(valid.image_ids, CocoIndex.from_file(ann_file).image_ids)
+        if len(missing):
+            raise InputError(f"{ann_file}: lacks {len(missing)} of the {len(valid.image_ids)} "
+                             f"images of {valid.path}, id {missing[0]} first; {advice}")
 
 
 def _tell_left_out(run, index, names, keep):

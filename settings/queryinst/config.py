@@ -62,6 +62,9 @@ class QueryInstConfig(Section):
     # what a test's section leaves out is a validation's
     ALIKE: ClassVar = {"test_dataloader": "val_dataloader", "test_evaluator": "val_evaluator"}
 
+    WHOLE: ClassVar = ("optim_wrapper", "default_hooks", "log_processor", "train_cfg",
+                       "auto_scale_lr", "randomness", "val_evaluator", "test_evaluator")
+
     model: ModelConfig = field(default_factory=ModelConfig)
     train_dataloader: DataLoaderConfig = TRAIN_DATALOADER
     val_dataloader: DataLoaderConfig | None = VAL_DATALOADER

@@ -17,7 +17,7 @@ from data.queryinst import (
     save_query_predictions,
     save_query_samples,
 )
-from data.queryinst.opening import class_names
+from data.queryinst.opening import check_truth, class_names
 from data.queryinst.transform import Cropped, Mirrored, Resized, Steps, sample_geometry
 from models.queryinst import load_queryinst_config
 from runtime.errors import InputError
@@ -203,6 +203,20 @@ def test_images_left_out_are_counted(tmp_path):
         f"({key}.filter_empty_gt=False keeps them).",
         f"{section.info_path}: 1 of 5 images are less than 32 px wide or high and are left out "
         f"({key}.min_size=1 keeps them)."]
+
+
+def test_the_evaluators_own_file_is_looked_at_first(tmp_path):
+    for folder, number in (("images", 3), ("more", 4), ("fewer", 2)):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, document([annotation(1, 1)], num_images=number))
+    section = dataset_section(tmp_path / "images")
+    _, indexes = open_query_data({"valid": section})
+    for fits in (section.info_path, tmp_path / "more" / "info.json"):
+        check_truth(str(fits), indexes["valid"])
+    with pytest.raises(InputError, match=r"lacks 1 of the 3 images of .*, id 3 first"):
+        check_truth(str(tmp_path / "fewer" / "info.json"), indexes["valid"])
+    with pytest.raises(InputError, match=r"none\.json: no such annotation file; set"):
+        check_truth(str(tmp_path / "none.json"), indexes["valid"])
 
 
 def test_files_are_joined_by_name(tmp_path):

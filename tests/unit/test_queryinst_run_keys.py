@@ -20,7 +20,12 @@ from runtime.errors import InputError
 from settings.foreign import note_lines
 from settings.queryinst.hooks import EarlyStoppingHookConfig
 from settings.queryinst.mmdetection_run import evaluator_keys, run_keys
-from settings.queryinst.optimizing import OptimWrapperConfig, ParamMultipliers, ParamwiseConfig
+from settings.queryinst.optimizing import (
+    PARAM_SCHEDULER,
+    OptimWrapperConfig,
+    ParamMultipliers,
+    ParamwiseConfig,
+)
 from settings.queryinst.recipes import RECIPES
 
 ONE_X = "queryinst_r50_fpn_1x_coco"
@@ -464,3 +469,21 @@ def test_run_keys_read_back(tmp_path):
         if key not in ("work_dir", "visualizer"):
             assert getattr(again, key) == getattr(cfg, key), key
     assert again.visualizer.tensorboard
+
+
+def test_a_python_configs_sections_are_whole(tmp_path):
+    """What they leave out is MMEngine's default, not the recipe's."""
+    (tmp_path / "mine.py").write_text(
+        "optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-4))\n"
+        "default_hooks = dict(checkpoint=dict(type='CheckpointHook'))\n"
+        "log_processor = dict(type='LogProcessor')\n"
+        "train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3)\n")
+    cfg = load(config=tmp_path / "mine.py")
+    wrapper = cfg.optim_wrapper
+    assert (wrapper.clip_grad, wrapper.paramwise_cfg, wrapper.optimizer.decay) == (None, None, 0.01)
+    assert cfg.default_hooks.checkpoint.interval == -1
+    assert (cfg.default_hooks.logger.interval, cfg.log_processor.window_size) == (10, 10)
+    assert cfg.param_scheduler == PARAM_SCHEDULER  # not said at all
+    changed = load("optim_wrapper.clip_grad.max_norm=2", config=tmp_path / "mine.py")
+    assert changed.optim_wrapper.clip_grad.max_norm == 2
+    assert changed.optim_wrapper.optimizer == wrapper.optimizer
