@@ -31,6 +31,7 @@ from settings.schema import Builder, default_of
 
 __all__ = ["InputError", "did_you_mean", "load_config", "save_config", "to_dict", "to_yaml"]
 
+SET_TOO_LATE = "a variable whose value other keys have taken: set it where it stands in them"
 MOST_FAULTS = 100  # lines of one report
 
 Schema = TypeVar("Schema")
@@ -168,7 +169,8 @@ def _with_override(tree: Node, schema: type, key: str, node: Node, faults: list[
         if not isinstance(value, dict):
             current, value = Node({}, node.where), {}
         below = value.get(part) or _default_container(schema, parts[: depth + 1], node.where)
-        return dataclasses.replace(current, value={**value, part: put(below, depth + 1)})
+        return dataclasses.replace(current, value={**value, part: put(below, depth + 1)},
+                                   variables=_without_use(current.variables, part))
 
     return put(tree, 0)
 
@@ -195,6 +197,11 @@ def _filled(tree: Node, schema: type, section: str, other: str, is_wanted: bool)
     for node in (tree.value.get(other), own):
         below = below if node is None else merge(below, node)
     return dataclasses.replace(tree, value={**tree.value, section: below})
+
+
+def _without_use(variables: Mapping[str, str], key: str) -> Mapping[str, str]:
+    """The variables of a Python config, one of which is set when its file has used it already."""
+    return {**variables, key: SET_TOO_LATE} if key in variables else variables
 
 
 def _default_container(schema: type, parts: Sequence[str], where: str) -> Node:

@@ -10,6 +10,8 @@ from settings.foreign import Note
 from settings.loading import load_config, to_dict
 from settings.nodes import is_file, is_folder
 from settings.queryinst.config import QueryInstConfig
+from settings.queryinst.data import DataLoaderConfig
+from settings.queryinst.evaluating import EvaluatorConfig
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "queryinst"
 
@@ -49,7 +51,33 @@ def load_queryinst_config(
     )
     if loaded.name is None and path is not None:
         loaded = replace(loaded, name=path.stem)
-    return loaded
+    return _in_few_words(loaded)
+
+
+def _in_few_words(cfg: QueryInstConfig) -> QueryInstConfig:
+    """`cfg` without what says nothing of its own.
+
+    MMDetection's files name the annotation file twice, have the validation's sections again for
+    the test, and a visualizer that writes the scalars which are written anyway.
+    """
+    tested = cfg.test_dataloader or cfg.val_dataloader
+    evaluators = {key: _without_file(evaluator, loader) for key, evaluator, loader in (
+        ("val_evaluator", cfg.val_evaluator, cfg.val_dataloader),
+        ("test_evaluator", cfg.test_evaluator, tested))}
+    if evaluators["test_evaluator"] == evaluators["val_evaluator"]:
+        evaluators["test_evaluator"] = None
+    return replace(
+        cfg, **evaluators,
+        test_dataloader=None if tested == cfg.val_dataloader else tested,
+        visualizer=cfg.visualizer if cfg.visualizer and cfg.visualizer.tensorboard else None)
+
+
+def _without_file(evaluator: EvaluatorConfig | None, loader: DataLoaderConfig | None
+                  ) -> EvaluatorConfig | None:
+    """The evaluator without the annotation file that is its loader's."""
+    is_same = (evaluator is not None and loader is not None and evaluator.ann_file is not None
+               and Path(evaluator.ann_file) == Path(loader.dataset.info_path))
+    return replace(evaluator, ann_file=None) if evaluator and is_same else evaluator
 
 
 def _is_file_name(cfg: str) -> bool:
