@@ -181,7 +181,8 @@ def _config_file(named: str | Path) -> Path:
     """Where it lies: as given, below the project's folder, or among its recipes by name."""
     recipes = PROJECT / "configs" / "resnest"
     places = [Path(named), PROJECT / named, recipes / f"{named}.yaml", recipes / named]
-    if Path(named).parent.name == "configs":  # where the original has its files
-        places.append(recipes / Path(named).name)
+    if Path(named).parent.name == "configs":  # where the original has its files, Base-ResNet50.yaml
+        name = Path(named).name
+        places += [recipes / name, recipes / name.lower().replace("-", "_")]
     found = next((place for place in places if is_file(place)), None)
     return found or (Path(named) if Path(named).suffix else recipes / f"{named}.yaml")

@@ -152,8 +152,8 @@ def test_mmdetection_words_that_are_refused(word):
 
 def test_mmdetection_writes_predictions_as_json():
     flags = read("train_queryinst", "queryinst_shapes w.pth --out out/r.json --eval segm")
-    assert flags.cfg_options == ["test_evaluator.outfile_prefix=out/r",
-                                 "test_evaluator.metric=[segm]"]
+    assert flags.cfg_options == ["test_evaluator.metric=[segm]",
+                                 "test_evaluator.outfile_prefix=out/r"]
     fault = fault_of("train_queryinst", "queryinst_shapes w.pth --out r.pkl")
     assert fault.startswith("--out: no pickle is written")
     assert fault.endswith("--resume w.pth --cfg-options test_evaluator.outfile_prefix=r")
@@ -170,6 +170,11 @@ def test_resnest_training_of_pytorch_encoding():
     assert cfg.DATA.RAND_AUG
     assert (cfg.DATA.LABEL_SMOOTHING, cfg.DATA.MIXUP, cfg.OPTIMIZER.WARMUP_EPOCHS) == (0.1, 0.2, 5)
     assert (flags.world_size, flags.rank) == (4, 0)
+
+
+def test_resnest_finds_the_originals_own_config():
+    cfg = load_resnest_config("configs/Base-ResNet50.yaml")
+    assert (cfg.MODEL.NAME, cfg.OPTIMIZER.LR, cfg.TRAINING.BATCH_SIZE) == ("resnet50", 0.0125, 32)
 
 
 def train_resnest_settings(flags):
