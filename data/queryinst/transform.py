@@ -127,7 +127,7 @@ def _sample_steps(transforms, size, rng, steps):
             if i < len(transform.chances):
                 steps.append(Mirrored(size, transform.chances[i][0]))
         elif transform.type == "RandomCrop":
-            steps.append(_sample_crop(transform.crop_size, size, rng))
+            steps.append(_sample_crop(transform, size, rng))
         else:  # RandomChoice
             count = len(transform.lists)
             i = rng.randint(count) if transform.prob is None else _drawn(transform.prob[:-1], rng)
@@ -148,10 +148,20 @@ def _drawn(chances, rng):
     return int(np.searchsorted(np.cumsum(chances), rng.random_sample(), side="right"))
 
 
-def _sample_crop(limits, size, rng):
+def _sample_crop(crop, size, rng):
     # Height before width, extent before place: MMDetection's order.
-    height, width = (int(rng.randint(min(side, limits[0]), min(side, limits[1]) + 1))
-                     for side in size[::-1])
+    (width, height), (a, b) = size, crop.crop_size
+    if crop.crop_type == "absolute":
+        height, width = min(height, b), min(width, a)
+    elif crop.crop_type == "relative":
+        height, width = int(height * b + 0.5), int(width * a + 0.5)
+    elif crop.crop_type == "relative_range":
+        height, width = (int(side * (share + rng.random_sample() * (1 - share)) + 0.5)
+                         for side, share in ((height, a), (width, b)))
+    else:
+        height, width = (int(rng.randint(min(side, a), min(side, b) + 1))
+                         for side in (height, width))
+    width, height = max(width, 1), max(height, 1)
     top = int(rng.randint(size[1] - height + 1))
     left = int(rng.randint(size[0] - width + 1))
     return Cropped((left, top), (width, height))

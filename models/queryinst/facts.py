@@ -10,6 +10,7 @@ from models.facts import Facts, Pixels, facts_in, with_facts
 from models.load_report import bare_state_dict
 from settings.datasets import COCO_CLASSES, known_names
 from settings.queryinst.config import QueryInstConfig
+from settings.queryinst.pipeline import ResizeStep
 
 FAMILY = "queryinst"
 _NO_RESIZE = (1333, 800)  # MMDetection's, for a pipeline that does not resize
@@ -24,10 +25,13 @@ def facts_of(
     """
     count = cfg.model.num_classes if num_classes is None else num_classes
     loader = cfg.val_dataloader or cfg.test_dataloader
-    steps = [step.scale for step in loader.dataset.transforms if step.scale] if loader else []
-    scale, pre = steps[-1] if steps else _NO_RESIZE, cfg.model.data_preprocessor
-    pixels = Pixels("fit", (min(scale),), tuple(pre.mean), tuple(pre.std), longest=max(scale),
-                    multiple=pre.pad_size_divisor)
+    resizes = [step for step in loader.dataset.transforms if isinstance(step, ResizeStep)
+               ] if loader else []
+    scale, pre = resizes[-1].scale if resizes else _NO_RESIZE, cfg.model.data_preprocessor
+    stretches = bool(resizes) and not resizes[-1].keep_ratio and scale[0] == scale[1]
+    pixels = Pixels("stretch" if stretches else "fit", (min(scale),), tuple(pre.mean),
+                    tuple(pre.std), "RGB" if pre.bgr_to_rgb else "BGR",
+                    longest=None if stretches else max(scale), multiple=pre.pad_size_divisor)
     return Facts(FAMILY, str(cfg.name), count, known_names(count, names, COCO_CLASSES), pixels)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from settings.foreign import ForeignKeys, ForeignTypes
-from settings.ranges import ASCENDING, NOT_EMPTY, Count, Fraction, OneOf, Section
+from settings.ranges import NOT_EMPTY, Count, Fraction, OneOf, Section
 
 _Size = tuple[Count, Count]  # px
 _Direction = Literal["horizontal", "vertical", "diagonal"]
@@ -53,7 +53,7 @@ class LoadAnnotationsStep(Section):
     type: Literal["LoadAnnotations"] = "LoadAnnotations"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ResizeStep(Section):
     """scale, px: with keep_ratio the limits of the longer and the shorter side, in any order; else
     the width and the height themselves. One number stands for both.
@@ -62,7 +62,7 @@ class ResizeStep(Section):
     FOREIGN = ForeignKeys(same=_RESIZING, refused={"scale_factor": "scale says the size, in px"})
 
     type: Literal["Resize"] = "Resize"
-    scale: _Size | Count = (1333, 800)
+    scale: _Size | Count
     keep_ratio: bool = False
 
     def __post_init__(self) -> None:
@@ -140,16 +140,34 @@ class RandomChoiceStep(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomCropStep(Section):
-    """A window whose height and width are drawn between the two numbers of crop_size, px."""
+    """A window at a place that is drawn.
+
+    absolute:       of crop_size, (width, height) in px
+    relative:       of crop_size, (width, height) as shares of the image's
+    absolute_range: height and width are drawn between the two numbers of crop_size, px
+    relative_range: height and width are drawn, each from its share in crop_size, (of the height, of
+                    the width), to the whole
+    No window is larger than the image.
+    """
 
     FOREIGN = ForeignKeys(same={"recompute_bbox": False, "bbox_clip_border": True})
 
     type: Literal["RandomCrop"] = "RandomCrop"
-    crop_size: Annotated[_Size, ASCENDING]
-    crop_type: Annotated[Literal["absolute_range", "absolute", "relative", "relative_range"],
-                         OneOf(("absolute_range",))] = "absolute_range"
-    # a crop may have no object
-    allow_negative_crop: Annotated[bool, OneOf((True,))] = True
+    crop_size: tuple[int | float, int | float]
+    crop_type: Literal["absolute", "relative", "absolute_range", "relative_range"] = "absolute"
+    # a crop may have no object; MMDetection would take another image instead of it
+    allow_negative_crop: Annotated[bool, OneOf((True,))] = False
+
+    def misfits(self) -> list[str]:
+        if self.crop_type.startswith("relative"):
+            fits, wanted = all(0 < share <= 1 for share in self.crop_size), "two shares, up to 1"
+        else:
+            fits = all(isinstance(side, int) and side >= 1 for side in self.crop_size)
+            wanted = "two numbers of pixels"
+        if self.crop_type == "absolute_range":
+            fits, wanted = fits and self.crop_size[0] <= self.crop_size[1], f"{wanted}, ascending"
+        return [] if fits else [f"crop_size wants {wanted} for {self.crop_type}, got "
+                                f"{list(self.crop_size)}"]
 
 
 @dataclass(frozen=True)

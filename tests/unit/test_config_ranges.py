@@ -233,11 +233,13 @@ REFUSED = {
         *each("train_dataloader.dataset.pipeline.2", *(f"{{_delete_: true, {step}}}" for step in (
             "type: Resize", "type: Resize, scale: [0, 5]", "type: RandomFlip, prob: 1.1",
             "type: RandomFlip, prob: -0.1", "type: RandomFlip, prob: 0.5, keep_ratio: true",
-            "type: Resize, scale: [5, 5], keep_ratio: false", "type: RandomChoiceResize",
+            "type: Resize, scale: [5, 5], keep_ratio: 2", "type: RandomChoiceResize",
             "type: RandomChoiceResize, scales: []", "type: RandomChoiceResize, scales: [[5, 0]]",
             "type: RandomChoice, transforms: []",
             "type: RandomChoice, transforms: [[{type: PackDetInputs}]]",
-            "type: RandomCrop, crop_size: [5, 3]", "type: RandomCrop, crop_size: [0, 3]",
+            "type: RandomCrop, crop_size: [0, 3], allow_negative_crop: true",
+            "type: RandomCrop, crop_size: [5, 3], crop_type: absolute_range, "
+            "allow_negative_crop: true",
             "type: RandomCrop, crop_size: [3, 5], allow_negative_crop: false",
             "type: LoadAnnotations, with_bbox: false", "type: LoadAnnotations, with_mask: false",
         ))),

@@ -106,7 +106,8 @@ def test_draws_of_the_crop_recipe():
 
 
 def test_a_small_image_is_cropped_to_what_it_has():
-    step = RandomCropStep(crop_size=(384, 600))
+    step = RandomCropStep(crop_size=(384, 600), crop_type="absolute_range",
+                          allow_negative_crop=True)
     geometry = sample_geometry([step], (100, 700), np.random.RandomState(1))
     assert geometry.size[0] == 100
     assert 384 <= geometry.size[1] <= 600
@@ -149,7 +150,8 @@ def test_a_mirrored_sample_is_rgb(tmp_path):
 def test_polygons_and_run_lengths_agree(tmp_path):
     polygon = annotation(1, 1, box=(10, 20, 20, 30))
     run_lengths = crowd(2, 1, (60, 80), (10, 20, 20, 30)) | {"iscrowd": 0}
-    crop = RandomCropStep(crop_size=(30, 50))
+    crop = RandomCropStep(crop_size=(30, 50), crop_type="absolute_range",
+                          allow_negative_crop=True)
     dataset = make(tmp_path, document([polygon, run_lengths]), FLIP, crop, RESIZE)
     for epoch in range(20):
         sample = sample_of(dataset, epoch=epoch)

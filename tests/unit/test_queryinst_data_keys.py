@@ -14,7 +14,12 @@ from runtime.errors import InputError
 from settings.foreign import note_lines
 from settings.loading import load_config, save_config
 from settings.queryinst.config import QueryInstConfig
-from settings.queryinst.pipeline import RandomChoiceStep, RandomFlipStep, ResizeStep
+from settings.queryinst.pipeline import (
+    RandomChoiceStep,
+    RandomCropStep,
+    RandomFlipStep,
+    ResizeStep,
+)
 
 ONE_X = "queryinst_r50_fpn_1x_coco"
 TRAIN, VALID = "train_dataloader", "val_dataloader"
@@ -91,8 +96,8 @@ def test_keys_that_change_nothing_say_so(option):
     (f"{STEPS}.0.to_float32=True", "to_float32 wants False, got True"),
     (f"{STEPS}.3.prob=1.5", "prob wants a number from 0 to 1, or several"),
     (f"{STEPS}.3.prob=[0.5,0.2]", "prob wants one number, or one for each direction, got 2"),
-    (f"{STEPS}.2={{type: RandomCrop, crop_type: absolute, crop_size: [3, 4]}}",
-     "crop_type wants absolute_range, got absolute"),
+    (f"{STEPS}.2={{type: RandomCrop, crop_size: [3, 4], _delete_: true}}",
+     "allow_negative_crop wants true, got False"),
     (f"{STEPS}=[{{scale: [3, 4]}}]", "key train_dataloader.dataset.pipeline[0].type is missing"),
 ])
 def test_what_cannot_be_obeyed_is_refused(option, message):
@@ -173,6 +178,34 @@ def test_chances_of_a_choice():
     assert abs(sides.count(10) / 1000 - 0.7) < 0.064
     with pytest.raises(InputError, match="prob wants 3 numbers whose sum is 1"):
         RandomChoiceStep(transforms=lists, prob=(0.5, 0.5))
+
+
+@pytest.mark.parametrize("kind, given, least, most", [  # of a 100 x 200 image, (width, height)
+    # measured with MMDetection 3.3's RandomCrop
+    ("absolute", (60, 150), (60, 150), (60, 150)), ("absolute", (500, 150), (100, 150), (100, 150)),
+    ("relative", (0.5, 0.25), (50, 50), (50, 50)),
+    ("absolute_range", (60, 150), (60, 60), (100, 150)),
+    ("relative_range", (0.5, 0.25), (25, 100), (100, 200)),
+])
+def test_sizes_of_crops(kind, given, least, most):
+    step = RandomCropStep(crop_size=given, crop_type=kind, allow_negative_crop=True)
+    rng = np.random.RandomState(0)
+    crops = [sample_geometry([step], (100, 200), rng).steps[0] for _ in range(300)]
+    sizes = np.array([crop.size for crop in crops])
+    assert np.abs(sizes.min(0) - least).max() <= 1  # a range is drawn nearly whole
+    assert np.abs(sizes.max(0) - most).max() <= 1
+    far = np.array([crop.corner for crop in crops]) + sizes
+    assert (far <= (100, 200)).all()
+    assert (far.max(0) == (100, 200)).all()
+
+
+@pytest.mark.parametrize("kind, given", [
+    ("absolute", (0, 3)), ("absolute", (0.5, 0.5)), ("relative", (0.5, 1.5)),
+    ("absolute_range", (5, 3)), ("relative_range", (0, 0.5)),
+])
+def test_sizes_that_no_crop_has(kind, given):
+    with pytest.raises(InputError, match=f"crop_size wants .* for {kind}"):
+        RandomCropStep(crop_size=given, crop_type=kind, allow_negative_crop=True)
 
 
 # --- data sets
