@@ -56,7 +56,9 @@ def parse(function: Callable[..., Answer], script_name: str, words: list[str]) -
 
 def _ours(script_name: str, params: Sequence[Parameter], words: list[str]) -> list[str]:
     """The words, of a command line of an original's other tools put into ours, which is said."""
-    from runtime.other_tools import MANY, translated  # not for --help
+    if not {"--help", "-h"}.isdisjoint(words):
+        return words  # at once, without the tables
+    from runtime.other_tools import MANY, translated
 
     arity = {dashed(name): 0 if param.is_flag else 1 for param in params for name in param.opts
              if param.param_type_name == "option"}

@@ -38,10 +38,18 @@ def sections(schema, prefix=""):
     found = {prefix: [field.name for field in fields(schema) if field.init]}
     for key in found[prefix]:
         hint = hints[key]
-        for part in (hint, *typing.get_args(hint)):
+        for part in _parts(hint):
             if is_dataclass(part) and part is not schema:
-                found |= sections(part, f"{prefix}.{key}" if prefix else key)
+                inner = sections(part, f"{prefix}.{key}" if prefix else key)
+                for name, keys in inner.items():  # of a list's items, each kind has its own
+                    found[name] = list(dict.fromkeys([*found.get(name, []), *keys]))
     return found
+
+
+def _parts(hint):
+    """The types in a hint, at any depth: of tuple[A | B, ...] A and B too."""
+    inner = [part for each in typing.get_args(hint) for part in _parts(each)]
+    return [hint, *inner]
 
 
 def dotted_keys(schema):

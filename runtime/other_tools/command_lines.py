@@ -34,8 +34,6 @@ def translated(script: str, words: Sequence[str], arity: Mapping[str, int]) -> T
     whose work no script does.
     """
     first = words[0] if words else ""
-    if any(word in ("--help", "-h") for word in words):
-        return None
     if first.endswith((".py", ".sh")):
         for path, why in PROGRAMS.get(script, {}).items():
             if _is_program(first, path):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from runtime.cli import paired
 from runtime.errors import InputError
@@ -217,5 +218,7 @@ def test_the_script_says_how_it_was_read_once_and_goes_on(tmp_path):
     assert done.stderr == "train_yolact: not_there.pth: does not exist\n"
 
 
-def test_a_programs_own_help_is_ours():
-    assert translated("train_yolact", ["eval.py", "--help"], {}) is None
+def test_a_programs_own_help_is_ours(capsys):
+    with pytest.raises(typer.Exit):
+        read("train_yolact", "eval.py --help")
+    assert "--batch_size" in capsys.readouterr().out
