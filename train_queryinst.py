@@ -121,6 +121,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
             return
         files = SimpleNamespace(train_info=learnt.info_path, valid_info=scored.info_path)
         indexes = share_indexes(run, files, own_indexes)
+        run.describe(**queryinst.about(flags.config, cfg))
         (train if flags.trains else use_trained)(flags, run, cfg, names, folder, indexes)
 
 

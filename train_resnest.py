@@ -114,7 +114,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
             return
         resnest.join_outputs(run, folders, resnest_series(flags.outdir, per_epoch=1), flags.resume,
                              flags.eval_only)
-        run.describe(network=resnest.facts_of(cfg, folders[0].classes).plain())
+        run.describe(network=resnest.facts_of(cfg, folders[0].classes).plain(),
+                     data=imagenet.data_facts(folders), **resnest.about(flags.config_file, cfg))
         data = build_data(flags, run, cfg, *folders)
         (evaluate_only if flags.eval_only else train)(flags, run, cfg, *data)
 
@@ -209,8 +210,7 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
     # what a continuation must share with the run it continues, or its batches would differ
     identity = {"batch_size": cfg.TRAINING.BATCH_SIZE * run.world_size,
                 "accumulate": flags.accumulate, "seed": cfg.SEED, "num_images": len(train_set),
-                "num_classes": len(names), "classes": names,
-                "data": train_set.folders.fingerprint}
+                "num_classes": len(names), "classes": names, "data": train_set.folders.fingerprint}
     history, epochs = ClassHistory(), cfg.TRAINING.EPOCHS
     learner, start, source = find_start(flags, run, cfg, checkpoints, learner, history, identity,
                                         per_epoch)
@@ -258,10 +258,11 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
         rescue.saved(iteration, save(iteration))  # with its scores
         if iteration == stop_at or time.perf_counter() - drawn_at > PICTURES_S:
             drawn_at = time.perf_counter()
-            draw_curves(run, CURVES, cfg.MODEL.NAME)
             if best is not None:
                 imagenet.save_findings(run, best[0], val_set, best[1])
                 best = None
+            draw_curves(run, CURVES, cfg.MODEL.NAME)
+        run.write_report()
         learner.net.train()
 
     resnest.announce(run, cfg, flags.accumulate, learner.optimizer.param_groups)

@@ -108,7 +108,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
             deep=flags.check_data, bad_images=flags.bad_images, warn=run.warn), None))
         if not flags.check_data:
             cfg = replace(cfg, DATASET=dataset)
-            run.describe(network=models.facts_of(cfg).plain())
+            run.describe(network=models.facts_of(cfg).plain(), **models.about(flags.cfg, cfg),
+                         data=segmentation.data_facts(lists))
             (train if flags.trains else use_trained)(flags, run, cfg, lists)
 
 
@@ -247,9 +248,9 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
         if scores.validated(iteration, metrics):
             save(iteration, Occasion.BEST)
             pictures.save_findings(run, found, f"best, iteration {iteration}")
-        draw_curves(run, CURVES, folder.name)
         if iteration > start or history.is_resumed or occasion is Occasion.LAST:
             save(iteration, occasion)  # with the score; the original's files stay as they are
+        draw_curves(run, CURVES, folder.name)
 
     with rescue.watching():
         if timetable.saves_at(start) and checkpoints.missed(start, source):

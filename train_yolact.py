@@ -140,7 +140,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
             return
         indexes = share_indexes(run, cfg.dataset, own_indexes)
         check_one_process(run.own_devices(flags.device), flags.compile)
-        run.describe(network=yolact.facts_of(cfg).plain())
+        run.describe(network=yolact.facts_of(cfg).plain(), **yolact.about(flags.config, cfg))
         (train if flags.trains else use_trained)(flags, run, cfg, folder, indexes)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from settings.changes import about_config
 from settings.loading import load_config
 from settings.nodes import is_file
 from settings.ranges import (
@@ -186,3 +187,8 @@ def _config_file(named: str | Path) -> Path:
         places += [recipes / name, recipes / name.lower().replace("-", "_")]
     found = next((place for place in places if is_file(place)), None)
     return found or (Path(named) if Path(named).suffix else recipes / f"{named}.yaml")
+
+
+def about(name: str | None, cfg: ResNeStConfig) -> dict[str, Any]:
+    """Facts for `Run.describe` of a config in force: what it has other than the recipe `name`."""
+    return about_config(name, cfg, load_resnest_config)

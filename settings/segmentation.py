@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from runtime.errors import InputError, did_you_mean
+from settings.changes import about_config
 from settings.loading import load_config
 from settings.nodes import is_file
 from settings.ranges import (
@@ -294,3 +295,8 @@ def _size_misfits(model: ModelConfig, dataset: DatasetConfig) -> list[str]:
         faults.append(f"DATASET.padding_constant wants a multiple of {stride} for {encoder} with "
                       f"{decoder}, got {dataset.padding_constant}")
     return faults
+
+
+def about(name: str, cfg: SegConfig) -> dict[str, Any]:
+    """Facts for `Run.describe` of a config in force: what it has other than the recipe `name`."""
+    return about_config(name, cfg, load_seg_config)

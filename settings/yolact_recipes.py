@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError, did_you_mean
+from settings.changes import about_config
 from settings.files import read_file
 from settings.loading import load_config, to_dict
 from settings.nodes import MAX_DEPTH, MAX_LITERAL, is_file
@@ -304,3 +305,8 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         both = isinstance(merged.get(key), Mapping) and isinstance(value, Mapping)
         merged[key] = {**merged[key], **value} if both and key in SECTIONS else value
     return merged
+
+
+def about(name: str, cfg: YolactConfig) -> dict[str, Any]:
+    """Facts for `Run.describe` of a config in force: what it has other than the recipe `name`."""
+    return about_config(name, cfg, load_yolact_config)

@@ -16,6 +16,7 @@ from data.coco_format.classes import (
     settle_classes,
 )
 from data.coco_format.doubts import shared_images
+from data.coco_format.facts import data_facts
 from data.coco_format.index import CocoIndex
 from runtime.errors import InputError
 
@@ -123,9 +124,12 @@ def share_indexes(run: Any, dataset: Any, indexes: dict[str, CocoIndex] | None) 
 
     run:     the Run
     indexes: what `open_coco` gave rank 0, None on the others
+    Rank 0 tells the run what is in them, for report.html.
     Rank 0's go into a file that its neighbours map into memory; it is removed once all have it.
     On other machines the first process parses the files for its own neighbours.
     """
+    if run.is_main:
+        run.describe(data=data_facts(indexes))
     parts = run.broadcast(list(indexes) if run.is_main else None)
     if run.world_size == 1:
         return indexes

@@ -1,7 +1,12 @@
 """Classification: folders of classes, ResNeSt's transforms and crops, and their pictures."""
 
 from data.imagenet.crops import center_crop_box, random_crop_box
-from data.imagenet.folders import ClassificationDataset, collate_classes, open_class_folders
+from data.imagenet.folders import (
+    ClassificationDataset,
+    collate_classes,
+    data_facts,
+    open_class_folders,
+)
 from data.imagenet.pictures import save_class_samples, save_findings, save_mistakes
 from data.imagenet.rand_augment import RAND_AUGMENT_OPS, RandAugment
 from data.imagenet.transforms import (
@@ -25,6 +30,7 @@ __all__ = [
     "RandomResizedCrop",
     "center_crop_box",
     "collate_classes",
+    "data_facts",
     "open_class_folders",
     "random_crop_box",
     "save_class_samples",

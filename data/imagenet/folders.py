@@ -103,6 +103,16 @@ class ClassFolders:
         return np.bincount(self.labels, minlength=len(self.classes))
 
 
+def data_facts(folders: Sequence[ClassFolders]) -> dict[str, Any]:
+    """Facts for `Run.describe` of the images to train and to validate on, by part."""
+    facts = {}
+    for part, each in zip(("train", "val"), folders, strict=True):
+        counts = dict(zip(each.classes, each.counts().tolist(), strict=True))
+        facts[part] = {"source": str(each.folder), "images": len(each), "unit": "images",
+                       "num_classes": len(each.classes), "classes": counts}
+    return facts
+
+
 class ClassificationDataset(Dataset):
     """Images of `folders` with their labels, put through `transform`.
 

@@ -12,7 +12,7 @@ from data.segmentation.batches import (
     train_batch,
 )
 from data.segmentation.check import check_seg_files, open_lists
-from data.segmentation.lists import SegList, cache_made_lists, read_seg_list
+from data.segmentation.lists import SegList, cache_made_lists, data_facts, read_seg_list
 
 __all__ = [
     "ADE20K_CLASSES",
@@ -25,6 +25,7 @@ __all__ = [
     "check_seg_files",
     "class_colors",
     "color_encode",
+    "data_facts",
     "eval_item",
     "image_names",
     "open_lists",

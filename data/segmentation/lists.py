@@ -113,6 +113,11 @@ def read_seg_list(
     return SegList(records, made_from)
 
 
+def data_facts(lists: Mapping[str, SegList]) -> dict[str, Any]:
+    """Facts for `Run.describe` of the lists, by part."""
+    return {part: {"images": len(records)} for part, records in lists.items()}
+
+
 def cache_made_lists(run: Any, lists: Mapping[str, SegList]) -> None:
     """Rank 0 keeps lists made from folders in the run's folder; those of files are left alone."""
     for records in lists.values() if run.is_main else ():

@@ -19,11 +19,12 @@ from models.queryinst.weights import (
     start_weights,
 )
 from settings.queryinst.config import QueryInstConfig
-from settings.queryinst.recipes import load_queryinst_config
+from settings.queryinst.recipes import about, load_queryinst_config
 
 __all__ = [
     "QueryInst",
     "QueryInstConfig",
+    "about",
     "auto_scale",
     "backbone_file",
     "build_optimizer",

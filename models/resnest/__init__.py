@@ -20,7 +20,7 @@ from models.resnest.weights import (
     pretrained_file,
 )
 from models.resnest.zoo import build_network, build_resnest, param_groups
-from settings.resnest import MODEL_NAMES, ResNeStConfig, load_resnest_config
+from settings.resnest import MODEL_NAMES, ResNeStConfig, about, load_resnest_config
 
 __all__ = [
     "MODEL_NAMES",
@@ -28,6 +28,7 @@ __all__ = [
     "ResNeSt",
     "ResNeStConfig",
     "WeightsReport",
+    "about",
     "announce",
     "bare_state_dict",
     "build_network",

@@ -29,6 +29,7 @@ from models.segmentation.weights import (
 from models.sync_norm import synchronise_norms
 from settings.segmentation import (
     SegConfig,
+    about,
     check_batch,
     load_seg_config,
     pairs_to_overrides,
@@ -40,6 +41,7 @@ __all__ = [
     "SegConfig",
     "SegmentationModule",
     "TrainingStep",
+    "about",
     "average_scores",
     "build_decoder",
     "build_encoder",

@@ -7,10 +7,11 @@ from models.yolact.recognise import load_fitting_config
 from models.yolact.schedule import scaled_to_batch, schedule, with_batch_norm_rule, with_given
 from models.yolact.starting import find_start, found_in_parts, predicting_network
 from models.yolact.weights import load_weights, start_weights
-from settings.yolact_recipes import load_dataset_config, load_yolact_config
+from settings.yolact_recipes import about, load_dataset_config, load_yolact_config
 
 __all__ = [
     "Yolact",
+    "about",
     "build_yolact",
     "detect",
     "export_trained",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import platform
 import sys
 import time
@@ -14,6 +15,7 @@ import torch
 
 from runtime.errors import SaveError
 from runtime.files import write_atomically
+from runtime.launch.ranks import Launch
 
 # distributions whose versions can change numbers or explain a failure
 _DISTRIBUTIONS = (
@@ -95,20 +97,22 @@ def set_aside(path: Path) -> None:
 
 
 def describe_environment(
-    script: str, launcher: str, world_size: int, devices: Iterable[str]
+    script: str, launch: Launch, devices: Iterable[str]
 ) -> dict[str, object]:
     """What a stranger needs to run the same thing again; `devices` are named in rank order."""
     return {
         "script": script,
         "command": sys.argv,
+        "cwd": os.getcwd(),
         "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": _versions(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
-        "launcher": launcher,
-        "world_size": world_size,
+        "launcher": launch.launcher,
+        "starter": _starter(launch),
+        "world_size": launch.world_size,
         "devices": list(devices),
         "threads": torch.get_num_threads(),
     }
@@ -119,6 +123,17 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({platform.machine()})"
+
+
+def _starter(launch: Launch) -> list[str]:
+    """The words before a script's name that start as many processes."""
+    if launch.launcher == "slurm":
+        return ["srun", "python"]
+    if launch.launcher == "none" or launch.meeting:  # the script starts its ranks itself
+        return ["python"]
+    local, world = launch.local_world_size, launch.world_size
+    places = ["--standalone"] if local == world else ["--nnodes", str(world // max(1, local))]
+    return ["torchrun", *places, "--nproc-per-node", str(local)]
 
 
 def _is_kept(line: bytes, iteration: float) -> bool:

@@ -75,6 +75,7 @@ class Rescue:
     def saved(self, iteration: int, path: Path | str | None) -> None:
         """The state after `iteration` updates lies in `path`; None where another rank wrote it."""
         self._last_good = (iteration, path)
+        self._run.saved(iteration, path)
 
     def path_of(self, iteration: int) -> Path | str | None:
         """The file of the state after `iteration` updates; None when it is not the last good one.

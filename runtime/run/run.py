@@ -1,10 +1,11 @@
 """One training run: its place among the ranks, its device, its folder and its log."""
 
-import json
+import contextlib
 import math
 import os
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,10 @@ from runtime.allocator import keep_freed_memory
 from runtime.errors import InputError, SaveError
 from runtime.files import write_atomically
 from runtime.launch.ranks import TIMEOUT_S, Launch, join_group, pick_device, read_launch
-from runtime.launch.signals import StopSignals
+from runtime.launch.signals import Stopped, StopSignals
+from runtime.report.writer import Report
 from runtime.run import lock as run_lock
+from runtime.run.facts import DONE, RUNNING, STOPPED, RunFacts, read_facts
 from runtime.run.files import (
     LineFile,
     cut_metrics,
@@ -38,6 +41,7 @@ from runtime.run.tensorboard import EventWriter
 from runtime.streams import Stream
 
 Item = TypeVar("Item")
+MOST_LETTERS = 1000  # of the reason why a run ended
 ByClass = Mapping[str, Mapping[str, float | int | None]]  # a class's name -> its scores
 
 
@@ -107,16 +111,17 @@ class Run:
         self._folder: Path | None = None
         self.stop_requested: str | None = None
         self._script = script
-        self._launcher = launch.launcher
+        self._launch = launch
         self._seed = seed
         self._stop = stop
         self._log = RunLog(script, launch.rank, clock)
         self._metrics: LineFile | None = None
         self._events: EventWriter | None = None
         self._locks = RunLocks(self.warn)
+        self._facts = RunFacts()
+        self._report: Report | None = None
         self.skipped = SkippedImages(self)
         self._claimed: list[Path] = []
-        self._about: dict[str, object] = {}
 
     @property
     def folder(self) -> Path:
@@ -125,9 +130,9 @@ class Run:
             raise RuntimeError("the run has no folder yet")
         return self._folder
 
-    def describe(self, **about: object) -> None:
-        """Plain values that env.json holds, too; to be called before `open_folder`."""
-        self._about |= about
+    def describe(self, **facts: object) -> None:
+        """Facts for env.json and report.html, plain values; to be called before `open_folder`."""
+        self._facts.add(facts)
 
     def claim(self, *locks: Path) -> None:
         """Keep other trainings from writing where this one will, until it ends (all ranks).
@@ -170,7 +175,7 @@ class Run:
         fault = None
         if self.is_main:
             try:
-                self._make_folder(path, cfg_text, devices or [], append)
+                self._make_folder(path, cfg_text, devices or [], resume_from, append)
                 self._open_lines(path, resume_from, append, log_too)
             except OSError as error:
                 fault = f"{error.filename or folder}: could not be written: {error.strerror}"
@@ -201,6 +206,17 @@ class Run:
             self._metrics.write(json_line(event))
         if self._events is not None:
             self._events.write(event)
+
+    def saved(self, iteration: int, path: Path | str | None) -> None:
+        """A checkpoint of `iteration` updates lies in `path`, for report.html; None is none."""
+        if self.is_main and path is not None:
+            self._facts.saved(iteration, path)
+
+    def write_report(self) -> None:
+        """Bring report.html and env.json up to date; a fault is a warning and ends nothing."""
+        if self._report is not None:
+            self._facts.session(RUNNING)
+            self._report.write(self._facts.write)
 
     def record_scores(
         self, iteration: int, epoch: int | None, metrics: Mapping[str, object],
@@ -350,6 +366,7 @@ class Run:
 
     def close(self) -> None:
         """Leave the process group and close the files; a second call does nothing."""
+        self._end_report()
         self._log.close()
         if self._metrics is not None:
             self._metrics.close()
@@ -374,16 +391,38 @@ class Run:
             raise fault
 
     def _make_folder(
-        self, folder: Path, cfg_text: str, devices: list[str], append: bool
+        self, folder: Path, cfg_text: str, devices: list[str], resume_from: float | None,
+        append: bool,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        environment = describe_environment(self._script, self._launcher, self.world_size, devices)
-        environment |= self._about
-        texts = {"config.yaml": cfg_text, "env.json": json.dumps(environment, indent=2) + "\n"}
-        for name, text in texts.items():
-            path = folder / name
-            if not (append and path.exists()):
-                write_atomically(path, partial(_write_text, text))
+        config, env, log = (folder / name for name in ("config.yaml", "env.json", "log.txt"))
+        if not (append and config.exists()):
+            write_atomically(config, partial(_write_text, cfg_text))
+        if append and env.exists():
+            self._facts.add(read_facts(env))
+        else:
+            self._facts.open(
+                env, describe_environment(self._script, self._launch, devices),
+                None if resume_from is None else math.ceil(resume_from),
+                log.stat().st_size if log.exists() else 0)
+        self._report = Report(folder, self._facts.values, self._warn_of_report)
+
+    def _warn_of_report(self, text: str) -> None:
+        with contextlib.suppress(SaveError):  # the disk may be full, which is the report's fault
+            self.warn(text)
+
+    def _end_report(self) -> None:
+        """The last report, which tells how the run ended: well, or by the error in flight."""
+        report, self._report = self._report, None
+        if report is None:
+            return
+        error = sys.exc_info()[1]
+        reason = str(error) if isinstance(error, Stopped) else f"{type(error).__name__}: {error}"
+        if error is None:
+            self._facts.session(DONE)
+        else:
+            self._facts.session(STOPPED, reason[:MOST_LETTERS])
+        report.write(self._facts.write)
 
     def _open_lines(
         self, folder: Path, resume_from: float | None, append: bool, log_too: Path | None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError, did_you_mean
+from settings.changes import about_config
 from settings.foreign import Note
 from settings.loading import load_config, to_dict
 from settings.nodes import is_file, is_folder
@@ -100,3 +101,8 @@ def _recipe(name: str) -> Path:
             raise InputError(f"{name}: no such file, and none of our recipes has its name.{hint}")
         raise InputError(f"no config named {name}.{hint}")
     return recipes[stem]
+
+
+def about(name: str, cfg: QueryInstConfig) -> dict[str, Any]:
+    """Facts for `Run.describe` of a config in force: what it has other than the recipe `name`."""
+    return about_config(name, cfg, load_queryinst_config)

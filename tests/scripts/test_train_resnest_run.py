@@ -14,7 +14,7 @@ from models import resnest
 from models.resnest import build_resnest, param_groups
 
 FILES = {"config.yaml", "confusion.png", "curves.png", "env.json", "log.txt", "metrics.json",
-         "metrics.jsonl", "mistakes.png", "train_samples.png", "checkpoint_0.pth",
+         "metrics.jsonl", "mistakes.png", "report.html", "train_samples.png", "checkpoint_0.pth",
          "checkpoint_1.pth", "checkpoint_final.pth", "model_best.pth", "model_weights.pth"}
 CLOCK = r"\[\d\d/\d\d \d\d:\d\d:\d\d\] "
 ORIGINAL_KEYS = {"epoch", "state_dict", "optimizer", "best_pred", "acclist_train", "acclist_val"}

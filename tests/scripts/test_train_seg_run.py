@@ -67,7 +67,7 @@ def test_a_whole_run_leaves_what_it_should(whole):
     assert {path.name for path in whole.out.iterdir()} == {
         *whole.names, "classes.txt", "config.yaml", "curves.png", "env.json", "log.txt",
         "metrics.jsonl", "predictions.png", "train_samples.png",
-        "confusion.png", "extremes.png"}
+        "confusion.png", "extremes.png", "report.html"}
     parts = ["encoder_{}.pth", "encoder_{}.state.pth", "decoder_{}.pth"]
     wanted = [part.format(x) for part in parts for x in ("best", "epoch_1", "epoch_2", "iter_10")]
     assert whole.names == sorted([*wanted, "history_epoch_1.pth", "history_epoch_2.pth"])

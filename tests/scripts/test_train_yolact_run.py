@@ -12,7 +12,7 @@ from models import yolact
 from models.yolact import build_yolact
 
 FILES = {"cache", "config.yaml", "curves.png", "env.json", "log.txt", "metrics.jsonl",
-         "predictions.png", "train_samples.png"}
+         "report.html", "predictions.png", "train_samples.png"}
 
 
 def test_a_whole_run_leaves_what_it_should(train):
