@@ -76,7 +76,7 @@ from data.queryinst import AspectRatioLoader, QueryInstDataset, network_input, o
 from data.queryinst.pictures import save_query_predictions, save_query_samples
 from metrics.coco import CocoEvaluator
 from models import queryinst
-from models.export import check_export, export_once
+from models.export import check_export
 from models.sync_norm import synchronise_norms
 from runtime.launch.ranks import take_launcher
 from runtime.run.ending import draw_curves, say_done
@@ -104,7 +104,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     run = start_run(SCRIPT, flags.device, flags.seed, stop, dist_timeout_s=flags.dist_timeout,
                     deterministic=cfg.randomness.deterministic)
     with closing(run):
-        check_export(flags.export)
+        flags.export = check_export(flags.export, flags.export_format, flags.export_detections)
         if flags.config.endswith(".py") and not os.path.isfile(flags.config):
             run.log(f"{flags.config}: no such file; this is our recipe {cfg.name}.")
         for line in note_lines(notes):
@@ -121,7 +121,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
             return
         files = SimpleNamespace(train_info=learnt.info_path, valid_info=scored.info_path)
         indexes = share_indexes(run, files, own_indexes)
-        run.describe(**queryinst.about(flags.config, cfg))
+        run.describe(network=queryinst.facts_of(cfg, names=names).plain(),
+                     **queryinst.about(flags.config, cfg))
         (train if flags.trains else use_trained)(flags, run, cfg, names, folder, indexes)
 
 
@@ -200,6 +201,7 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
     if not flags.dry_run:
         run.claim(folder / ".lock", checkpoints.folder / ".lock")
     identity = loader.identity | {"accumulate": flags.accumulate, "num_classes": len(names),
+                                  "classes": list(names),
                                   "data": indexes["train"].fingerprint}
     scores, early = LastScores(), EarlyStop(cfg.early_stopping, run.warn)
     learner, start, source = queryinst.find_start(
@@ -427,10 +429,11 @@ def use_trained(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[st
     run.log(f"Load checkpoint from {found.path}")
     queryinst.load_weights(learner.net, found.weights, source=str(found.path))
     net = trained_average(learner.net, found.weights.get("training"))
+    facts = queryinst.said_in(found.weights, cfg)
     if flags.export:
-        side = 8 * cfg.model.data_preprocessor.pad_size_divisor
-        export_once(run, net, torch.zeros(1, 3, side, side), flags.export, method="forward_heads")
+        queryinst.export_trained(run, net, facts, flags.export, flags.export_detections)
         return
+    facts.warn_of_others(names, run.warn)
     mm_log = MMLog(run, cfg.run_name, flags.log_every, LogForm.of(*cfg.log_rules))
     iteration = checkpoints.iteration_of(found)
     mm_log.open_run_folder(folder, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)

@@ -36,7 +36,7 @@ PICTURES_S = 60  # seconds, at least, between drawings
 CURVES = ("top1", "top5")  # scores that are drawn
 
 
-@cli.with_shared(*cli.PREDICTING, channels_last=True, log_every=100)
+@cli.with_shared(*cli.PREDICTING, "export_detections", channels_last=True, log_every=100)
 def flags(
     # --- the original's flags; names, defaults and meaning are its own
     config_file: Annotated[str | None, flag("--config-file", "YAML file over the defaults")] = None,
@@ -99,7 +99,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
                     dist_timeout_s=flags.dist_timeout)
     limit_threads(cfg.TRAINING.THREADS)
     with closing(run):
-        check_export(flags.export)
+        flags.export = check_export(flags.export, flags.export_format)
         if (flags.eval_only or flags.export) and flags.pretrained and not flags.resume:
             flags.resume = str(resnest.find_weights_once(run, flags.pretrained, WEIGHTS))
         if flags.export:
@@ -125,7 +125,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
 
 def read_settings(flags: Flags) -> ResNeStConfig:
     """The frozen config in force: file, then KEY VALUE pairs and --cfg-options, then flags."""
-    if flags.export and flags.export.suffix not in PACKAGES:
+    if flags.export and not flags.export_format and flags.export.suffix not in PACKAGES:
         flags.export = flags.export.with_name(f"{flags.export.name}.pth")  # the original's prefix
     overrides = cli.paired(flags.pairs) + (flags.cfg_options or [])
     cfg = resnest.load_resnest_config(flags.config_file, overrides)

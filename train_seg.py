@@ -37,7 +37,7 @@ PICTURED = 6  # images in the grid of predictions
 CURVES = ("mean_iou", "pixel_accuracy")  # scores that are drawn
 
 
-@cli.with_shared(*cli.PREDICTING, accumulate=1)
+@cli.with_shared(*cli.PREDICTING, "export_detections", accumulate=1)
 def flags(
     # --- the originals': train.py, eval.py, eval_multipro.py and test.py
     opts: cli.Pairs = None,
@@ -72,7 +72,7 @@ from data.loading import ResumableLoader, ordered_batches
 from data.segmentation import pictures
 from metrics.segmentation import SegmentationScores
 from models import segmentation as models
-from models.export import check_export, export_once
+from models.export import check_export
 from runtime.files import write_text
 from runtime.run.ending import draw_curves, say_done
 from runtime.run.guard import NonFiniteGuard
@@ -97,7 +97,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     device, flags.gpu_numbers = parallel.pick_gpus(flags.gpus, DEFAULT_GPUS, flags.device)
     run = start_run(SCRIPT, device, cfg.TRAIN.seed, stop, dist_timeout_s=flags.dist_timeout)
     with closing(run):
-        check_export(flags.export)
+        flags.export = check_export(flags.export, flags.export_format)
         if flags.predict:
             flags.images = pictures.find_images(flags.predict, cfg.TEST.result)
         parts = ["train"] if flags.trains else []
@@ -418,10 +418,9 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     iteration = checkpoints.iteration_of(found)
     module = trained_average(module, found.state)
     run.log(f"Loaded {name}, iteration {iteration}.")
+    facts = models.said_in(found.weights, cfg)
     if flags.export:
-        with models.scoring(module):
-            export_once(run, module, models.example_input(cfg.DATASET), flags.export,
-                        method="class_probabilities")
+        models.export_trained(run, module, facts, flags.export)
         return
     rescue = Rescue(run, start=iteration)
     how = (flags, run, cfg, module, Precision(flags.amp, run.device, run.warn))
@@ -434,7 +433,7 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
         run.log("Inference done!")
         return
     run.log(f"Config {flags.cfg}, in force:\n{to_yaml(cfg)}Everything goes to {cfg.DIR}")
-    models.said_in(found.weights, cfg).warn_of_others(cfg.DATASET.class_names, run.warn)
+    facts.warn_of_others(cfg.DATASET.class_names, run.warn)
     run.open_folder(cfg.DIR, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
     segmentation.cache_made_lists(run, lists)
     metrics, seen = evaluate(*how, lists["val"], rescue, visualize=cfg.VAL.visualize)

@@ -128,7 +128,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     device = flags.device or (None if flags.cuda else "cpu")
     run = start_run(SCRIPT, device, flags.seed, stop, dist_timeout_s=flags.dist_timeout)
     with closing(run):
-        check_export(flags.export)
+        flags.export = check_export(flags.export, flags.export_format, flags.export_detections)
         cfg, own_indexes = run.from_main(lambda: read_settings(flags, run))
         folder = Path(flags.log_folder) / str(cfg.name)
         if flags.predict:
@@ -436,7 +436,7 @@ def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes
     run.log(f"Loaded {found.path}, iteration {iteration}.")
     facts = yolact.said_in(found.weights, cfg)
     if flags.export:
-        yolact.export_trained(run, net, facts, flags.export)
+        yolact.export_trained(run, net, facts, flags.export, flags.export_detections)
         return
     facts.warn_of_others(cfg.dataset.class_names, run.warn)
     run.open_folder(folder, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)

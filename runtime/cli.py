@@ -35,6 +35,7 @@ _CONNECTION = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken 
 Flags = SimpleNamespace  # what a script's `flags` returns: a value by each parameter's name
 Answer = TypeVar("Answer")
 
+EXPORT_FORMATS = ("onnx", "pt2", "safetensors", "pth")
 TRUE_TEXTS = ("yes", "true", "t", "1")
 
 
@@ -191,6 +192,15 @@ Benchmark = Annotated[
     _addition("--benchmark", help="With --predict: only times, of the model alone and with "
               "postprocessing."),
 ]
+ExportFormat = Annotated[
+    str | None,
+    _addition("--export-format", metavar="|".join(EXPORT_FORMATS),
+              callback=one_of(*EXPORT_FORMATS), help="Its format, else as PATH's suffix says."),
+]
+ExportDetections = Annotated[
+    bool, _addition("--export-detections",
+                    help="Export boxes, scores, labels and masks instead of the heads' outputs."),
+]
 DryRun = Annotated[bool, _addition("--dry-run", help="Check everything, train 2 updates, stop.")]
 CheckData = Annotated[
     bool, _addition("--check-data", help="Check annotations and images, report all faults, stop.")
@@ -245,6 +255,7 @@ SHARED: dict[str, tuple[object, object]] = {
     "workers": (Workers, None), "max_iters": (MaxIters, None), "log_every": (LogEvery, None),
     "save_every": (SaveEvery, None), "force_resume": (ForceResume, False),
     "pretrained": (Pretrained, None), "eval_only": (EvalOnly, False), "export": (Export, None),
+    "export_format": (ExportFormat, None), "export_detections": (ExportDetections, False),
     "predict": (Predict, None), "predict_to": (PredictTo, None),
     "score_threshold": (ScoreThreshold, 0.0), "top_k": (TopK, None),
     "benchmark": (Benchmark, False), "dry_run": (DryRun, False), "check_data": (CheckData, False),

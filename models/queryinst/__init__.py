@@ -1,4 +1,5 @@
 from models.queryinst.boxes import decode_boxes, roi_levels
+from models.queryinst.exporting import export_trained
 from models.queryinst.facts import facts_of, said_in, weights_of
 from models.queryinst.network import QueryInst, build_queryinst, of_all_stages
 from models.queryinst.optim import (
@@ -31,6 +32,7 @@ __all__ = [
     "build_queryinst",
     "checkpoint_of",
     "decode_boxes",
+    "export_trained",
     "facts_of",
     "find_start",
     "held_by",

@@ -16,8 +16,8 @@ def paste_masks(
     """
     height, width = size
     masks, boxes = masks.float(), boxes.float()
-    down = _resize_weights(boxes[:, 1], boxes[:, 3], height, masks.shape[1])
-    across = _resize_weights(boxes[:, 0], boxes[:, 2], width, masks.shape[2])
+    down = resize_weights(boxes[:, 1], boxes[:, 3], height, masks.shape[1])
+    across = resize_weights(boxes[:, 0], boxes[:, 2], width, masks.shape[2])
     limits = boxes.new_tensor((width, height))
     first = torch.minimum((boxes[:, :2].floor() - 1).clamp(min=0), limits).nan_to_num()
     last = torch.minimum((boxes[:, 2:].ceil() + 1).clamp(min=0), limits).nan_to_num()
@@ -29,7 +29,7 @@ def paste_masks(
     return pasted
 
 
-def _resize_weights(start, end, length, side):
+def resize_weights(start, end, length, side):
     """[k, length, side] float32: how much each cell of a mask counts at each pixel of an axis."""
     at = torch.arange(length, device=start.device, dtype=torch.float32) + 0.5
     at = (at - start[:, None]) / (end - start)[:, None] * 2 - 1

@@ -50,7 +50,7 @@ class PyramidRows:
             (width, height), (first, stride) = layout.split(2)
             corners = boxes.t() / stride
             # x and y at once, each [N, size, 4] taps
-            (x, y), (x_weight, y_weight) = _taps(corners[:2], corners[2:], layout[:2], size)
+            (x, y), (x_weight, y_weight) = taps(corners[:2], corners[2:], layout[:2], size)
             # [N, 4] and [N, 4] taps of row and column to [N, rows, columns, 16]
             y = y * width[:, None, None] + (first + image * height * width)[:, None, None]
             index = (y[:, :, None, :, None] + x[:, None, :, None, :]).flatten(3)
@@ -61,7 +61,7 @@ class PyramidRows:
         return pooled.unflatten(0, (len(boxes), size * size))
 
 
-def _taps(start, end, length, size):
+def taps(start, end, length, size):
     """Which pixels of an axis a cell is made of, int64 [..., size, 4], and their weights.
 
     start, end: [...] where the box begins and ends, in pixels of the level

@@ -1,5 +1,6 @@
 """Semantic segmentation networks of CSAIL's trainer, under its names and state-dict keys."""
 
+from models.segmentation.exporting import export_trained
 from models.segmentation.facts import facts_of, said_in, weights_of
 from models.segmentation.network import (
     SegmentationModule,
@@ -8,7 +9,6 @@ from models.segmentation.network import (
     build_decoder,
     build_encoder,
     build_module,
-    example_input,
     group_weight,
     pixel_accuracy,
     scoring,
@@ -48,7 +48,7 @@ __all__ = [
     "build_module",
     "check_batch",
     "corrected_momentum",
-    "example_input",
+    "export_trained",
     "facts_of",
     "find_imagenet_file",
     "group_weight",

@@ -21,7 +21,7 @@ from models.segmentation.resnet import (
 )
 from models.segmentation.weights import load_weights_file
 from runtime.errors import InputError, did_you_mean
-from settings.segmentation import DatasetConfig, SegConfig
+from settings.segmentation import SegConfig
 
 _ENCODERS = {
     "mobilenetv2dilated": MobileNetV2Dilated,
@@ -164,13 +164,6 @@ def build_module(
     module.to(device)
     # torch's types do not know this form of `to`
     return module.to(memory_format=layout)  # type: ignore[call-overload]
-
-
-def example_input(dataset_cfg: DatasetConfig) -> Tensor:
-    """Zeros [1, 3, S, S] for an export; S is the smallest size of the config, as it is padded."""
-    sizes, unit = dataset_cfg.imgSizes, dataset_cfg.padding_constant
-    side = max(1, (sizes if isinstance(sizes, int) else sizes[0]) // unit) * unit
-    return torch.zeros(1, 3, side, side)
 
 
 class TrainingStep(nn.Module):

@@ -368,7 +368,7 @@ _RUNNING = (
         "the curves",
     ),
     _row("dryrun fast-dev-run sanity-check smoke-test test-run", "--dry-run"),
-    _row("onnx export-onnx to-onnx export-path export-format", "--export FILE.onnx"),
+    _row("onnx export-onnx to-onnx export-path", "--export FILE.onnx"),
     _row("verbose quiet traceback", "--debug, which shows the traceback of input errors"),
 )
 

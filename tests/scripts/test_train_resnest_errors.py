@@ -16,8 +16,8 @@ FLAGS = [
     "pairs",
     "device", "amp", "compile", "channels_last", "accumulate", "clip_grad", "ema", "seed",
     "workers", "max_iters", "log_every", "save_every", "force_resume", "pretrained",
-    "eval_only", "export", "dry_run", "check_data", "bad_images", "nan", "cfg_options",
-    "tensorboard", "dist_timeout", "debug",
+    "eval_only", "export", "export_format", "dry_run", "check_data", "bad_images", "nan",
+    "cfg_options", "tensorboard", "dist_timeout", "debug",
 ]
 
 

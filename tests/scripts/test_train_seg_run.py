@@ -29,8 +29,8 @@ FLAGS = {
     "channels_last": False, "accumulate": 1, "clip_grad": None, "ema": None, "seed": None,
     "workers": None, "max_iters": None, "log_every": None, "save_every": None,
     "force_resume": False, "pretrained": None, "eval_only": False, "export": None,
-    "dry_run": False, "check_data": False, "bad_images": "stop", "nan": "stop",
-    "cfg_options": None, "tensorboard": False, "dist_timeout": 600, "debug": False,
+    "export_format": None, "dry_run": False, "check_data": False, "bad_images": "stop",
+    "nan": "stop", "cfg_options": None, "tensorboard": False, "dist_timeout": 600, "debug": False,
 }
 
 

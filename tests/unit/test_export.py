@@ -1,4 +1,5 @@
 import importlib.util
+import json
 
 import numpy as np
 import pytest
@@ -6,7 +7,16 @@ import torch
 from torch import nn
 
 import models.export
-from models.export import PACKAGES, check_export, export
+from models.export import (
+    ANY_BATCH,
+    ANY_SIZE,
+    FIXED,
+    PACKAGES,
+    check_export,
+    export,
+    export_path,
+)
+from models.facts import Facts, Pixels, facts_in
 from runtime.errors import InputError, SaveError
 
 
@@ -58,9 +68,10 @@ def test_every_form_computes_the_same(net, images, tmp_path, suffix, recwarn):
         pytest.importorskip(package)
     path = tmp_path / f"net{suffix}"
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    difference = export(net.train(), images, path, method="forward_heads")
+    exported = export(net.train(), images, path, method="forward_heads")
     # the same operators on the same machine; only .onnx runs in another library
-    assert difference <= (1e-5 if suffix == ".onnx" else 0)
+    assert exported.difference <= (1e-5 if suffix == ".onnx" else 0)
+    assert exported.free == ()
     assert net.training
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
     assert list(tmp_path.iterdir()) == [path]
@@ -101,13 +112,105 @@ def test_onnx_has_named_inputs_and_outputs(net, images, tmp_path):
             np.testing.assert_allclose(theirs, ours.numpy(), atol=1e-4)
 
 
+FACTS = Facts("resnest", "resnest14", 2, ("cat", "dog"),
+              Pixels("centre", (16,), (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)))
+
+
+@pytest.mark.parametrize("suffix", list(PACKAGES))
+def test_every_form_says_what_it_is_for(net, images, tmp_path, suffix):
+    for package in PACKAGES[suffix]:
+        pytest.importorskip(package)
+    path = tmp_path / f"net{suffix}"
+    export(net, images, path, method="forward_heads", facts=FACTS)
+    if suffix == ".pth":
+        assert facts_in(torch.load(path, weights_only=True), "resnest") == FACTS
+        return
+    if suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            text = file.metadata()["facts"]
+    elif suffix == ".pt2":
+        extra = {"facts.json": ""}
+        torch.export.load(path, extra_files=extra)
+        text = extra["facts.json"]
+    else:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        text = session.get_modelmeta().custom_metadata_map["facts"]
+    assert Facts.of(json.loads(text)) == FACTS
+
+
+class Pool(nn.Module):
+    """Any size; with `side` only that one, with `batch` only so many images."""
+
+    def __init__(self, side=None, batch=None):
+        super().__init__()
+        self.conv, self.batch = nn.Conv2d(3, 4, 3), batch
+        self.fc = nn.Linear(4 * (side - 2) ** 2, 4) if side else None
+
+    def forward(self, images):
+        x = self.conv(images)
+        if self.batch is not None:
+            x = torch.stack([x[i] for i in range(len(x))])  # unrolled for the batch traced
+        return x.mean((2, 3)) if self.fc is None else self.fc(x.flatten(1))
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+@pytest.mark.parametrize("how, free", [({}, ANY_SIZE), ({"side": 16}, ANY_BATCH),
+                                       ({"side": 16, "batch": 1}, FIXED)])
+def test_the_first_choice_of_open_axes_that_the_network_allows(tmp_path, suffix, how, free):
+    for package in PACKAGES[suffix]:
+        pytest.importorskip(package)
+    pool, path = Pool(**how), tmp_path / f"pool{suffix}"
+    image = torch.randn(1, 3, 16, 16)
+    exported = export(pool, image, path, free=(ANY_SIZE, ANY_BATCH, FIXED), input_names=["x"])
+    assert exported.free == free
+    assert str(exported).startswith("read back, it differs by ")
+    assert str(exported).endswith(free[-1] if free else exported.difference.__format__(".1e"))
+    other = torch.randn(5 if free else 1, 3, *((20, 33) if free == ANY_SIZE else (16, 16)))
+    for given in (image, other):  # a single image as well
+        if suffix == ".pt2":
+            found = torch.export.load(path).module()(given)
+        else:
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            [found] = map(torch.from_numpy, session.run(None, {"x": given.numpy()}))
+            axes = session.get_inputs()[0].shape
+            assert [axis for axis in axes if isinstance(axis, str)] == list(free)
+        torch.testing.assert_close(found, pool(given).detach())
+
+
+def test_the_format_of_a_file():
+    assert export_path("net", "onnx").name == "net.onnx"
+    assert export_path("net.v2", "pt2").name == "net.v2.pt2"
+    assert export_path("net.pt2", "pt2").name == "net.pt2"
+    assert export_path("net.pt2", None).name == "net.pt2"
+    assert export_path(None, None) is None
+    with pytest.raises(InputError, match="its suffix is not --export-format onnx"):
+        export_path("net.pt2", "onnx")
+    with pytest.raises(InputError, match="name a file by --export"):
+        export_path(None, "onnx")
+
+
+def test_detections_need_a_format_that_computes(tmp_path):
+    check_export(tmp_path / "net.pt2", detections=True)
+    with pytest.raises(InputError, match="weights alone; use --export"):
+        check_export(tmp_path / "net.pth", detections=True)
+    with pytest.raises(InputError, match="nothing is exported"):
+        check_export(None, detections=True)
+
+
 def test_forward_and_two_inputs(tmp_path):
     class Sum(nn.Module):
         def forward(self, left, right):
             return left + right
 
     for suffix in (".pth", ".pt2"):
-        assert export(Sum(), (torch.ones(2), torch.ones(2)), tmp_path / f"sum{suffix}") == 0
+        exported = export(Sum(), (torch.ones(2), torch.ones(2)), tmp_path / f"sum{suffix}")
+        assert exported.difference == 0
 
 
 def test_a_file_that_computes_something_else_is_not_kept(tmp_path):
