@@ -242,9 +242,10 @@ def _parameters(wrapped):
 
 def _program(wrapped, inputs, free):
     """The exported program; traced at a batch of two where that is free."""
-    open_axis = torch.export.Dim.DYNAMIC
+    # one name for all inputs' batch says that they are equal; sides may turn out to be multiples
+    marks = dict.fromkeys(AXES, torch.export.Dim.DYNAMIC) | {"batch": torch.export.Dim("batch")}
     return torch.export.export(wrapped, _traced(inputs, free),
-                               dynamic_shapes=_shapes(inputs, free, dict.fromkeys(AXES, open_axis)))
+                               dynamic_shapes=_shapes(inputs, free, marks))
 
 
 def _shapes(inputs, free, marks):

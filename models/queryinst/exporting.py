@@ -60,7 +60,7 @@ class Detector(nn.Module):
         boxes = proposal_boxes(net.rpn_head["init_proposal_bboxes"].weight,
                                torch.cat((sizes, sizes), 1))
         queries = net.rpn_head["init_proposal_features"].weight
-        queries = queries.expand(len(images), *queries.shape)
+        queries = queries.expand(images.shape[0], *queries.shape)
         for head in net.roi_head["bbox_head"]:
             logits, deltas, attended, queries = head(rows.pool(boxes, BOX_CELLS), queries)
             boxes = decode_boxes(boxes, deltas)

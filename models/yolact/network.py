@@ -242,8 +242,8 @@ class PredictionHead(nn.Module):
             self.conf_layer(self.conf_extra(x)),
             self.mask_layer(self.mask_extra(x)),
         )
-        return [
-            out.permute(0, 2, 3, 1).reshape(len(x), -1, size)
+        return [  # len(x) would tie an exported program to one batch size
+            out.permute(0, 2, 3, 1).reshape(x.shape[0], -1, size)
             for out, size in zip(outputs, self.sizes, strict=True)
         ]
 

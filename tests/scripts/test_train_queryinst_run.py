@@ -94,6 +94,10 @@ def test_export(query_train):
     assert exported.status == 0, exported.err_text
     program = torch.export.load(run.out / "net.pt2").module()
     assert len(program(torch.zeros(1, 3, 256, 256))["stages"]) == 2
+    extra = {"facts.json": ""}
+    torch.export.load(run.out / "net.pt2", extra_files=extra)
+    assert json.loads(extra["facts.json"]) == json.loads(
+        (run.out / "env.json").read_text())["network"]
 
 
 @pytest.mark.slow

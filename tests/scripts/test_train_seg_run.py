@@ -178,7 +178,7 @@ def test_prediction_of_a_folder(whole, segment, tmp_path):
 
 
 def test_export(whole, segment, tmp_path):
-    run = ended_well(segment("--export", "net.pt2", "DIR", str(whole.out)))
+    run = ended_well(segment("--export", "net", "--export-format", "pt2", "DIR", str(whole.out)))
     assert "Exported to net.pt2" in run.text
     program = torch.export.load(tmp_path / "net.pt2").module()
     scores = program(torch.zeros(1, 3, 48, 48))

@@ -62,8 +62,15 @@ def test_a_whole_run_leaves_what_it_should(train):
 
     exported = train("", "--export", str(run.out / "net.pt2"))
     assert exported.status == 0, exported.err_text
+    assert "any batch" in exported.text
     program = torch.export.load(run.out / "net.pt2").module()
     assert program(torch.zeros(1, 3, 64, 64))["conf"].shape[-1] == 7
+    exported = train("--export-detections", "--export", str(run.out / "found.pt2"))
+    assert exported.status == 0, exported.err_text
+    extra = {"facts.json": ""}
+    program = torch.export.load(run.out / "found.pt2", extra_files=extra).module()
+    assert list(program(torch.zeros(3, 3, 64, 64))) == ["boxes", "scores", "labels", "masks"]
+    assert json.loads(extra["facts.json"])["classes"] == list(CLASSES)
 
 
 def test_dry_run_writes_nothing(train):
