@@ -200,9 +200,8 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
         hook, folder, per_epoch, cfg.known_metrics(names), flags.save_every)
     if not flags.dry_run:
         run.claim(folder / ".lock", checkpoints.folder / ".lock")
-    identity = loader.identity | {"accumulate": flags.accumulate, "num_classes": len(names),
-                                  "classes": list(names),
-                                  "data": indexes["train"].fingerprint}
+    identity = {**loader.identity, "accumulate": flags.accumulate, "num_classes": len(names),
+                "classes": list(names), "data": indexes["train"].fingerprint}
     scores, early = LastScores(), EarlyStop(cfg.early_stopping, run.warn)
     learner, start, source = queryinst.find_start(
         flags, run, checkpoints, best, learner, (scores, early), identity, per_epoch, WEIGHTS)
