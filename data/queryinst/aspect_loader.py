@@ -67,10 +67,14 @@ class AspectRatioLoader(UpdateLoader):
                    **process)
 
     @property
-    def identity(self) -> dict[str, int]:
+    def identity(self) -> dict[str, Any]:
         """What another loader must share for the same batches of the same data."""
+        odd = {"in the file's order": not self._shuffle,
+               "upright beside wide": self._portrait is None, "full ones only": self._drop_last}
+        batching = ", ".join(words for words, is_so in odd.items() if is_so)
         return {"batch_size": self._batch_size, "processes": self._world_size, "seed": self._seed,
-                "num_images": len(self._dataset)}
+                "num_images": len(self._dataset),
+                "batching": batching or None}  # None also in older files
 
     def steps_per_epoch(self, accumulate: int = 1) -> int:
         """Updates in an epoch when each takes `accumulate` batches, the last one what is left."""

@@ -5,6 +5,7 @@ import pytest
 from test_query_data import annotation, dataset_section, document, make, write
 from torch.utils.data import Dataset
 
+from common.checkpoint.state import check_same_run
 from data.coco_format.masks import Resized
 from data.queryinst import AspectRatioLoader, open_query_data
 from data.queryinst.instances import QueryInstDataset
@@ -300,6 +301,21 @@ def test_batches_that_are_not_full_may_be_left_out(options):
     assert [len(batch) for batch in whole] == [4, 4, 3]
     with pytest.raises(InputError, match="drop_last leaves no batch"):
         batches_of(*options, f"{TRAIN}.batch_size=4", world_size=4)
+
+
+def test_a_resumed_run_has_the_same_batching():
+    def identity(*options):
+        return AspectRatioLoader.of(Keys(), load(*options).train_dataloader, seed=5,
+                                    collate=list).identity
+
+    usual = identity()
+    older = {key: value for key, value in usual.items() if key != "batching"}
+    check_same_run(older, usual, False, print)
+    for option in (f"{TRAIN}.batch_sampler=None", f"{TRAIN}.sampler.shuffle=False",
+                   f"{TRAIN}.batch_sampler.drop_last=True"):
+        for saved, now in ((usual, identity(option)), (identity(option), usual)):
+            with pytest.raises(InputError, match="batching was"):
+                check_same_run(saved, now, False, print)
 
 
 def test_what_is_not_the_default_reads_back(tmp_path):
