@@ -42,7 +42,7 @@ SHOWN_SCORE = 0.3  # predictions below it are not drawn
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 
 
-@cli.with_shared(*cli.PREDICTING, amp=None, accumulate=None)
+@cli.with_shared(amp=None, accumulate=None)
 def flags(
     # --- MMDetection's flags; names, defaults, meaning are its own; so are --amp, --cfg-options
     config: Annotated[str, typer.Argument(help="Name, YAML file or MMDetection's .py.")],
@@ -72,13 +72,17 @@ from common.parallel import to_device
 from data.coco_format import CocoIndex, keep_indexes, share_indexes
 from data.coco_format.summary import show_checked
 from data.loading import ordered_batches
+from data.predicting import BGR, Photos
+from data.predicting.instances import InstanceResults, compact
 from data.queryinst import AspectRatioLoader, QueryInstDataset, network_input, open_query_config
 from data.queryinst.pictures import save_query_predictions, save_query_samples
+from data.queryinst.predicting import photo_batch, query_photo
 from metrics.coco import CocoEvaluator
 from models import queryinst
 from models.export import check_export
 from models.sync_norm import synchronise_norms
 from runtime.launch.ranks import take_launcher
+from runtime.predicting import plan_predictions, predict_all
 from runtime.run.ending import draw_curves, say_done
 from runtime.run.guard import NonFiniteGuard
 from runtime.run.meter import Meter
@@ -87,7 +91,7 @@ from runtime.run.rescue import Rescue
 from runtime.run.run import Run, start_run
 from runtime.run.scores import LastScores
 from runtime.run.timetable import Timetable, last_iteration
-from settings.foreign import Note, note_lines
+from settings.foreign import note_lines
 from settings.loading import to_yaml
 from settings.queryinst.config import QueryInstConfig
 
@@ -97,9 +101,9 @@ Indexes = dict[str, CocoIndex]  # annotations of those of the PARTS that are nee
 
 def main(flags: Flags, stop: StopSignals) -> None:
     """One run, from the flags to the closed files."""
-    flags.trains = not (flags.eval_only or flags.export)
+    flags.trains = not (flags.eval_only or flags.export or flags.predict)
     flags.layout = torch.channels_last if flags.channels_last else torch.contiguous_format
-    cfg, notes = read_settings(flags)
+    cfg, notes = queryinst.read_settings(flags)
     take_launcher(flags.launcher, flags.local_rank, os.environ)
     run = start_run(SCRIPT, flags.device, flags.seed, stop, dist_timeout_s=flags.dist_timeout,
                     deterministic=cfg.randomness.deterministic)
@@ -110,6 +114,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
         for line in note_lines(notes):
             run.log(line)
         folder = Path(flags.work_dir or cfg.work_dir or Path("work_dirs") / str(cfg.name))
+        if flags.predict:
+            return predict(flags, run, cfg, folder)
         cache = None if flags.dry_run or flags.check_data else folder / CACHE
         (cfg, names), own_indexes = run.from_main(lambda: open_query_config(
             cfg, PROJECT, needs_training=flags.trains, cache_folder=cache, deep=flags.check_data,
@@ -124,28 +130,6 @@ def main(flags: Flags, stop: StopSignals) -> None:
         run.describe(network=queryinst.facts_of(cfg, names=names).plain(),
                      **queryinst.about(flags.config, cfg))
         (train if flags.trains else use_trained)(flags, run, cfg, names, folder, indexes)
-
-
-def read_settings(flags: Flags) -> tuple[QueryInstConfig, list[Note]]:
-    """The config with the flags over it, and its keys that change nothing here.
-
-    The flags' open values are filled in from the config.
-    """
-    notes: list[Note] = []
-    cfg = queryinst.load_queryinst_config(
-        flags.config, options=flags.cfg_options or [], notes=notes)
-    if flags.eval_only:
-        cfg = cfg.for_test
-    if cfg.resume and not flags.resume:
-        flags.resume = cfg.load_from or "latest"
-    flags.compile |= cfg.compile
-    flags.tensorboard |= cfg.visualizer is not None and cfg.visualizer.tensorboard
-    if flags.auto_scale_lr:
-        cfg = replace(cfg, auto_scale_lr=replace(cfg.auto_scale_lr, enable=True))
-    for name, value in cfg.for_flags.items():
-        if vars(flags)[name] is None:
-            vars(flags)[name] = value
-    return cfg, notes + cfg.notes
 
 
 def open_part(flags: Flags, cfg: QueryInstConfig, names: Sequence[str], indexes: Indexes,
@@ -440,6 +424,26 @@ def use_trained(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[st
     metrics = evaluate(run, cfg, net, open_part(flags, cfg, names, indexes, "valid"), mm_log,
                        iteration, Rescue(run, start=iteration))
     run.record_scores(iteration, None, metrics)
+
+
+def predict(flags: Flags, run: Run, cfg: QueryInstConfig, folder: Path) -> None:
+    """--predict: what is found on images or a video, drawn, and as COCO's results."""
+    plan = plan_predictions(run, flags, folder)
+    net, names = queryinst.predicting_network(flags, run, cfg, folder)
+    loader, pixels = cfg.predicted_by, cfg.model.data_preprocessor
+
+    def forward(samples: list[dict[str, Any]]) -> tuple[Any, Any]:
+        batch = photo_batch(samples, pixels.pad_size_divisor)
+        return net.said(network_input(batch, run.device, pixels), batch["metas"]), batch["metas"]
+
+    def finish(said: tuple[Any, Any], samples: list[dict[str, Any]]) -> list[Any]:
+        return [compact(*found) for found in queryinst.in_parts(net.found(*said), samples, flags)]
+
+    prepare = partial(query_photo, dataset_cfg=loader.dataset, divisor=pixels.pad_size_divisor)
+    results = InstanceResults(SimpleNamespace(class_names=names, label_map=None),
+                              flags.score_threshold or SHOWN_SCORE, run.log)
+    predict_all(run, plan, Photos(plan, BGR, prepare), loader.batch_size, loader.num_workers,
+                forward, finish, results)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ PICTURES_S = 60  # seconds, at least, between drawings
 CURVES = ("top1", "top5")  # scores that are drawn
 
 
-@cli.with_shared(*cli.PREDICTING, "export_detections", channels_last=True, log_every=100)
+@cli.with_shared("export_detections", channels_last=True, log_every=100)
 def flags(
     # --- the original's flags; names, defaults and meaning are its own
     config_file: Annotated[str | None, flag("--config-file", "YAML file over the defaults")] = None,
@@ -59,22 +59,28 @@ if __name__ == "__main__":
 import torch
 
 from common.checkpoint import save_checkpoint
-from common.checkpoint.series import CheckpointSeries, Occasion, resnest_series
+from common.checkpoint.series import Occasion, resnest_series
 from common.losses import LabelSmoothing, NLLMultiLabelSmooth, mix
 from common.optim import Precision, accumulated, add_terms, mean_floats, set_lr
-from common.optim.learner import Learner, trained_average
+from common.optim.learner import Learner
 from data import imagenet
 from data.drawn.shapes import with_drawn_scenes
-from data.imagenet.folders import ClassFolders, ClassificationDataset, collate_classes
+from data.imagenet.folders import (
+    ClassFolders,
+    ClassificationDataset,
+    collate_classes,
+    folder_names,
+)
+from data.imagenet.predicting import ClassResults, Found, as_sample, surest_classes
 from data.loading import ResumableLoader, ordered_batches, whole_batches
+from data.predicting import RGB, Photos, stacked
 from metrics import ClassHistory, ClassScores
 from models import resnest
 from models.export import PACKAGES, check_export
-from models.facts import Facts
-from runtime.errors import InputError
 from runtime.files import write_json
 from runtime.launch.ranks import limit_threads
 from runtime.launch.spawn import start_ranks
+from runtime.predicting import plan_predictions, predict_all
 from runtime.run.ending import draw_curves, say_done
 from runtime.run.guard import NonFiniteGuard
 from runtime.run.meter import Meter
@@ -91,7 +97,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
     """One run, from the flags to the closed files; or its ranks, one for each GPU."""
     flags.layout = torch.channels_last if flags.channels_last else torch.contiguous_format
     cfg = read_settings(flags)
-    gpus = torch.cuda.device_count() if flags.device in (None, "cuda") else 0
+    starts_ranks = flags.device in (None, "cuda") and not flags.predict
+    gpus = torch.cuda.device_count() if starts_ranks else 0
     status = start_ranks(stop, max(1, gpus), flags.world_size, flags.rank, flags.dist_url)
     if status is not None:
         sys.exit(status)
@@ -100,11 +107,14 @@ def main(flags: Flags, stop: StopSignals) -> None:
     limit_threads(cfg.TRAINING.THREADS)
     with closing(run):
         flags.export = check_export(flags.export, flags.export_format)
-        if (flags.eval_only or flags.export) and flags.pretrained and not flags.resume:
+        applies = flags.eval_only or flags.export or flags.predict
+        if applies and flags.pretrained and not flags.resume:
             flags.resume = str(resnest.find_weights_once(run, flags.pretrained, WEIGHTS))
         if flags.export:
             export_network(flags, run, cfg)
             return
+        if flags.predict:
+            return predict(flags, run, cfg)
         folders, _ = run.from_main(lambda: (imagenet.open_class_folders(
             with_drawn_scenes(cfg.DATA, PROJECT, "classes").ROOT, deep=flags.check_data,
             log=run.log, warn=run.warn, run_folder=flags.outdir), None))
@@ -162,36 +172,6 @@ def build_network(flags: Flags, run: Run, cfg: ResNeStConfig, num_classes: int
     return Learner(net, optimizer, precision), loss(cfg.DATA.LABEL_SMOOTHING), run.wrap(step_net)
 
 
-def find_start(
-    flags: Flags, run: Run, cfg: ResNeStConfig, checkpoints: CheckpointSeries,
-    learner: ResNeStLearner, history: ClassHistory, identity: dict[str, Any], per_epoch: int,
-) -> tuple[ResNeStLearner, int, Path | None]:
-    """Load what the flags name and say what: (with its average, updates made, file gone on from).
-
-    Precedence: own or the original's checkpoint > --pretrained > random weights.
-    """
-    found = checkpoints.find_start(flags.resume, run.warn, run.log)
-    if found is None:
-        resnest.start_weights(run, cfg, learner.net, flags.pretrained, WEIGHTS)
-        return learner.averaging(flags.ema), cfg.TRAINING.START_EPOCHS * per_epoch, None
-    path, saved = found.path, found.weights
-    resnest.load_all(run, cfg, path, saved, learner.net)
-    if "optimizer" not in saved or "epoch" not in saved:
-        raise InputError(f"{path}: bare weights, no training to resume; "
-                         f"start from them with --pretrained {path}")
-    learner, iteration = learner.averaging(flags.ema), checkpoints.iteration_of(found)
-    if "iteration" not in saved and cfg.TRAINING.START_EPOCHS:
-        # parity: a START_EPOCHS of the config counts more than the file's epoch
-        # [resnest.md: Checkpoints]
-        iteration = cfg.TRAINING.START_EPOCHS * per_epoch
-    # what the original's files lack
-    saved = {"iteration": iteration, "identity": identity, "scaler": None, "ema": None, **saved}
-    learner.resume(saved, identity, flags.force_resume, run.warn)
-    history.restore(saved)
-    run.log(f"Resuming {path} at iteration {iteration}, epoch {iteration // per_epoch}.")
-    return learner, iteration, path
-
-
 # --- training
 
 
@@ -212,8 +192,8 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
                 "accumulate": flags.accumulate, "seed": cfg.SEED, "num_images": len(train_set),
                 "num_classes": len(names), "classes": names, "data": train_set.folders.fingerprint}
     history, epochs = ClassHistory(), cfg.TRAINING.EPOCHS
-    learner, start, source = find_start(flags, run, cfg, checkpoints, learner, history, identity,
-                                        per_epoch)
+    learner, start, source = resnest.find_start(
+        flags, run, cfg, checkpoints, learner, history, identity, per_epoch, WEIGHTS)
     stop_at = last_iteration(start, epochs * per_epoch, flags.max_iters, flags.dry_run)
     timetable = Timetable(
         start, stop_at, per_epoch, flags.log_every, checkpoints.due, logs_by_epoch=True,
@@ -415,22 +395,13 @@ def evaluate(
     return metrics, found
 
 
-def load_trained(flags: Flags, run: Run, cfg: ResNeStConfig, per_epoch: int,
-                 net: torch.nn.Module | None = None) -> tuple[torch.nn.Module, int, Facts]:
-    """(what its training scored, updates made, what the file says); net: None makes one."""
-    checkpoints = resnest_series(flags.outdir, per_epoch)
-    found = checkpoints.find_trained(flags.resume, run.warn)
-    net = resnest.load_all(run, cfg, found.path, found.weights, net)
-    facts = resnest.said_in(found.weights, cfg)
-    return trained_average(net, found.weights), checkpoints.iteration_of(found), facts
-
-
 def evaluate_only(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationDataset,
                   loader: ResumableLoader, val_set: ClassificationDataset) -> None:
     """--eval-only: one evaluation, appended to the run folder's metrics, and metrics.json."""
     learner, _, _ = build_network(flags, run, cfg, len(train_set.folders.classes))
     per_epoch = loader.steps_per_epoch(flags.accumulate)
-    net, iteration, facts = load_trained(flags, run, cfg, per_epoch, learner.net)
+    net, iteration, facts = resnest.load_trained(
+        flags, run, cfg, per_epoch, learner.net)
     facts.warn_of_others(val_set.folders.classes, run.warn)
     run.open_folder(flags.outdir, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
     metrics, found = evaluate(flags, run, cfg, net, learner.precision, val_set,
@@ -442,8 +413,28 @@ def evaluate_only(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: Classif
 
 def export_network(flags: Flags, run: Run, cfg: ResNeStConfig) -> None:
     """--export: the trained network, in the format that the file's name asks for, without data."""
-    net, _, facts = load_trained(flags, run, cfg, per_epoch=1)
+    net, _, facts = resnest.load_trained(flags, run, cfg)
     resnest.export_trained(run, net, facts, flags.export)
+
+
+def predict(flags: Flags, run: Run, cfg: ResNeStConfig) -> None:
+    """--predict: the surest classes of images or of a video's frames, drawn, and as a table."""
+    plan = plan_predictions(run, flags, flags.outdir)
+    trained, _, facts = resnest.load_trained(flags, run, cfg,
+                                             names=folder_names(cfg.DATA.ROOT))
+    net = trained.to(run.device).to(memory_format=flags.layout).eval()  # type: ignore[call-overload]
+    precision = Precision(flags.amp, run.device, run.warn)
+
+    def forward(samples: list[dict[str, Any]]) -> torch.Tensor:
+        with precision.autocast():
+            return net(stacked(samples, run.device, flags.layout))
+
+    def finish(logits: torch.Tensor, samples: list[dict[str, Any]]) -> list[Found]:
+        return surest_classes(logits.float().softmax(1), flags.top_k, flags.score_threshold)
+
+    photos = Photos(plan, RGB, partial(as_sample, transform=imagenet.transforms_of(cfg.DATA)[1]))
+    predict_all(run, plan, photos, cfg.TRAINING.TEST_BATCH_SIZE, cfg.TRAINING.WORKERS, forward,
+                finish, ClassResults(facts.names(), run.log))
 
 
 if __name__ == "__main__":

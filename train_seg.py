@@ -37,7 +37,7 @@ PICTURED = 6  # images in the grid of predictions
 CURVES = ("mean_iou", "pixel_accuracy")  # scores that are drawn
 
 
-@cli.with_shared(*cli.PREDICTING, "export_detections", accumulate=1)
+@cli.with_shared("predict", "score_threshold", "top_k", "export_detections", accumulate=1)
 def flags(
     # --- the originals': train.py, eval.py, eval_multipro.py and test.py
     opts: cli.Pairs = None,
@@ -45,8 +45,9 @@ def flags(
     = "config/ade20k-resnet50dilated-ppm_deepsup.yaml",
     gpus: Annotated[str, flag("--gpus --gpu", "GPUs of one process: 0-3, 0,2, gpu1-gpu2, cpu")]
     = DEFAULT_GPUS,
-    predict: Annotated[str | None, flag("--predict --imgs", "Image or folder to write predictions "
-                                        "of to TEST.result")] = None,
+    predict: Annotated[str | None, flag(
+        "--predict --imgs", "Image, folder, 'pattern*', video, or - for a list on stdin: what the "
+        "network finds there, as pictures and label maps.", metavar="PATH")] = None,
     # --- additions
     resume: Annotated[str | None, flag("--resume", "latest, interrupt or a checkpoint's file",
                                        rich_help_panel=cli.ADDITIONS)] = None,
@@ -62,18 +63,21 @@ import torch
 
 from common import parallel
 from common.checkpoint.forms import NETS
-from common.checkpoint.series import CheckpointSeries, Occasion, seg_series
+from common.checkpoint.series import Occasion, seg_series
 from common.optim import Learner, Precision, accumulated, add_terms, mean_floats, trained_average
 from common.optim.steps import Optimizers
 from common.schedulers import poly
 from data import segmentation
 from data.drawn.shapes import with_drawn_scenes
 from data.loading import ResumableLoader, ordered_batches
+from data.predicting import Photos
 from data.segmentation import pictures
+from data.segmentation.predicting import LABEL_MAPS, LabelMaps, photo_item, reader_of
 from metrics.segmentation import SegmentationScores
 from models import segmentation as models
 from models.export import check_export
 from runtime.files import write_text
+from runtime.predicting import plan_predictions, predict_all
 from runtime.run.ending import draw_curves, say_done
 from runtime.run.guard import NonFiniteGuard
 from runtime.run.meter import Meter
@@ -99,7 +103,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     with closing(run):
         flags.export = check_export(flags.export, flags.export_format)
         if flags.predict:
-            flags.images = pictures.find_images(flags.predict, cfg.TEST.result)
+            return predict(flags, run, cfg)
         parts = ["train"] if flags.trains else []
         if flags.eval_only or flags.check_data or (flags.trains and cfg.VAL.interval):
             parts.append("val")
@@ -153,30 +157,6 @@ def build_training(flags: Flags, run: Run, cfg: SegConfig, num_devices: int
     return Learner(module, optimizers, precision), norms, run.wrap(step_net)
 
 
-def find_start(
-    flags: Flags, run: Run, cfg: SegConfig, checkpoints: CheckpointSeries, learner: Learner,
-    scores: Scores, history: SegHistory, identity: dict[str, Any],
-) -> tuple[SegLearner, int, Path | None]:
-    """Load what the flags name and say what: (with its average, updates made, file gone on from).
-
-    Precedence: own checkpoint > --pretrained > MODEL.weights_* > ImageNet's file > random weights.
-    """
-    found = checkpoints.find_start(flags.resume, run.warn, run.log, cfg.TRAIN.start_epoch)
-    if found is None:
-        models.start_weights(run, learner.net, cfg.MODEL, flags.pretrained, PRETRAINED)
-        return learner.averaging(flags.ema), 0, None
-    name = models.load_both(learner.net, found.weights, found.path)
-    run.log(f"Resuming from {name}")
-    learner = learner.averaging(flags.ema)
-    if found.state is None:
-        run.warn(f"{name} have no training state beside them: momentum starts at zero")
-    else:
-        learner.resume(found.state, identity, flags.force_resume, run.warn)
-        scores.restore(found.state)
-        history.restore(found.state)
-    return learner, checkpoints.iteration_of(found), found.path
-
-
 def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     """Data, networks, where to start, the run's files, and then the loop."""
     settings, folder = cfg.TRAIN, Path(cfg.DIR)
@@ -202,8 +182,8 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
                 "num_class": cfg.DATASET.num_class, "data": lists["train"].fingerprint,
                 "classes": list(models.facts_of(cfg).classes)}
     scores, history = Scores("mean_iou"), SegHistory(settings.epoch_iters, settings.disp_iter)
-    learner, start, source = find_start(flags, run, cfg, checkpoints, learner, scores, history,
-                                        identity)
+    learner, start, source = models.find_start(
+        flags, run, cfg, checkpoints, learner, scores, history, identity, PRETRAINED)
     stop_at = last_iteration(start, settings.epoch_iters * settings.num_epoch, flags.max_iters,
                              flags.dry_run)
     timetable = Timetable(
@@ -407,13 +387,12 @@ def scored_items(
 
 
 def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
-    """--eval-only, appended to the run folder's metrics, --predict or --export."""
+    """--eval-only, appended to the run folder's metrics, or --export."""
     module = models.build_module(cfg, run.device, flags.layout)
     checkpoints = seg_series(cfg.DIR, cfg.TRAIN.epoch_iters)
     # a checkpoint that the command line names is what is meant, whatever is better or newer
-    part, section = ("TEST", cfg.TEST) if flags.predict else ("VAL", cfg.VAL)
-    found = checkpoints.find_trained(flags.resume, run.warn, section.checkpoint,
-                                     f"{part}.checkpoint" in flags.named)
+    found = checkpoints.find_trained(flags.resume, run.warn, cfg.VAL.checkpoint,
+                                     "VAL.checkpoint" in flags.named)
     name = models.load_both(module, found.weights, found.path)
     iteration = checkpoints.iteration_of(found)
     module = trained_average(module, found.state)
@@ -424,14 +403,6 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
         return
     rescue = Rescue(run, start=iteration)
     how = (flags, run, cfg, module, Precision(flags.amp, run.device, run.warn))
-    if flags.predict:
-        for item in scored_items(*how, [{"fpath_img": path} for path in flags.images], rescue):
-            shares = pictures.class_shares(item["prediction"], pictures.class_names(cfg.DATASET))
-            run.log("\n".join([f"Predictions in [{item['info']}]:", *shares]))
-            pictures.save_beside(item["info"], cfg.TEST.result, cfg.DATASET.num_class,
-                                 item["img_ori"], item["prediction"])
-        run.log("Inference done!")
-        return
     run.log(f"Config {flags.cfg}, in force:\n{to_yaml(cfg)}Everything goes to {cfg.DIR}")
     facts.warn_of_others(cfg.DATASET.class_names, run.warn)
     run.open_folder(cfg.DIR, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
@@ -440,6 +411,32 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     run.record_scores(iteration, None, metrics, seen.by_class())
     pictures.save_findings(run, seen, f"{name}, iteration {iteration}")
     run.log("Evaluation Done!")
+
+
+def predict(flags: Flags, run: Run, cfg: SegConfig) -> None:
+    """--predict: the classes of images' or of a video's pixels, as pictures and label maps."""
+    # differs: test.py puts pictures into the present folder [segmentation.md: Pictures]
+    # Way back: TEST.result ./ on the command line.
+    named = "TEST.result" in flags.named or cfg.TEST.result != SegConfig().TEST.result
+    plan = plan_predictions(run, flags, cfg.DIR, pictures.picture_name, (LABEL_MAPS,),
+                            cfg.TEST.result if named else None)
+    module, cfg = models.predicting_module(flags, run, cfg)
+    precision, dataset = Precision(flags.amp, run.device, run.warn), cfg.DATASET
+
+    def forward(samples: list[dict[str, Any]]) -> list[torch.Tensor]:
+        with precision.autocast():
+            return [models.average_scores(
+                module, parallel.to_device(each["img_data"], run.device), each["size"])
+                for each in samples]
+
+    def finish(scores: list[torch.Tensor], samples: list[dict[str, Any]]) -> list[Any]:
+        return list(map(pictures.as_classes, scores))
+
+    photos = Photos(plan, reader_of(dataset), partial(photo_item, dataset_cfg=dataset))
+    with models.scoring(module):
+        predict_all(run, plan, photos, 1, min(EVAL_WORKERS, cfg.TRAIN.workers), forward, finish,
+                    LabelMaps(dataset, run.log))
+    run.log("Inference done!")
 
 
 if __name__ == "__main__":

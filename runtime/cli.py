@@ -181,11 +181,12 @@ PredictTo = Annotated[
 ]
 ScoreThreshold = Annotated[
     float,
-    _addition("--score-threshold", min=0, help="Predictions up to this score are left out; 0: all "
-              "are in the data, those from 0.3 on in the pictures."),
+    _addition("--score-threshold", min=0, help="Leave out predictions up to this score; 0: all are "
+              "in the data, instances from 0.3 on in the pictures."),
 ]
 TopK = Annotated[
-    int | None, _addition("--top-k", min=1, help="Surest predictions of an image, at most.")
+    int | None,
+    _addition("--top-k", min=1, help="Surest predictions of an image, at most; of classes else 5."),
 ]
 Benchmark = Annotated[
     bool,
@@ -263,8 +264,6 @@ SHARED: dict[str, tuple[object, object]] = {
     "tensorboard": (Tensorboard, False),
     "dist_timeout": (Timeout, 600), "debug": (Debug, False),
 }
-
-PREDICTING = ("predict", "predict_to", "score_threshold", "top_k", "benchmark")
 
 
 def with_shared(

@@ -7,6 +7,7 @@ grid, its import takes torch along, and a picture is no reason for a run to need
 """
 
 import colorsys
+import io
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -113,13 +114,14 @@ def surest(scores: Any) -> np.ndarray:
     return np.argsort(-np.asarray(scores, float).reshape(-1), kind="stable")[:MOST_DRAWN]
 
 
-def with_note(image: np.ndarray, text: str) -> np.ndarray:
+def with_note(image: np.ndarray, text: str, font_px: int = FONT_PX) -> np.ndarray:
     """RGB image with a line of text below it; as it is without text."""
     if not text:
         return image
     height, width = image.shape[:2]
-    canvas = np.pad(image, ((0, CAPTION_PX), (0, 0), (0, 0)), constant_values=255)
-    return _with_titles(canvas, [text], [(0, height, width)])
+    plate_px = font_px + CAPTION_PX - FONT_PX
+    canvas = np.pad(image, ((0, plate_px), (0, 0), (0, 0)), constant_values=255)
+    return _with_titles(canvas, [text], [(0, height, width)], font_px)
 
 
 def _enlarged(mask: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
@@ -221,12 +223,13 @@ def _draw_plate(pen: Any, text: str, plate: tuple[int, int, int], colour: Any, f
 
 
 def _with_titles(
-    canvas: np.ndarray, titles: Sequence[str], places: Sequence[tuple[int, int, int]]
+    canvas: np.ndarray, titles: Sequence[str], places: Sequence[tuple[int, int, int]],
+    font_px: int = FONT_PX,
 ) -> np.ndarray:
     """Texts on white at (x, y), with an ellipsis where they are wider than their column."""
     from PIL import Image, ImageDraw
 
-    font = _font(FONT_PX)
+    font = _font(font_px)
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
     for text, (x, y, width) in zip(titles, places, strict=True):
@@ -350,6 +353,19 @@ def fitted(pixels: np.ndarray, longest_px: int, enlarge: bool = False) -> np.nda
 
 
 def save_image(image: np.ndarray, path: str | Path) -> None:
-    """Write a uint8 RGB image as PNG, atomically. Raises SaveError when it cannot be written."""
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    write_atomically(Path(path), lambda file: file.write(encoded.tobytes()))
+    """Write a uint8 RGB image atomically, in the form of its suffix; PNG where that says none.
+
+    Raises SaveError when it cannot be written.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
+    if kind == "PNG":
+        _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        content = encoded.tobytes()
+    else:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, kind)
+        content = buffer.getvalue()
+    write_atomically(path, lambda file: file.write(content))

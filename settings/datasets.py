@@ -44,6 +44,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 COCO_CLASSES = _names(_COCO)  # 80, in the order of their category ids
+COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 ADE20K_CLASSES = _names(_ADE20K)  # 150, the first synonym of each
 
 

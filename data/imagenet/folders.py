@@ -247,6 +247,14 @@ def open_class_folders(
     return train, val
 
 
+def folder_names(root: str | Path) -> list[str]:
+    """The classes that the folders below `root`/train are, in order; none where there are none."""
+    try:
+        return _class_names(Path(root) / "train")
+    except InputError:
+        return []
+
+
 def check_images(
     folders: ClassFolders,
     rows: Iterable[int] | None = None,

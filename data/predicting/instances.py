@@ -1,7 +1,7 @@
 """Instances found on images: COCO's results with the names of the classes, and pictures."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -9,20 +9,22 @@ import numpy as np
 from pycocotools import mask as rle_codec
 
 from runtime.files import write_atomically, write_text
-from runtime.pictures import draw_instances, instance_colours, surest, with_note
+from runtime.pictures import draw_instances, fitting_font, instance_colours, surest, with_note
 from runtime.predicting import Item, Plan
+from settings.datasets import COCO_CLASSES, COCO_IDS
 
 RESULTS, IMAGES = "predictions.json", "images.json"
 
 
-def category_ids(label_map: Mapping[int, int] | None, count: int) -> list[int]:
-    """The COCO id of each of `count` classes, from {category id: 1-based class}; None: 1, 2, ...
+def category_ids(names: Sequence[str], label_map: Mapping[int, int] | None) -> list[int]:
+    """The COCO id of each class, from {category id: 1-based class}; of several ids the lowest.
 
-    Of several ids that share a class the lowest.
+    Without a map COCO's own for its 80 classes, else 1, 2, 3, ...
     """
-    ids = {label: category for category, label in sorted((label_map or {}).items(), reverse=True)}
-    return [ids.get(label, label if label_map is None else -label)
-            for label in range(1, count + 1)]
+    if label_map is None:
+        return list(COCO_IDS if tuple(names) == COCO_CLASSES else range(1, len(names) + 1))
+    ids = {label: category for category, label in sorted(label_map.items(), reverse=True)}
+    return [ids.get(label, -label) for label in range(1, len(names) + 1)]
 
 
 def compact(size: tuple[int, int], parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def compact(size: tuple[int, int], parts: Iterable[Mapping[str, Any]]) -> dict[s
 class InstanceResults:
     """`Results` of instances.
 
-    dataset:      class_names in order; label_map as `category_ids` takes it
+    dataset:      class_names, in order; label_map as `category_ids` takes it
     shown_score:  what has a lower one is not drawn
     log:          called with a line of what an image holds
 
@@ -64,7 +66,7 @@ class InstanceResults:
     ):
         names = dataset.class_names
         self._names, self._shown_score, self._log = names, shown_score, log
-        self._category_ids = category_ids(dataset.label_map, len(names))
+        self._category_ids = category_ids(names, dataset.label_map)
         self._colours = instance_colours(max(1, len(names)))
         self._images: list[dict[str, Any]] = []
         self._found: list[tuple[int, list[str]]] = []  # number of the image, lines of JSON
@@ -95,7 +97,8 @@ class InstanceResults:
         more = int(enough.sum())
         if is_frame or more == len(order):
             return picture
-        return with_note(picture, f"the {len(order)} surest of {more}")
+        return with_note(picture, f"the {len(order)} surest of {more}",
+                         fitting_font(*picture.shape[:2]))
 
     def save_beside(self, plan: Plan, item: Item, found: dict[str, Any]) -> None:
         """Nothing: all data are in one file."""

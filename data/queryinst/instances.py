@@ -18,6 +18,7 @@ from data.queryinst.opening import category_labels, left_out
 from data.queryinst.transform import sample_geometry
 from runtime.errors import InputError
 
+METAS = ("img_shape", "ori_shape", "scale_factor")  # of a sample, for the network
 MIN_SIDE_PX = 1  # narrower or lower boxes are no objects
 
 
@@ -93,23 +94,20 @@ class QueryInstDataset(IndexedImages):
         `left_out`; B may be 0.
         """
         faults, left_out, samples = fault_lines(samples), unusable_ids(samples), usable(samples)
-        height, width = (-(-max((sample["img_shape"][axis] for sample in samples), default=0)
-                           // self._divisor) * self._divisor for axis in (0, 1))
-        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+        images = padded_images(samples, self._divisor)
+        height, width = images.shape[2:]
         truths = []
-        for out, sample in zip(images, samples, strict=True):
+        for sample in samples:
             h, w = sample["img_shape"]
-            out[:, :h, :w] = sample["image"]
             if "masks" in sample:
                 masks = torch.zeros(len(sample["masks"]), height, width, dtype=torch.bool)
                 masks[:, :h, :w] = sample["masks"]
                 truths.append({"boxes": sample["boxes"], "labels": sample["labels"],
                                "masks": masks, "img_shape": sample["img_shape"]})
-        metas = ("img_shape", "ori_shape", "scale_factor")
         return {
             "images": images,
             "samples": truths,
-            "metas": [{key: sample[key] for key in metas} for sample in samples],
+            "metas": [{key: sample[key] for key in METAS} for sample in samples],
             "image_ids": [sample["image_id"] for sample in samples],
             "skipped": faults,
             "left_out": left_out,
@@ -120,16 +118,8 @@ class QueryInstDataset(IndexedImages):
 
     def _transformed(self, row, image, transforms, rng, truth):
         height, width = image.shape[:2]
-        geometry = sample_geometry(transforms, (width, height), rng)
-        planes = np.empty((3, *geometry.size[::-1]), np.uint8)
-        cv2.split(geometry.image(image), [planes[2], planes[1], planes[0]])  # BGR to RGB
-        sample = {
-            "image": torch.from_numpy(planes),
-            "img_shape": geometry.size[::-1],
-            "ori_shape": (height, width),
-            "scale_factor": geometry.factors,
-            "image_id": int(self._index.image_ids[row]),
-        }
+        sample, geometry = transformed_image(image, transforms, rng)
+        sample["image_id"] = int(self._index.image_ids[row])
         return sample | self._objects(row, (width, height), geometry) if truth else sample
 
     def _objects(self, row, size, geometry):
@@ -184,6 +174,34 @@ def positions_of(indices: tuple[int, ...] | int | None, count: int) -> Any:
         raise InputError(f"dataset.indices names image {beyond[0]}, and there are {count}, counted "
                          "from 0")
     return np.array(indices, np.int64)
+
+
+def transformed_image(image: np.ndarray, transforms: Sequence[Any], rng: Any) -> tuple[Any, Any]:
+    """(sample of an image, uint8 [h, w, 3] BGR; the geometry that `transforms` made of it).
+
+    The sample has image, uint8 [3, h, w] RGB, and the METAS. rng: None where all steps are fixed
+    """
+    height, width = image.shape[:2]
+    geometry = sample_geometry(transforms, (width, height), rng)
+    planes = np.empty((3, *geometry.size[::-1]), np.uint8)
+    cv2.split(geometry.image(image), [planes[2], planes[1], planes[0]])  # BGR to RGB
+    return {
+        "image": torch.from_numpy(planes),
+        "img_shape": geometry.size[::-1],
+        "ori_shape": (height, width),
+        "scale_factor": geometry.factors,
+    }, geometry
+
+
+def padded_images(samples: Sequence[dict[str, Any]], divisor: int) -> torch.Tensor:
+    """The samples' images, uint8 [B, 3, H, W], padded with 0 to multiples of `divisor`."""
+    height, width = (-(-max((sample["img_shape"][axis] for sample in samples), default=0)
+                       // divisor) * divisor for axis in (0, 1))
+    images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+    for out, sample in zip(images, samples, strict=True):
+        h, w = sample["img_shape"]
+        out[:, :h, :w] = sample["image"]
+    return images
 
 
 def network_input(batch: dict[str, Any], device: torch.device, cfg: Any) -> torch.Tensor:

@@ -102,7 +102,14 @@ def eval_item(record: dict, dataset_cfg) -> dict:
         path = given if os.path.exists(given) else os.path.join(dataset_cfg.root_dataset, given)
         image = read_listed(path, exif_turn(dataset_cfg))
     item["img_ori"] = np.array(image)
-    item["img_data"] = []
+    item["img_data"] = scaled_images(image, dataset_cfg)
+    item["info"] = record["fpath_img"]
+    return item
+
+
+def scaled_images(image: Image.Image, dataset_cfg) -> list[torch.Tensor]:
+    """An RGB image at every scale of imgSizes, normalised, [1, 3, H, W] float32 each."""
+    scaled = []
     for short_size in dataset_cfg.imgSizes:
         # parity: both sides are rounded up, which distorts a little; no padding here
         # [segmentation.md: Evaluation items]
@@ -112,9 +119,8 @@ def eval_item(record: dict, dataset_cfg) -> dict:
         )
         tensor = torch.empty(1, 3, h, w)
         _normalise(resize_planes(image, w, h), tensor[0].numpy())
-        item["img_data"].append(tensor)
-    item["info"] = record["fpath_img"]
-    return item
+        scaled.append(tensor)
+    return scaled
 
 
 def image_names(batches: Sequence[Sequence[dict]]) -> list[str]:

@@ -13,9 +13,7 @@ from PIL import Image
 from data.loading.loader import SampleKey
 from data.segmentation.ade20k import class_colors, class_names, color_encode
 from data.segmentation.batches import TrainBatches
-from data.segmentation.lists import IMAGE_SUFFIXES
 from runtime.curves import plot_confusion
-from runtime.errors import InputError
 from runtime.files import write_atomically
 from runtime.pictures import (
     draw_grid,
@@ -32,7 +30,6 @@ __all__ = [
     "as_classes",
     "class_names",
     "class_shares",
-    "find_images",
     "picture_name",
     "save_beside",
     "save_findings",
@@ -76,37 +73,6 @@ def class_shares(prediction: np.ndarray, names: Sequence[str]) -> list[str]:
     shares = counts / prediction.size * 100
     order = np.argsort(-shares, kind="stable")
     return [f"  {names[i]}: {shares[i]:.2f}%" for i in order if shares[i] > _SMALLEST_SHARE]
-
-
-def find_images(path: str, result: str) -> list[str]:
-    """The image itself, or all images in a folder and below it, in the order of their paths.
-
-    result: the folder for their pictures, none of which may replace one of the images
-    Raises InputError then, and when there is no image.
-    """
-    if not os.path.exists(path):
-        raise InputError(f"--predict {path}: no such image or folder")
-    found = [path]
-    if os.path.isdir(path):
-        found = sorted(
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(path)
-            for name in names
-            # differs: the original finds only .jpg [segmentation.md: Pictures]
-            # Way back: none, name the files that are wanted.
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-        )
-    if not found:
-        raise InputError(f"--predict {path}: no image in this folder or below it")
-    own = {os.path.realpath(each) for each in found}
-    for each in found:
-        target = os.path.join(result, picture_name(each))
-        if os.path.realpath(target) in own:
-            raise InputError(
-                f"TEST.result {result}: the picture of {each} would replace the image {target}: "
-                "name another folder, for example TEST.result predictions"
-            )
-    return found
 
 
 def save_training_grid(batches: TrainBatches, dataset_cfg, path: Path, count: int = 4) -> None:

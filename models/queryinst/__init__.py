@@ -10,7 +10,7 @@ from models.queryinst.optim import (
 )
 from models.queryinst.schedule import lr_schedule
 from models.queryinst.series import held_by, publish, queryinst_series
-from models.queryinst.starting import find_start
+from models.queryinst.starting import find_start, in_parts, predicting_network
 from models.queryinst.weights import (
     backbone_file,
     checkpoint_of,
@@ -20,6 +20,7 @@ from models.queryinst.weights import (
     start_weights,
 )
 from settings.queryinst.config import QueryInstConfig
+from settings.queryinst.flags import read_settings
 from settings.queryinst.recipes import about, load_queryinst_config
 
 __all__ = [
@@ -36,14 +37,17 @@ __all__ = [
     "facts_of",
     "find_start",
     "held_by",
+    "in_parts",
     "load_backbone",
     "load_queryinst_config",
     "load_weights",
     "lr_schedule",
     "of_all_stages",
     "param_groups",
+    "predicting_network",
     "publish",
     "queryinst_series",
+    "read_settings",
     "roi_levels",
     "said_in",
     "scored_of",

@@ -132,12 +132,19 @@ class QueryInst(nn.Module):
         rescale: boxes and masks of the original image; False: of the resized one
         parity: no NMS, no threshold, and boxes are not clipped [queryinst.md: Inference]
         """
+        return self.found(self.said(images, metas), metas, rescale)
+
+    def said(self, images, metas):
+        """What the last stage says of `predict`'s arguments: `found` takes it."""
         _, _, rows, _, stages = self._run(images, [meta["img_shape"] for meta in metas])
         stage = list(stages)[-1]
         boxes, image = flat_boxes(stage["boxes"])
         masks = self._masks(-1, rows, boxes, image, stage["attn_feats"].flatten(0, 1))
-        masks = masks.unflatten(0, stage["boxes"].shape[:2])
-        test, results = self.cfg.model.test_cfg.rcnn, []
+        return stage, masks.unflatten(0, stage["boxes"].shape[:2])
+
+    def found(self, said, metas, rescale=True):
+        """What `predict` returns, from what `said` gave."""
+        (stage, masks), test, results = said, self.cfg.model.test_cfg.rcnn, []
         for i, meta in enumerate(metas):
             probs = at_least_float32(stage["cls_logits"][i]).sigmoid()
             scores, index = probs.flatten().topk(min(test.max_per_img, probs.numel()))

@@ -1,14 +1,22 @@
-"""Where a QueryInst training starts: its own checkpoint, or weights of anyone."""
+"""Where a QueryInst training starts, and which trained network predicts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from common.checkpoint.best import BestCheckpoints
+from common.checkpoint.files import load_any_checkpoint
 from common.checkpoint.series import CheckpointSeries
-from common.optim import Learner
-from models.queryinst.network import QueryInst
+from common.optim import Learner, trained_average
+from models.foreign_weights import weights_in
+from models.queryinst.facts import said_in
+from models.queryinst.network import QueryInst, build_queryinst
+from models.queryinst.series import queryinst_series
 from models.queryinst.weights import load_weights, start_weights
+from settings.queryinst.config import QueryInstConfig
 
 
 def find_start(
@@ -49,3 +57,41 @@ def find_start(
     run.log(f"resumed epoch: {iteration // per_epoch}, iter: {iteration}; the rates are those of "
             "the present config")
     return learner, iteration, found.path
+
+
+def predicting_network(
+    flags: Any, run: Any, cfg: QueryInstConfig, folder: str | Path
+) -> tuple[QueryInst, tuple[str, ...]]:
+    """(network on the device and in evaluation, its classes' names): what --resume names, else
+    --pretrained, else the best in `folder`.
+
+    Raises InputError when there is none.
+    """
+    if flags.pretrained and not flags.resume:
+        path = Path(flags.pretrained)
+        content = load_any_checkpoint(path)
+        weights: Mapping[str, Any] = weights_in(content, flags.pretrained, run.log)
+    else:
+        hook = replace(cfg.default_hooks.checkpoint, save_best=None, rule=None)
+        found = queryinst_series(hook, folder, 1, [])[0].find_trained(flags.resume, run.warn)
+        path, content, weights = found.path, found.weights, found.weights
+    facts = said_in(content, cfg)
+    net = build_queryinst(replace(cfg, model=replace(cfg.model, num_classes=facts.num_classes)))
+    load_weights(net, weights, source=str(path))
+    if weights is content:
+        net = trained_average(net, content.get("training"))
+    run.log(f"Load checkpoint from {path}, {facts.num_classes} classes")
+    return net.to(run.device).to(memory_format=flags.layout).eval(), facts.names()
+
+
+def in_parts(
+    found: Sequence[Mapping[str, torch.Tensor]], samples: Sequence[Mapping[str, Any]], flags: Any
+) -> Iterator[tuple[tuple[int, int], list[dict[str, torch.Tensor]]]]:
+    """For each image its size (h, w), and what is found on it in one part.
+
+    found: what `predict` gives; samples: dicts with the images' `ori_shape`
+    flags: score_threshold, up to which scores are left out, and top_k, None for all
+    """
+    for each, sample in zip(found, samples, strict=True):
+        kept = (each["scores"] > flags.score_threshold).nonzero().flatten()[:flags.top_k]
+        yield sample["ori_shape"], [{name: value[kept] for name, value in each.items()}]

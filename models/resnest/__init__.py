@@ -4,6 +4,7 @@ from models.load_report import bare_state_dict
 from models.resnest.exporting import export_trained
 from models.resnest.facts import facts_of, said_in, weights_of
 from models.resnest.network import ResNeSt
+from models.resnest.starting import find_start, load_trained
 from models.resnest.training import (
     announce,
     find_weights_once,
@@ -35,11 +36,13 @@ __all__ = [
     "build_resnest",
     "export_trained",
     "facts_of",
+    "find_start",
     "find_weights",
     "find_weights_once",
     "join_outputs",
     "load_all",
     "load_resnest_config",
+    "load_trained",
     "load_weights",
     "param_groups",
     "pretrained_file",

@@ -15,6 +15,7 @@ from models.segmentation.network import (
 )
 from models.segmentation.norm_momentum import NormMomentum, corrected_momentum, is_corrected
 from models.segmentation.recognise import load_both
+from models.segmentation.starting import find_start, predicting_module
 from models.segmentation.weights import (
     IMAGENET_FILES,
     find_imagenet_file,
@@ -51,6 +52,7 @@ __all__ = [
     "export_trained",
     "facts_of",
     "find_imagenet_file",
+    "find_start",
     "group_weight",
     "imagenet_file",
     "is_corrected",
@@ -62,6 +64,7 @@ __all__ = [
     "original_weights",
     "pairs_to_overrides",
     "pixel_accuracy",
+    "predicting_module",
     "said_in",
     "scoring",
     "start_weights",

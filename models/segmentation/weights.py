@@ -161,7 +161,7 @@ def _class_hint(key, value, own):
     return f": trained for {len(value)} classes, DATASET.num_class is {len(own)}"
 
 
-def _by_net(name, state):
+def networks_in(name: str, state: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """{net: state dict} of one file: of the net `name`, or of both under `encoder.`, `decoder.`"""
     split = {net: {key.removeprefix(f"{net}."): value for key, value in state.items()
                    if key.startswith(f"{net}.")} for net in NETS}
@@ -182,7 +182,7 @@ def start_weights(
         pair = {net: net_path(pretrained, net) for net in NETS}
         files = {name: path for name, path in pair.items() if path.exists()}
         for name, path in (files or {"encoder": Path(pretrained)}).items():
-            for part, state in _by_net(name, read_weights(path, run.log)).items():
+            for part, state in networks_in(name, read_weights(path, run.log)).items():
                 run.log(f"Loading weights for net_{part} from {path}")
                 for line in load_partly(nets[part], state, str(path)):
                     run.log(line)

@@ -2,8 +2,8 @@
 
 _ADE = "put the data into data/ADEChallengeData2016, or name yours by DATASET.root_dataset DIR"
 
-_NO_VIDEOS = "this script does not predict videos; train_yolact --predict does"
-_NO_PICTURES = "this script does not predict single images; train_seg --predict does"
+_PREDICTS = "python train_queryinst.py CONFIG --predict {} --resume FILE draws what is found"
+_NO_CAMERA = f"no script reads a camera; {_PREDICTS.format('FILE.mp4')}"
 
 PROGRAMS: dict[str, dict[str, str]] = {
     "train_yolact": {
@@ -34,8 +34,8 @@ PROGRAMS: dict[str, dict[str, str]] = {
         "tools/analysis_tools/benchmark.py": "an evaluation's log has the seconds of each image",
         "tools/model_converters/publish_model.py": "best_*.pth has the weights alone, and "
                                                    "MMDetection's own tool reads it",
-        "demo/image_demo.py": _NO_PICTURES,
-        "demo/video_demo.py": _NO_VIDEOS,
-        "demo/webcam_demo.py": _NO_VIDEOS,
+        "demo/image_demo.py": _PREDICTS.format("PHOTO"),
+        "demo/video_demo.py": _PREDICTS.format("FILE.mp4"),
+        "demo/webcam_demo.py": _NO_CAMERA,
     },
 }

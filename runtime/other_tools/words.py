@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from runtime.spelling import same_name
 
 SCRIPTS = ("train_yolact", "train_seg", "train_resnest", "train_queryinst")
-_NO_PREDICTION = ": this script does not predict single images; train_seg --predict does"
 
 
 @dataclass(frozen=True)
@@ -390,8 +389,8 @@ _EVALUATING = (
         "threshold",
         "--score_threshold X",
         None,
-        None,
-        ": the score of this script wants all detections, so it drops none by confidence",
+        "--score-threshold X, for --predict",
+        "--score-threshold X, for --predict; the score wants all detections, so it drops none",
     ),
     _row(
         "iou iou-thres iou-threshold nms-thres nms-thresh nms-threshold",
@@ -410,14 +409,13 @@ _EVALUATING = (
     _row(
         "predict image images imgs img-path image-path input source infer inference demo detect",
         "--predict PATH, with --predict-to DIR for pictures and data",
-        "--predict PATH, with TEST.result DIR for the pictures",
-        ": this script does not predict single images",
-        _NO_PREDICTION,
+        "--predict PATH, with TEST.result DIR or --predict-to DIR for pictures and data",
+        "--predict PATH, with --predict-to DIR for pictures and data",
+        "--predict PATH, with --predict-to DIR for pictures and data",
     ),
     _row(
         "video webcam video-multiframe display-fps emulate-playback camera",
         "--predict FILE.mp4",
-        *(": this script reads no videos",) * 3,
     ),
     _row(
         "display show wait-time display-masks display-bboxes display-text display-scores top-k "

@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
 def plan_predictions(
     run: Any, flags: Any, run_folder: str | Path, name_of: Callable[[str], str] | None = None,
-    within: Sequence[str] = ("",), default: str | Path | None = None,
+    within: Sequence[str] = (), default: str | Path | None = None,
 ) -> Plan:
     """What to look at and where the outputs go (all ranks).
 
@@ -46,7 +46,7 @@ def plan_predictions(
     flags:      predict, predict_to, benchmark
     run_folder: outputs go to its folder `predictions`, unless there is a `default` or --predict-to
     name_of:    the name that a picture gets for an image's path; None: the image's, as .png
-    within:     the folders in that folder which get a file of the picture's name
+    within:     folders in that folder which get further files, and so may hold no input
     Raises InputError when there is no image, and when an output would replace an input.
     """
     folder = Path(flags.predict_to or default or Path(run_folder) / FOLDER)
@@ -97,13 +97,17 @@ def _alike(names: Sequence[str]) -> list[int]:
 
 
 def _require_no_input_replaced(plan: Plan, within: Sequence[str]) -> None:
-    inputs = plan.inputs
-    own = {os.path.realpath(path) for path in (*inputs.images, inputs.video) if path}
-    targets = [plan.folder / sub / name for name in plan.names for sub in within]
-    sources = [path for path in inputs.images for _ in within]
-    if inputs.video:
-        targets, sources = [plan.video_path], [inputs.video]
-    for source, target in zip(sources, targets, strict=True):
+    own = {os.path.realpath(path) for path in (*plan.inputs.images, plan.inputs.video) if path}
+    pairs = list(zip(plan.inputs.images, plan.names, strict=True))
+    if plan.inputs.video:
+        pairs = [(plan.inputs.video, plan.video_path.name)]
+    remedy = "name another folder, for example --predict-to predictions"
+    for source, name in pairs:
+        target = plan.folder / name
         if os.path.realpath(target) in own:
             raise InputError(f"{plan.folder}: the picture of {source} would replace the image "
-                             f"{target}; name another folder, for example --predict-to predictions")
+                             f"{target}: {remedy}")
+    for folder in (os.path.realpath(plan.folder / sub) for sub in within):
+        inside = next((path for path in own if path.startswith(os.path.join(folder, ""))), None)
+        if inside:
+            raise InputError(f"{folder}: outputs go there, and {inside} is looked at: {remedy}")

@@ -138,6 +138,11 @@ class QueryInstConfig(Section):
         return replace(self, val_dataloader=loader, val_evaluator=evaluator, val_cfg=VAL_CFG)
 
     @property
+    def predicted_by(self) -> DataLoaderConfig:
+        """Whose pipeline and batch size --predict takes: the test's, the validation's, our own."""
+        return self.test_dataloader or self.val_dataloader or VAL_DATALOADER
+
+    @property
     def scored_by(self) -> tuple[DataLoaderConfig, EvaluatorConfig]:
         """Data and scores of a validation; only where there is one."""
         assert self.val_dataloader is not None

@@ -53,3 +53,30 @@ def test_own_data_lines_run_as_they_stand(preloaded, folder, number):
     assert status == 0, errors
     assert "Dry run done" in text
     assert {path.name for path in folder.iterdir()} - before <= {"out.txt", "err.txt"}
+
+
+def predict_lines():
+    block = README.partition("**Predict.**")[2].partition("```\n")[2].partition("```")[0]
+    return re.findall(r"^python (.+)$", block, re.MULTILINE)
+
+
+def test_there_is_a_line_of_prediction_for_each_script():
+    assert [line.partition(".py")[0] for line in predict_lines()] == [
+        "train_yolact", "train_seg", "train_resnest", "train_queryinst"]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_predict_lines_run_as_they_stand(preloaded, folder, number):
+    """Each after the line for own data of its script, cut to one update without a validation."""
+    short = (["--validation_epoch", "0"], ["VAL.interval", "0"], [],
+             ["train_cfg.val_interval=100"])[number]
+    script, *words = shlex.split(own_data_lines()[number])
+    status, _, errors = preloaded.run(script, [*words, *short, "--max-iters", "1"], folder)
+    assert status == 0, errors
+    script, *words = shlex.split(predict_lines()[number])
+    status, text, errors = preloaded.run(script, words, folder)
+    assert status == 0, errors
+    where = re.search(r" are in (.+)\.$", text, re.MULTILINE)[1]
+    data = ("predictions.json", "classes.csv", "predictions.csv", "predictions.json")[number]
+    assert (folder / where / data).stat().st_size > 20
+    assert list((folder / where).glob("*.png"))

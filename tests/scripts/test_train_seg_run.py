@@ -25,6 +25,7 @@ EPOCH_LINE = re.compile(
 # Changed on purpose only: names and defaults are what command lines out there rely on.
 FLAGS = {
     "opts": None, "cfg": "config/ade20k-resnet50dilated-ppm_deepsup.yaml", "gpus": "0-3",
+    "predict_to": None, "benchmark": False,
     "predict": None, "resume": None, "device": None, "amp": "off", "compile": False,
     "channels_last": False, "accumulate": 1, "clip_grad": None, "ema": None, "seed": None,
     "workers": None, "max_iters": None, "log_every": None, "save_every": None,
@@ -163,7 +164,8 @@ def test_prediction_of_a_folder(whole, segment, tmp_path):
     Image.fromarray(pixels).save(folder / "a.jpg")
     Image.fromarray(pixels[:, :40]).save(tmp_path / "photos" / "b.png")
     run = ended_well(segment("--predict", "photos", "TEST.result", "found", "DIR", str(whole.out)))
-    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["a.png", "b.png"]
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == [
+        "a.png", "b.png", "classes.csv", "label_maps", "legend.png"]
     shown = np.asarray(Image.open(tmp_path / "found" / "b.png"))
     assert shown.shape == (pixels.shape[0], 80, 3)
     assert np.array_equal(shown[:, :40], pixels[:, :40])

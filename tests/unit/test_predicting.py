@@ -21,6 +21,8 @@ from runtime.predicting import find_inputs, plan_predictions, predict_all
 from runtime.predicting.outputs import picture_names
 from runtime.predicting.videos import VideoFile, VideoFrames
 from runtime.run.run import start_run
+from settings.datasets import COCO_CLASSES
+from settings.yolact_recipes import load_dataset_config
 
 
 class Stop:
@@ -340,8 +342,12 @@ def test_what_is_drawn():
 
 
 def test_category_ids():
-    assert category_ids(None, 3) == [1, 2, 3]
-    assert category_ids({7: 1, 9: 2, 8: 2}, 3) == [7, 8, -3]
+    assert category_ids("abc", None) == [1, 2, 3]
+    assert category_ids("abc", {7: 1, 9: 2, 8: 2}) == [7, 8, -3]
+    ids = category_ids(COCO_CLASSES, None)
+    assert (len(ids), ids[0], ids[-1]) == (80, 1, 90)
+    known = load_dataset_config("coco2017_dataset").label_map
+    assert ids == category_ids(COCO_CLASSES, known)
 
 
 def test_captions_grow_with_the_picture():

@@ -11,8 +11,8 @@ from data.loading.loader import SampleKey
 from data.loading.photo_summary import class_table, copies
 from data.segmentation import TrainBatches, eval_item, open_lists, read_seg_list
 from data.segmentation.pairs import inspect_label, read_label
-from data.segmentation.pictures import find_images
 from runtime.errors import InputError
+from runtime.predicting import find_inputs
 from settings.segmentation import DatasetConfig
 
 LABELS = np.random.RandomState(0).randint(0, 4, (30, 40)).astype(np.uint8)
@@ -228,4 +228,4 @@ def test_copies(tmp_path):
 def test_predictions_leave_names_with_a_dot_alone(tmp_path):
     for name in ("a.jpg", "._a.jpg"):
         (tmp_path / name).write_bytes(b"x")
-    assert find_images(str(tmp_path), str(tmp_path / "out")) == [str(tmp_path / "a.jpg")]
+    assert find_inputs(str(tmp_path), tmp_path / "out").images == (str(tmp_path / "a.jpg"),)
