@@ -128,7 +128,7 @@ def families():
     yield "queryinst", queryinst, net, queryinst.facts_of(net.cfg), {"detections": True}
 
 
-FREE = {"resnest": "batch, height, width", "segmentation": "batch, height, width",
+FREE = {"resnest": "batch, height, width", "segmentation": "batch",  # its decoder pools to a grid
         "yolact": "batch", "queryinst": "batch, height, width"}
 
 
