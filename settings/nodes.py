@@ -26,6 +26,7 @@ WORDS = {  # YAML 1.1's words, and Python's
     **dict.fromkeys((".inf", "+.inf", "inf"), float("inf")),
     **dict.fromkeys(("-.inf", "-inf"), float("-inf")),
 }
+_NO_VARIABLES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Node:
     where: str
     quoted: bool = False
     replaces: bool = False
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=lambda: _NO_VARIABLES)
 
     @property
     def text(self) -> str:

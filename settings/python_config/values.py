@@ -142,6 +142,8 @@ def weigh(value: Value, budget: Budget, level: int = 0,
     known = {} if known is None else known
     if isinstance(value, str):
         return 1 + len(value) // LETTERS_PER_UNIT
+    if isinstance(value, range):
+        return 1 + len(value)
     if not isinstance(value, (Row, Table)):
         return 1
     if level > MAX_DEPTH:

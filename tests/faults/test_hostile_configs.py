@@ -1,5 +1,8 @@
 """Hostile and odd Python configs: each is refused in a line, at once, and nothing of it is run."""
 
+import random
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +16,7 @@ from settings.queryinst.recipes import load_queryinst_config
 ROOT = Path(__file__).resolve().parents[2]
 SLOWEST_S = 1.0  # of the processor
 MOST_MB = 100
+BROKEN = 200
 
 # Each would write the file MARKER if it were run. {open} does so as an expression.
 OPEN = "open(MARKER, 'w').write('x')"
@@ -102,6 +106,8 @@ BOMBS = {
     "itself_in_a_list": "x = []\nx.append(x)\ny = str(x)",
     "itself_merged": "x = []\nx += [x]\ny = x == [x]",
     "range": "x = range(10**12)",
+    "ranges": "x = [range(99999) for i in range(9999)]",
+    "large_tree": "model = dict(a=[list(range(99)) for i in range(1400)])",
     "range_of_text": "x = list(range(10**30))",
     "loops": "x = [0 for a in range(9999) for b in range(9999) for c in range(9999)]",
     "loop": "for a in range(99999):\n    for b in range(99999):\n        x = 1",
@@ -230,6 +236,36 @@ def test_bases_without_end(tmp_path):
     for i in range(200):
         (tmp_path / f"c{i}.py").write_text("work_dir = 'a'")
     assert told(tmp_path / "b.py")
+
+
+def test_broken_files_are_told(tmp_path):
+    """Words of configs and of the files above in any order: read, or refused in lines."""
+    shutil.copytree(ROOT / "tests" / "mmdetection", tmp_path / "configs")
+    short = [text for text in BOMBS.values() if len(text) < 500]
+    sources = [path.read_text() for path in (tmp_path / "configs").rglob("*.py")]
+    sources += [*RUN.values(), *short]
+    cut = re.compile(r"\w+|'[^'\n]*'|[^\w\s]|\n *| ")
+    chance = random.Random(7)
+    path = tmp_path / "configs" / "queryinst" / "broken.py"
+    faults: list[str] = []
+    refused = 0
+    for _ in range(BROKEN):
+        words = cut.findall(chance.choice(sources))
+        for _ in range(chance.randint(1, 4)):
+            i = chance.randrange(len(words))
+            others = cut.findall(chance.choice(sources))
+            words[i:i + chance.randint(0, 2)] = others[:chance.choice((0, 1, 1, 30))]
+            words = words or ["x"]
+        path.write_text("".join(words))
+        started = time.process_time()
+        try:
+            load_queryinst_config(str(path))
+        except InputError as error:
+            refused += 1
+            faults += error.faults
+        assert time.process_time() - started < SLOWEST_S
+    assert refused > BROKEN / 2
+    assert all(fault.isprintable() for fault in faults)
 
 
 def test_all_bombs_together_fit_in_memory(tmp_path):
