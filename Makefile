@@ -6,6 +6,7 @@
 #               two runs in one folder, thousands of iterations; make test has a quick sample of each
 #   make operators   parity and YOLACT++ with a torch and a torchvision that fit each other, then with our
 #               own operators; make test says at its end which it had
+#   make interop   files to and from the originals' own packages (MMDetection, mit-semseg, resnest) and timm
 #   make expected-numbers   after a change that is meant to change them: tests/scripts/expected anew
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-instances test-others test-rooms test-faults slow operators expected-numbers install lint clean
+.PHONY: demo test test-instances test-others test-rooms test-faults slow operators interop expected-numbers install lint clean
 
 demo: install
 	$(BIN)/python train_yolact.py --config yolact_shapes --num_workers 0 --validation_epoch 5 --save_folder weights/demo --log_folder logs/demo
@@ -68,6 +69,22 @@ $(OPERATORS_VENV)/.installed: requirements.txt
 	$(OPERATORS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(OPERATORS_TORCH) -r requirements.txt
 	touch $@
 
+# docs/interop.md. The originals' packages are no dependency: they get an environment of their own. An
+# interpreter that has them: make interop INTEROP_PYTHON=/path/to/python. What is missing skips.
+# Older setuptools, and their own, since three of them build by pkg_resources.
+INTEROP_PACKAGES ?= mmdet==3.3.0 mmengine==0.10.7 mmcv-lite==2.1.0 mit-semseg==1.0.0 resnest==0.0.5 timm
+INTEROP_VENV ?= .venv-interop
+INTEROP_PYTHON ?= $(INTEROP_VENV)/bin/python
+
+interop: $(if $(filter $(INTEROP_VENV)/%,$(INTEROP_PYTHON)),$(INTEROP_VENV)/.installed)
+	OMP_NUM_THREADS=1 $(INTEROP_PYTHON) -m pytest -q -m slow tests/interop
+
+$(INTEROP_VENV)/.installed: requirements.txt
+	$(PYTHON) -m venv $(INTEROP_VENV)
+	$(INTEROP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(OPERATORS_TORCH) "setuptools<80" wheel -r requirements.txt
+	$(INTEROP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation $(INTEROP_PACKAGES)
+	touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -81,4 +98,4 @@ $(VENV)/.installed: requirements.txt Makefile
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OPERATORS_VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(OPERATORS_VENV) $(INTEROP_VENV) .pytest_cache .ruff_cache .mypy_cache

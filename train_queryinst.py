@@ -177,6 +177,7 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
     loader = open_loader(flags, run, cfg, train_set)
     per_epoch = loader.steps_per_epoch(flags.accumulate)
     learner, step_net = build_network(flags, run, cfg)
+    form = queryinst.MmengineForm(learner.net, names, flags.seed, per_epoch)
 
     # where to start
     hook = cfg.default_hooks.checkpoint
@@ -206,10 +207,9 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
             f"Checkpoints will be saved to {checkpoints.folder.absolute()}.")
 
     def pack(iteration: int, series: dict[str, Any], best: dict[str, Any]) -> dict[str, Any]:
-        state = learner.state(
+        return queryinst.checkpoint_of(form, learner.state(
             iteration, per_epoch, world_size=run.world_size, identity=identity,
-            config=to_yaml(cfg), series=series, best=best, **scores.pack(), **early.pack())
-        return queryinst.checkpoint_of(learner.net, names, flags.seed, state)
+            config=to_yaml(cfg), series=series, best=best, **scores.pack(), **early.pack()))
 
     def save(iteration: int, is_stop: bool = False) -> Path | str:
         """Rank 0 writes a checkpoint; returns its file. A stop needs none that is there already."""

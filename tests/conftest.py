@@ -28,7 +28,8 @@ def pytest_terminal_summary(terminalreporter, config):
     """At the end, since `pytest -q` shows no header."""
     ran = [report for kind in ("passed", "failed", "skipped", "error")
            for report in terminalreporter.stats.get(kind, ())]
-    comparing = {report.nodeid for report in ran if "operators" in report.keywords}
+    comparing = {report.nodeid for report in ran  # those of files that do not import have none
+                 if isinstance(report, pytest.TestReport) and "operators" in report.keywords}
     if comparing:
         terminalreporter.write_line(
             operators.report_line(operators.fault_of(config), len(comparing)))

@@ -1,6 +1,7 @@
 from models.queryinst.boxes import decode_boxes, roi_levels
 from models.queryinst.exporting import export_trained
 from models.queryinst.facts import facts_of, said_in, weights_of
+from models.queryinst.mmengine_form import MmengineForm
 from models.queryinst.network import QueryInst, build_queryinst, of_all_stages
 from models.queryinst.optim import (
     auto_scale,
@@ -24,6 +25,7 @@ from settings.queryinst.flags import read_settings
 from settings.queryinst.recipes import about, load_queryinst_config
 
 __all__ = [
+    "MmengineForm",
     "QueryInst",
     "QueryInstConfig",
     "about",

@@ -8,9 +8,8 @@ from torch import nn
 
 from models.export import ANY_BATCH, ANY_SIZE, FIXED, export_once
 from models.facts import Facts
-from models.queryinst.boxes import decode_boxes, proposal_boxes, roi_levels
+from models.queryinst.boxes import decode_boxes, proposal_boxes, resize_weights, roi_levels
 from models.queryinst.network import BOX_CELLS, MASK_CELLS
-from models.queryinst.paste import resize_weights
 from models.queryinst.roi_align import STRIDES, taps
 from models.same_detections import largest_difference
 

@@ -11,10 +11,9 @@ from torch import nn
 from common.losses.set_prediction import mask_targets, match_stages, mean_positives
 from common.losses.sparse import at_least_float32
 from models.queryinst.backbone import FeaturePyramid, ResNet
-from models.queryinst.boxes import decode_boxes, proposal_boxes, roi_levels
+from models.queryinst.boxes import decode_boxes, paste_masks, proposal_boxes, roi_levels
 from models.queryinst.heads import DIIHead, MaskHead
 from models.queryinst.objective import Objective
-from models.queryinst.paste import paste_masks
 from models.queryinst.roi_align import PyramidRows
 from settings.queryinst.recipes import load_queryinst_config
 

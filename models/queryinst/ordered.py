@@ -97,6 +97,9 @@ class _Order:
         Raises ValueError when it is of other parameters, or of another kind of optimizer.
         """
         keys = [key for group in saved["param_groups"] for key in group["params"]]
+        if len(saved["param_groups"]) == 1 and len(keys) > len(self._places):
+            # MMEngine's one group without rules for single parameters holds the frozen ones too
+            keys = [key for key in keys if key in saved["state"]]
         if len(keys) != len(self._places):
             raise ValueError(f"it is of {len(keys)} parameters, the network trains "
                              f"{len(self._places)}")

@@ -40,7 +40,8 @@ def find_start(
     load_weights(learner.net, found.weights, source=str(found.path))
     learner = learner.averaging(flags.ema)
     state, moments = found.weights.get("training"), found.weights.get("optimizer")
-    learner.resume({"identity": identity, "scaler": None, "ema": None, **(state or {}),
+    theirs = {"scaler": (moments or {}).get("loss_scaler")}  # where MMDetection keeps it
+    learner.resume({"identity": identity, "ema": None, **theirs, **(state or {}),
                     "optimizer": moments or learner.optimizer.state_dict()},
                    identity, flags.force_resume, run.warn)
     if state is None:

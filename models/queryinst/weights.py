@@ -3,9 +3,8 @@
 Whatever does not go in is named in a report; nothing is skipped silently.
 """
 
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 from models.foreign_weights import read_weights
 from models.load_report import COUNTERS, LoadReport, bare_state_dict, compare_weights
 from models.queryinst.facts import weights_of
+from models.queryinst.mmengine_form import MmengineForm
 from runtime.errors import InputError
 from runtime.pretrained import find_pretrained_once
 from settings.queryinst.model import BackboneConfig
@@ -90,19 +90,17 @@ def start_weights(run: Any, net: Any, pretrained: str | None, folder: str | Path
         run.log(line)
 
 
-def checkpoint_of(
-    net: Any, names: Sequence[str], seed: int, state: Mapping[str, Any]
-) -> dict[str, Any]:
+def checkpoint_of(form: MmengineForm, state: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint in MMDetection's layout; ours is `training`, the state without the optimizer's.
 
-    names: of the classes; state: as `Learner.state`
+    form: of the run; state: as `Learner.state`, with the best scores so far under `best`
     """
-    meta = {"epoch": state["epoch"], "iter": state["iteration"], "cfg": state["config"],
-            "seed": seed, "experiment_name": net.cfg.name,
-            "time": time.strftime("%Y%m%d_%H%M%S"), "dataset_meta": {"classes": names}}
+    iteration, moments = state["iteration"], state["optimizer"]
     training = {key: value for key, value in state.items() if key != "optimizer"}
-    return {"meta": meta, "state_dict": weights_of(net, names), "optimizer": state["optimizer"],
-            "training": training}
+    return {"meta": form.meta(iteration), "state_dict": weights_of(form.net, form.names),
+            "message_hub": form.message_hub(iteration, state["best"]),
+            "optimizer": form.optimizer(moments, state["scaler"], iteration),
+            "param_schedulers": form.param_schedulers(moments, iteration), "training": training}
 
 
 def scored_of(content: Mapping[str, Any], scored: nn.Module) -> dict[str, Any]:

@@ -155,8 +155,10 @@ def test_resnest(tmp_path):
 def test_queryinst_and_mmdetections_meta(tmp_path):
     cfg = query_cfg(3)
     net = queryinst.build_queryinst(cfg)
-    state = {"epoch": 0, "iteration": 0, "config": "", "optimizer": {}}
-    content = queryinst.checkpoint_of(net, NAMES, 0, state)
+    optimizer, _ = queryinst.build_optimizer(net, 1)
+    state = {"epoch": 0, "iteration": 0, "config": "", "optimizer": optimizer.state_dict(),
+             "scaler": {}, "best": {}}
+    content = queryinst.checkpoint_of(queryinst.MmengineForm(net, NAMES, 0, 1), state)
     for each in (content, queryinst.scored_of(content, net)):
         save_checkpoint(tmp_path / "a.pth", each)
         said = queryinst.said_in(load_checkpoint(tmp_path / "a.pth"), query_cfg(80))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from common.losses import hungarian_match, mask_targets
 from common.losses.set_matching import assign_all
 from models.queryinst import build_queryinst, load_queryinst_config, roi_levels
-from models.queryinst.paste import paste_masks
+from models.queryinst.boxes import paste_masks
 from models.queryinst.roi_align import PyramidRows
 from runtime.errors import Failed
 
