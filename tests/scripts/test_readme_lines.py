@@ -77,6 +77,6 @@ def test_predict_lines_run_as_they_stand(preloaded, folder, number):
     status, text, errors = preloaded.run(script, words, folder)
     assert status == 0, errors
     where = re.search(r" are in (.+)\.$", text, re.MULTILINE)[1]
-    data = ("predictions.json", "classes.csv", "predictions.csv", "predictions.json")[number]
+    data = ("images.json", "classes.csv", "predictions.csv", "images.json")[number]
     assert (folder / where / data).stat().st_size > 20
     assert list((folder / where).glob("*.png"))
