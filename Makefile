@@ -7,6 +7,7 @@
 #   make operators   parity and YOLACT++ with a torch and a torchvision that fit each other, then with our
 #               own operators; make test says at its end which it had
 #   make interop   files to and from the originals' own packages (MMDetection, mit-semseg, resnest) and timm
+#   make pages  the tables of docs/ that are made from the code, after a flag or key has changed
 #   make expected-numbers   after a change that is meant to change them: tests/scripts/expected anew
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-instances test-others test-rooms test-faults slow operators interop expected-numbers install lint clean
+.PHONY: demo test test-instances test-others test-rooms test-faults slow operators interop pages expected-numbers install lint clean
 
 demo: install
 	$(BIN)/python train_yolact.py --config yolact_shapes --num_workers 0 --validation_epoch 5 --save_folder weights/demo --log_folder logs/demo
@@ -46,6 +47,12 @@ test-faults: install
 
 slow: install
 	$(BIN)/python -m pytest -q -m "slow and not fault"
+
+pages: install
+	$(BIN)/python tests/flag_tables.py
+	$(BIN)/python tests/word_tables.py
+	$(BIN)/python tests/command_table.py
+	$(BIN)/python -m tests.mmdetection_tables
 
 # Look at the difference in git before committing it: every number in it has to be explained.
 expected-numbers: install
