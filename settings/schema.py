@@ -203,7 +203,13 @@ class Builder:
             self.faults.append(f"{node.where}: key {path}.type is missing and has no default")
             return BAD
         name = self.build_choice(tuple(by_type), given, f"{path}.type")
-        return BAD if name is BAD else self.build(by_type[name], node, path, default)
+        if name is BAD:
+            return BAD
+        others = {key for section in sections for key in _keys(section)} - _keys(by_type[name])
+        # a dump may have every kind's keys, with null for those of the others
+        kept = {key: child for key, child in node.value.items()
+                if key not in others or not _is_null(child)}
+        return self.build(by_type[name], dataclasses.replace(node, value=kept), path, default)
 
     def build_choice(self, choices: tuple, node: Node, path: str) -> Any:
         text = node.value if isinstance(node.value, str) else None
@@ -314,6 +320,15 @@ def _tuples(value: Any) -> Any:
 def _key(text: str) -> int | str:
     """A mapping's key where no type is declared: whole numbers (category ids) are numbers."""
     return int(text) if text.isdecimal() else text
+
+
+def _keys(section: type) -> set[str]:
+    """Those of its fields, and those that an original has with one value."""
+    return {*hints_of(section), *getattr(section, "FOREIGN", NONE).same}
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node.value, str) and not node.quoted and literal(node) is None
 
 
 def _has_section(hint: Any) -> bool:

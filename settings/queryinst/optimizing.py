@@ -5,10 +5,11 @@ queryinst_r50_fpn_1x_coco are OPTIM_WRAPPER and PARAM_SCHEDULER.
 Source: [queryinst.md: Optimizer], [queryinst.md: Learning rate].
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from settings.foreign import ForeignKeys
+from settings.nodes import Node
 from settings.ranges import (
     ASCENDING,
     Count,
@@ -39,6 +40,8 @@ _SCHEDULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "CosineAnnealingLR": ((), ("T_max", "eta_min", "eta_min_ratio")),
     "PolyLR": (("end",), ("power", "eta_min")),
 }
+# What our config.yaml files said in schedules of other types, before those had keys of their own.
+_FORMERLY = {"start_factor": "0.001", "milestones": [], "gamma": "0.1"}
 _COMMON = ("type", "by_epoch", "begin", "end", "convert_to_iter_based")
 
 
@@ -231,6 +234,14 @@ class SchedulerConfig(Section):
     eta_min: NotNegative | None = None  # 0
     eta_min_ratio: Annotated[float, Range(at_least=0, at_most=1)] | None = None
     power: Positive | None = None  # 1
+
+    @classmethod
+    def prepared(cls, node: Node, path: str, base: Any, faults: list[str]) -> Node:
+        kind = node.value.get("type")
+        own = [key for keys in _SCHEDULES.get(kind.value if kind else "", ()) for key in keys]
+        kept = {key: child for key, child in node.value.items()
+                if key in own or child.value != _FORMERLY.get(key)}
+        return replace(node, value=kept)
 
     def misfits(self) -> list[str]:
         needed, allowed = _SCHEDULES[self.type]

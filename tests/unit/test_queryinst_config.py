@@ -167,3 +167,40 @@ def test_unknown_names(tmp_path):
     missing = tmp_path / "queryinst_r50_fpn_1x_cocco.py"
     with pytest.raises(InputError, match="no such file, and none of our recipes"):
         load_queryinst_config(str(missing))
+
+
+def test_a_dump_with_the_keys_of_every_kind_of_step_and_schedule(tmp_path):
+    """As config.yaml files of former versions are."""
+    step = "with_bbox: null, with_mask: null, scale: null, prob: null, transforms: null"
+    path = tmp_path / "config.yaml"
+    path.write_text(f"""
+train_dataloader:
+  dataset:
+    pipeline:
+    - {{type: LoadImageFromFile, {step}}}
+    - {{type: LoadAnnotations, with_bbox: true, with_mask: true, scale: null, crop_size: null}}
+    - {{type: Resize, with_bbox: null, scale: [1333, 800], keep_ratio: true, crop_type: null}}
+    - {{type: RandomFlip, with_mask: null, scales: null, prob: 0.5}}
+    - {{type: PackDetInputs, {step}}}
+param_scheduler:
+- {{type: LinearLR, start_factor: 0.001, by_epoch: false, begin: 0, end: 1000, milestones: [],
+   gamma: 0.1}}
+- {{type: MultiStepLR, start_factor: 0.001, by_epoch: null, begin: 0, end: null,
+   milestones: [8, 11], gamma: 0.1}}
+""")
+    cfg, recipe = load_queryinst_config(path), load_queryinst_config("queryinst_r50_fpn_1x_coco")
+    assert cfg.train_dataloader.dataset.pipeline == recipe.train_dataloader.dataset.pipeline
+    warmup, steps = cfg.param_scheduler
+    assert warmup == recipe.param_scheduler[0]
+    assert (steps.milestones, steps.gamma, steps.in_epochs) == ((8, 11), 0.1, True)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("train_dataloader: {dataset: {pipeline: [{type: PackDetInputs, scale: [3, 4]}]}}", "scale"),
+    ("param_scheduler: [{type: LinearLR, end: 9, gamma: 0.2}]", "gamma is no key of LinearLR"),
+])
+def test_keys_of_another_kind_that_say_something_are_faults(tmp_path, text, words):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        load_queryinst_config(path)
