@@ -38,7 +38,6 @@ CACHE = "cache"  # in the work directory: annotation indexes, mapped into memory
 PICTURED = 9  # images in each grid
 PARTS = ("train", "valid")
 CURVES = ("coco/segm_mAP", "coco/segm_mAP_50", "coco/bbox_mAP")  # scores that are drawn
-SHOWN_SCORE = 0.3  # predictions below it are not drawn
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 
 
@@ -73,17 +72,19 @@ from data.coco_format import CocoIndex, keep_indexes, share_indexes
 from data.coco_format.summary import show_checked
 from data.loading import ordered_batches
 from data.predicting import BGR, Photos
+from data.predicting.findings import classes_of, save_findings
 from data.predicting.instances import InstanceResults, compact
 from data.queryinst import AspectRatioLoader, QueryInstDataset, network_input, open_query_config
-from data.queryinst.pictures import save_query_predictions, save_query_samples
+from data.queryinst.pictures import save_query_samples
 from data.queryinst.predicting import photo_batch, query_photo
 from metrics.coco import CocoEvaluator
+from metrics.instances import SHOWN_SCORE, InstanceScores
 from models import queryinst
 from models.export import check_export
 from models.sync_norm import synchronise_norms
 from runtime.launch.ranks import take_launcher
 from runtime.predicting import plan_predictions, predict_all
-from runtime.run.ending import draw_curves, say_done
+from runtime.run.ending import PicturesOfBest, draw_curves, say_done
 from runtime.run.guard import NonFiniteGuard
 from runtime.run.meter import Meter
 from runtime.run.mmdetection_log import LogForm, MMLog, TrainLog, ValidationLog
@@ -201,8 +202,7 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
         mm_log.open_run_folder(folder, to_yaml(cfg), tensorboard=flags.tensorboard,
                                resume_from=timetable.keeps_metrics_to(scores.validated_at))
         keep_indexes(run, indexes, folder / CACHE)
-        if run.is_main:
-            save_query_samples(train_set, folder / "train_samples.png", PICTURED)
+        save_query_samples(run, train_set, PICTURED)
     run.log(f"Iterations {start} to {stop_at}, {per_epoch} an epoch, of {len(train_set)} images. "
             f"Checkpoints will be saved to {checkpoints.folder.absolute()}.")
 
@@ -225,11 +225,10 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
         return checkpoints.path(iteration)
 
     def validate(iteration: int) -> None:
-        assert valid_set is not None  # the timetable asks for none without it
         epoch = iteration // per_epoch
-        metrics = evaluate(run, cfg, learner.scored, valid_set, mm_log, epoch, rescue)
+        metrics, seen = evaluate(run, cfg, learner.scored, valid_set, mm_log, epoch, rescue)
         scores.note(iteration, metrics)
-        run.record_scores(iteration, timetable.epoch_of(iteration), metrics)
+        run.record_scores(iteration, timetable.epoch_of(iteration), metrics, classes_of(run, seen))
         early.note(metrics)
         if better := best.improved(metrics):
             found = better, metrics, checkpoints.path(iteration).stem
@@ -240,11 +239,13 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
             best.restore(after)  # on all ranks
             if rescue.path_of(iteration) is not None:
                 save(iteration)  # with the score in its state
+        pictures.validated(seen, iteration, bool(better) if best.metrics else None,
+                           is_last=iteration == stop_at or bool(early.reason))
         draw_curves(run, CURVES, str(cfg.name), queryinst.of_all_stages)
-        learner.net.train()
 
     rescue = Rescue(run, learner.net, partial(save, is_stop=True), start, source,
                     is_dry=flags.dry_run)
+    pictures = PicturesOfBest(partial(save_findings, run, valid_set))
     with rescue.watching():
         loop(flags, run, cfg, learner, step_net, loader, timetable, checkpoints, best, scores,
              early, rescue, mm_log, save, validate)
@@ -307,6 +308,7 @@ def loop(
                 meter.restart_clock()
             if timetable.validates_now(iteration, scores.validated_at):
                 validate(iteration)
+                net.train()
                 meter.restart_clock()
                 if early.reason:
                     stop_at = iteration
@@ -350,22 +352,21 @@ def backward(flags: Flags, run: Run, cfg: QueryInstConfig, learner: QueryLearner
 
 
 def evaluate(
-    run: Run, cfg: QueryInstConfig, net: queryinst.QueryInst, valid_set: QueryInstDataset,
+    run: Run, cfg: QueryInstConfig, net: queryinst.QueryInst, valid_set: QueryInstDataset | None,
     mm_log: MMLog, epoch: int, rescue: Rescue,
-) -> dict[str, float]:
-    """COCO scores as fractions over the validation images, the same on every rank.
+) -> tuple[dict[str, float], InstanceScores | None]:
+    """(COCO scores as fractions, the same on every rank; what rank 0 found them from).
 
     After a stop signal the state is saved and Stopped raised.
     """
+    assert valid_set is not None  # the timetable asks for no evaluation without it
     loader, rules = cfg.scored_by
     own = range(run.rank, len(valid_set), run.world_size)
     batches = ordered_batches(valid_set, own, loader.batch_size, collate=valid_set.collate,
                               workers=loader.num_workers)
     evaluator = CocoEvaluator(rules.ann_file or loader.dataset.info_path, rules.metric)
-    pictures: dict[int, dict[str, torch.Tensor]] = {}
     left_out: list[int] = []
     category_ids = valid_set.category_ids
-    positions = {valid_set.image_id(i): i for i in own}
     count = -(-len(own) // loader.batch_size)
     meter = Meter(run.device, loader.batch_size, count, run.warn)
     log = ValidationLog(mm_log, meter, epoch, count)
@@ -382,8 +383,6 @@ def evaluate(
             found = net.predict(images, batch["metas"])  # in float32, as the original
             for image_id, each in zip(batch["image_ids"], found, strict=True):
                 each = to_device(each, "cpu")
-                if len(pictures) < PICTURED:
-                    pictures[positions[image_id]] = each
                 evaluator.update({image_id: each | {"labels": category_ids[each["labels"]]}})
             meter.updated()
             log.done()
@@ -391,14 +390,14 @@ def evaluate(
         evaluator.merge(part)
         left_out += unread
     metrics: dict[str, float] = {}
+    seen = None
     if run.is_main:
-        save_query_predictions(valid_set, pictures, run.folder / "predictions.png", SHOWN_SCORE)
-        known = {i: name for i, name in zip(category_ids.tolist(), valid_set.names, strict=True)
-                 if i >= 0}
+        known = valid_set.named_categories
         scored = [i for i in evaluator.ground_truth.sizes if i not in set(left_out)]
         metrics = evaluator.mmdetection_results(rules, scored, known, run.log)
         log.finished(metrics)
-    return run.broadcast(metrics)
+        seen = InstanceScores(evaluator, scored, known) if metrics else None
+    return run.broadcast(metrics), seen
 
 
 def use_trained(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], folder: Path,
@@ -421,9 +420,10 @@ def use_trained(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[st
     iteration = checkpoints.iteration_of(found)
     mm_log.open_run_folder(folder, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
     keep_indexes(run, indexes, folder / CACHE)
-    metrics = evaluate(run, cfg, net, open_part(flags, cfg, names, indexes, "valid"), mm_log,
-                       iteration, Rescue(run, start=iteration))
-    run.record_scores(iteration, None, metrics)
+    valid_set, rescue = open_part(flags, cfg, names, indexes, "valid"), Rescue(run, start=iteration)
+    metrics, seen = evaluate(run, cfg, net, valid_set, mm_log, iteration, rescue)
+    run.record_scores(iteration, None, metrics, classes_of(run, seen))
+    save_findings(run, valid_set, seen, f"{found.path.name}, iteration {iteration}")
 
 
 def predict(flags: Flags, run: Run, cfg: QueryInstConfig, folder: Path) -> None:

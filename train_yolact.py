@@ -33,7 +33,6 @@ EVAL_BATCH = 8  # images per forward pass of an evaluation
 CACHE = "cache"  # in the run folder: annotation indexes, mapped into memory at the next start
 PICTURED = 9  # images in each grid
 CURVES = ("mask/all", "mask/50", "box/all", "box/50")  # scores that are drawn
-SHOWN_SCORE = 0.3  # predictions below it are not drawn
 
 
 @cli.with_shared("workers", "score_threshold", accumulate=1, seed=0, log_every=10)
@@ -98,14 +97,16 @@ from data.coco_format.summary import show_checked
 from data.drawn.shapes import with_drawn_scenes
 from data.loading import ResumableLoader, ordered_batches
 from data.predicting import BGR, Photos, stacked
+from data.predicting.findings import classes_of, save_findings
 from data.predicting.instances import InstanceResults, compact
-from data.yolact import InstanceDataset, collate_instances, save_predictions, save_samples
+from data.yolact import InstanceDataset, collate_instances, save_samples
 from data.yolact.transform import YolactTransform
 from metrics.coco import CocoEvaluator, format_table
+from metrics.instances import SHOWN_SCORE, InstanceScores
 from models import yolact
 from models.export import check_export
 from runtime.predicting import plan_predictions, predict_all
-from runtime.run.ending import draw_curves, say_done
+from runtime.run.ending import PicturesOfBest, draw_curves, say_done
 from runtime.run.guard import NonFiniteGuard
 from runtime.run.meter import Meter
 from runtime.run.rescue import Rescue
@@ -249,17 +250,19 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
 
     rescue = Rescue(run, learner.net, partial(save, occasion=Occasion.STOP), start, source,
                     lost_by=("SIGINT",) if flags.no_interrupt else (), is_dry=flags.dry_run)
+    pictures = PicturesOfBest(partial(save_findings, run, valid_set))
 
     def validate(iteration: int) -> None:
         assert valid_set is not None, "without images none is due"
         run.log("Computing validation mAP (this may take a while)...")
         begin, epoch = time.perf_counter(), timetable.epoch_of(iteration)
-        metrics = evaluate(flags, run, learner.net.cfg, learner.scored, learner.precision,
-                           valid_set, rescue)
-        run.record_scores(iteration, epoch, metrics)
+        metrics, found = evaluate(flags, run, learner.net.cfg, learner.scored, learner.precision,
+                                  valid_set, rescue)
+        run.record_scores(iteration, epoch, metrics, classes_of(run, found))
         session_log.val(metrics, epoch, iteration, round(time.perf_counter() - begin, 2))
-        if scores.validated(iteration, metrics):
+        if is_best := scores.validated(iteration, metrics):
             save(iteration, Occasion.BEST)
+        pictures.validated(found, iteration, is_best, is_last=iteration == stop_at)
         draw_curves(run, CURVES, folder.name)
         learner.net.train()
 
@@ -367,13 +370,12 @@ def backward(flags: Flags, run: Run, learner: YolactLearner, step_net: torch.nn.
 def evaluate(
     flags: Flags, run: Run, cfg: YolactConfig, net: yolact.Yolact, precision: Precision,
     valid_set: InstanceDataset, rescue: Rescue,
-) -> dict[str, float]:
-    """COCO scores in percent over the validation images, the same on every rank."""
+) -> tuple[dict[str, float], InstanceScores | None]:
+    """(COCO scores in percent, the same on every rank; what rank 0 found them from)."""
     chosen = valid_set.scattered(flags.validation_size)
     batches = ordered_batches(valid_set, chosen[run.rank::run.world_size], EVAL_BATCH,
                               collate=collate_instances, workers=flags.num_workers)
     evaluator = CocoEvaluator(cfg.dataset.valid_info)
-    pictures: list[tuple[Any, ...]] = []
     run.share_buffers(net)  # each rank's BatchNorm statistics are of its own batches
     net.eval()
     with closing(batches), torch.no_grad():
@@ -391,22 +393,19 @@ def evaluate(
                     "boxes": found["box"], "scores": found["score"], "masks": found["mask"],
                     "labels": valid_set.category_ids[found["class"].cpu()],
                     "mask_scores": found["mask_score"]}})
-                if len(pictures) < PICTURED:
-                    found = yolact.postprocess(detection, *(cfg.max_size,) * 2, net, SHOWN_SCORE)
-                    truth = (batch[key][i] for key in ("images", "targets", "masks"))
-                    pictures.append((*truth, found))
     for part in run.gather(evaluator.results()) or []:
         evaluator.merge(part)
     metrics: dict[str, float] = {}
+    seen = None
     if run.is_main:
-        save_predictions(pictures, cfg, run.folder / "predictions.png")
         if flags.eval_only and flags.output_coco_json:
             evaluator.write_detections(flags.bbox_det_file, flags.mask_det_file)
             run.log(f"Detections are in {flags.bbox_det_file} and {flags.mask_det_file}.")
         if cfg.dataset.has_gt:  # of test-dev the server has it
             metrics = evaluator.compute(evaluator.image_ids)  # those that could be read
             run.log(format_table(metrics))
-    return run.broadcast(metrics)
+        seen = InstanceScores(evaluator, evaluator.image_ids, valid_set.named_categories)
+    return run.broadcast(metrics), seen
 
 
 def predict(flags: Flags, run: Run, cfg: YolactConfig, folder: Path) -> None:
@@ -436,14 +435,14 @@ def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes
     run.log(f"Loaded {found.path}, iteration {iteration}.")
     facts = yolact.said_in(found.weights, cfg)
     if flags.export:
-        yolact.export_trained(run, net, facts, flags.export, flags.export_detections)
-        return
+        return yolact.export_trained(run, net, facts, flags.export, flags.export_detections)
     facts.warn_of_others(cfg.dataset.class_names, run.warn)
     run.open_folder(folder, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
     keep_indexes(run, indexes, folder / CACHE)
-    metrics = evaluate(flags, run, cfg, net, learner.precision,
-                       open_part(flags, cfg, indexes, "valid"), Rescue(run, start=iteration))
-    run.record_scores(iteration, None, metrics)
+    valid_set, rescue = open_part(flags, cfg, indexes, "valid"), Rescue(run, start=iteration)
+    metrics, seen = evaluate(flags, run, cfg, net, learner.precision, valid_set, rescue)
+    run.record_scores(iteration, None, metrics, classes_of(run, seen))
+    save_findings(run, valid_set, seen, f"{found.path.name}, iteration {iteration}")
 
 
 if __name__ == "__main__":

@@ -58,6 +58,9 @@ class CocoEvaluator:
         [yolact.md: Average precision]. Only `compute` reads it.
     Raises InputError for ground truth that cannot be read or has objects without shape.
 
+    last_tables: {iou type: CocoTables} that the last call of `tables`, `compute` or
+        `mmdetection_scores` has made; empty before, and after further detections
+
     Each image counts once: of detections given twice (samplers pad, processes overlap) the first
     stay. Masks are kept as run-length codes, some hundred bytes each.
     """
@@ -74,6 +77,7 @@ class CocoEvaluator:
         self.protocol = _checked_protocol(protocol)
         self.ground_truth = GroundTruth(ground_truth, self.iou_types)
         self._found = {}    # image id -> {boxes, scores, labels, mask_scores, rles}
+        self.last_tables: dict[str, CocoTables] = {}
 
     @property
     def image_ids(self) -> list[int]:
@@ -82,7 +86,7 @@ class CocoEvaluator:
 
     def reset(self) -> None:
         """Forget all detections and keep the ground truth: the start of the next validation."""
-        self._found = {}
+        self._found, self.last_tables = {}, {}
 
     def update(self, detections: Mapping[int, Mapping]) -> None:
         """Add what was found on some images: {image id: fields}; numpy arrays or torch tensors.
@@ -97,6 +101,7 @@ class CocoEvaluator:
         Raises ValueError for an image that the ground truth lacks and for shapes that disagree,
         Failed for scores that are not finite.
         """
+        self.last_tables = {}
         for image_id, fields in detections.items():
             image_id = int(image_id)
             if image_id not in self.ground_truth.objects:
@@ -111,6 +116,7 @@ class CocoEvaluator:
     def merge(self, other: "CocoEvaluator | Mapping") -> None:
         """Add what another evaluator (or its `results()`) has collected over the same images."""
         found = other.results() if isinstance(other, CocoEvaluator) else other
+        self.last_tables = {}
         for image_id, fields in found.items():
             self._found.setdefault(image_id, fields)
 
@@ -159,8 +165,10 @@ class CocoEvaluator:
         sizes = {image_id: self.ground_truth.sizes[image_id] for image_id in chosen}
         if category_ids is None:
             category_ids = self.ground_truth.category_ids
-        return coco_tables(objects, found, sizes, sorted(category_ids), iou_type,
-                           sorted(limits), sorted(thresholds))
+        tables = coco_tables(objects, found, sizes, sorted(category_ids), iou_type,
+                             sorted(limits), sorted(thresholds))
+        self.last_tables[iou_type] = tables
+        return tables
 
     def mmdetection_scores(
         self, image_ids: Iterable[int] | None = None, category_ids: Iterable[int] | None = None,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NAMED_CLASSES = 40  # a larger confusion matrix has no room for its classes' names
 NUMBERED_CLASSES = 15  # ... and for numbers in its cells
+NAMED_CURVES = 12  # of precision over recall: the best
 FRACTIONS = ("coco/", "mean_iou", "pixel_accuracy")  # how metrics that are no percentages begin
 MAX_CURVE_POINTS = 1500  # longer runs are averaged in groups: more than the picture's pixels
 
@@ -210,6 +211,38 @@ def plot_confusion(
                 axes.text(column, row, f"{100 * share:.0f} %\n{_short(counts[row, column])}",
                           ha="center", va="center", color="white" if share > 0.5 else "black",
                           fontsize="x-small" if k > 8 else "small")
+    write_atomically(Path(out_png), lambda file: figure.savefig(file, format="png", dpi=100))
+
+
+def plot_precision_recall(
+    curves: Mapping[str, np.ndarray], classes: Sequence[str], out_png: str | Path, title: str = "",
+) -> None:
+    """Draw precision over recall, a line for each class, and their mean.
+
+    curves:  {what it is of: [n, K] fractions at n recalls from 0 to 1, NaN where there is none}
+    classes: K names; NAMED_CURVES of them at most are told
+    Raises SaveError when the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6 * max(1, len(curves)), 5), layout="constrained")
+    figure.suptitle(title)
+    places = figure.subplots(1, max(1, len(curves)), squeeze=False)[0]
+    for axes, (name, values) in zip(places, curves.items(), strict=False):
+        recalls, known = np.linspace(0, 1, len(values)), np.isfinite(values).any(0)
+        means = np.where(known, np.nan_to_num(values).mean(0), -1)
+        named = np.argsort(-means, kind="stable")[:NAMED_CURVES]
+        for k in np.flatnonzero(known).tolist():
+            told = f"{classes[k]} {means[k]:.2f}" if k in named else None
+            axes.plot(recalls, values[:, k], linewidth=1, label=told,
+                      alpha=0.9 if len(classes) <= NAMED_CURVES else 0.3)
+        if known.any():
+            mean = values[:, known].mean(1)
+            axes.plot(recalls, mean, color="black", linewidth=2.5,
+                      label=f"all classes {mean.mean():.2f}")
+            axes.legend(fontsize="small", title="average precision")
+        axes.set(title=name, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+        axes.grid(alpha=0.25)
     write_atomically(Path(out_png), lambda file: figure.savefig(file, format="png", dpi=100))
 
 

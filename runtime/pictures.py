@@ -109,6 +109,26 @@ def instances_tile(
     return with_note(tile, f"the {len(drawn)} surest of {len(numbers)}" if more else "")
 
 
+def shrunk(
+    image: np.ndarray, boxes_xyxy: Any, masks: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image [h, w, 3], boxes [n, 4] and masks [n, h, w], smaller where they are larger than needed.
+
+    Then the shorter side has CLEAR_SIDE_PX.
+    """
+    boxes, masks = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4), np.asarray(masks)
+    height, width = image.shape[:2]
+    factor = CLEAR_SIDE_PX / min(height, width)
+    if factor >= 1:
+        return image, boxes, masks
+    size = (round(width * factor), round(height * factor))
+    small = np.zeros((len(masks), *size[::-1]), np.uint8)
+    for out, mask in zip(small, masks, strict=True):
+        cv2.resize(mask.astype(np.uint8), size, dst=out, interpolation=cv2.INTER_NEAREST)
+    boxes = boxes * ((size[0] / width, size[1] / height) * 2)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), boxes, small
+
+
 def surest(scores: Any) -> np.ndarray:
     """Positions of the at most MOST_DRAWN highest scores, the highest first: what to draw."""
     return np.argsort(-np.asarray(scores, float).reshape(-1), kind="stable")[:MOST_DRAWN]

@@ -46,6 +46,17 @@ class IndexedImages(Dataset):
         """The COCO id of the image at `position`."""
         return int(self._index.image_ids[self._rows[position]])
 
+    def file_name(self, image_id: int) -> str:
+        """The name that the annotation file gives an image, by its COCO id."""
+        return self._index.file_name(self._row_of(image_id))
+
+    def pixels(self, image_id: int) -> np.ndarray:
+        """An image as it is, uint8 [h, w, 3] RGB, by its COCO id. Raises InputError."""
+        return np.ascontiguousarray(self._read(self._row_of(image_id))[..., ::-1])
+
+    def _row_of(self, image_id):
+        return int(np.flatnonzero(self._index.image_ids == image_id)[0])
+
     def describe(self, key: SampleKey | int) -> str:
         """How a message names a sample."""
         row = self._rows[key.index if self._train else key]

@@ -3,7 +3,7 @@
 from data.queryinst.aspect_loader import AspectRatioLoader
 from data.queryinst.instances import QueryInstDataset, network_input
 from data.queryinst.opening import open_query_config, open_query_data
-from data.queryinst.pictures import save_query_predictions, save_query_samples
+from data.queryinst.pictures import save_query_samples
 from data.queryinst.transform import rescale_size
 
 __all__ = [
@@ -13,6 +13,5 @@ __all__ = [
     "open_query_config",
     "open_query_data",
     "rescale_size",
-    "save_query_predictions",
     "save_query_samples",
 ]

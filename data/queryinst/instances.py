@@ -79,10 +79,11 @@ class QueryInstDataset(IndexedImages):
         ids = {label: category for category, label in self.labels_of.items()}
         return torch.tensor([ids.get(label, -1) for label in range(len(self.names))])
 
-    def original(self, position: int) -> dict[str, Any]:
-        """The image at `position` as it is, with its objects: a sample without any transform."""
-        row = int(self._rows[position])
-        return self._transformed(row, self._read(row), [], None, truth=True)
+    @property
+    def named_categories(self) -> dict[int, str]:
+        """{category id: name} of the classes that the annotation file has, in order."""
+        pairs = zip(self.category_ids.tolist(), self.names, strict=True)
+        return {category: name for category, name in pairs if category >= 0}
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch: images uint8 [B, 3, H, W], padded right and below; lists of B dicts.

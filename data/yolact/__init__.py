@@ -1,13 +1,12 @@
 """YOLACT's samples: COCO images with masks, augmented as the original does, and their pictures."""
 
 from data.yolact.instances import InstanceDataset, collate_instances
-from data.yolact.pictures import save_predictions, save_samples
+from data.yolact.pictures import save_samples
 from data.yolact.transform import YolactTransform
 
 __all__ = [
     "InstanceDataset",
     "YolactTransform",
     "collate_instances",
-    "save_predictions",
     "save_samples",
 ]

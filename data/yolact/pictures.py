@@ -8,7 +8,7 @@ import numpy as np
 from data.loading.loader import SampleKey
 from data.yolact.instances import InstanceDataset
 from data.yolact.pixels import Normalisation
-from runtime.pictures import instances_tile, save_grid, save_pairs
+from runtime.pictures import instances_tile, save_grid
 
 
 def shown_image(image: Any, transform: Any) -> np.ndarray:
@@ -42,19 +42,3 @@ def save_samples(dataset: InstanceDataset, cfg: Any, path: Path, count: int = 9)
     samples = [dataset[key] for key in keys]
     save_grid([instance_tile(cfg, sample["image"], sample["target"][:, :4], sample["masks"],
                              sample["target"][:, 4]) for sample in samples], path)
-
-
-def save_predictions(pictures: list[tuple], cfg: Any, path: Path) -> None:
-    """Pairs of ground truth and prediction. Raises SaveError.
-
-    pictures: (image [3, S, S], target [n, 5], masks [n, S, S], found), where `found` has box
-              [k, 4] in pixels of the S x S image, mask [k, S, S], class [k] and score [k]
-    """
-    pairs = []
-    for image, target, masks, found in pictures:
-        boxes, found_masks, labels, scores = (
-            found[key].cpu() for key in ("box", "mask", "class", "score"))
-        truth = instance_tile(cfg, image, target[:, :4], masks, target[:, 4])
-        guess = instance_tile(cfg, image, boxes / cfg.max_size, found_masks, labels, scores)
-        pairs.append((truth, guess))
-    save_pairs(pairs, path)

@@ -4,8 +4,6 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from runtime.report.families import Family
-
 # flags that say what else to do than to train on; the values that stand behind them go as well
 _GOES = {"--resume": "optional", "--eval-only": "none", "--export": "one", "--predict": "one",
          "--imgs": "one", "--predict-to": "one", "--benchmark": "none", "--dry-run": "none",
@@ -22,7 +20,7 @@ class Line(NamedTuple):
 
 
 def command_lines(
-    command: Sequence[str], starter: Sequence[str], family: Family, is_done: bool
+    command: Sequence[str], starter: Sequence[str], is_done: bool
 ) -> list[Line]:
     """How to resume, evaluate, apply and export the run.
 
@@ -44,15 +42,12 @@ def command_lines(
         is_whole = trained == base
         what += (" (it is at its end: raise its number of epochs or iterations)" if is_whole
                  else " to the end of its schedule")
-    lines = [
+    return [
         line(what, [*(starter or ["python"]), script, *trained], "--resume", "latest"),
         line("Evaluate the best checkpoint", alone, "--eval-only"),
+        line("Predict on photos of your own", alone, "--predict", PHOTOS),
         line("Export it", alone, "--export", "trained.pt2"),
     ]
-    if family.predicts:
-        lines.insert(2, line("Predict on photos of your own", alone, "--predict", PHOTOS,
-                             *family.predict_to))
-    return lines
 
 
 def without(words: Sequence[str], flags: dict[str, str]) -> list[str]:

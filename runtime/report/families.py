@@ -25,22 +25,17 @@ class Family:
     scores:    metrics that are drawn; empty: all
     weights:   patterns of the files that are the best and the final weights; {run} is the run
                folder's name
-    predicts:  whether there is --predict
-    predict_to: words that say where its pictures go
     """
 
     leading: str = ""
     scores: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
-    predicts: bool = False
-    predict_to: tuple[str, ...] = ()
 
 
 FAMILIES = {
     "train_yolact": Family("mask/all", ("mask/all", "mask/50", "box/all", "box/50"),
-                           ("{run}_best.pth",), predicts=True),
-    "train_seg": Family("mean_iou", ("mean_iou", "pixel_accuracy"), ("encoder_best.pth",),
-                        predicts=True, predict_to=("TEST.result", "pictures")),
+                           ("{run}_best.pth",)),
+    "train_seg": Family("mean_iou", ("mean_iou", "pixel_accuracy"), ("encoder_best.pth",)),
     "train_resnest": Family("top1", ("top1", "top5"), (
         "model_best.pth", "checkpoint_final.pth", "model_weights.pth")),
     "train_queryinst": Family("coco/segm_mAP", (

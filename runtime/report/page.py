@@ -34,7 +34,7 @@ def page(
         _section("Scores", *sections.scores(family, history)),
         _section("Pictures", *sections.pictures(pictures)),
         _section("Checkpoints", *sections.checkpoints(folder, facts, family, history)),
-        _section("Go on from here", *sections.commands(facts, family)),
+        _section("Go on from here", *sections.commands(facts)),
         _section("What was run", *sections.what_was_run(folder, facts)),
         _section("What differs from the defaults", *sections.differences(facts)),
         _section("Data", *sections.data(facts)),

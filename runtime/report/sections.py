@@ -134,12 +134,11 @@ def checkpoints(
         yield element("p", f"... and {shown(more)} older ones.")
 
 
-def commands(facts: Mapping[str, Any], family: Family) -> Iterable[Markup]:
+def commands(facts: Mapping[str, Any]) -> Iterable[Markup]:
     """Lines to copy."""
     sessions = _sessions(facts)
     is_done = bool(sessions) and sessions[-1].get("status") == "done"
-    lines = command_lines(_words(facts.get("command")), _words(facts.get("starter")), family,
-                          is_done)
+    lines = command_lines(_words(facts.get("command")), _words(facts.get("starter")), is_done)
     if not lines:
         yield element("p", "The command line of this run is not known.")
         return
@@ -151,8 +150,11 @@ def commands(facts: Mapping[str, Any], family: Family) -> Iterable[Markup]:
 
 def copied(purpose: str, text: str) -> Markup:
     """A line with a button that copies it."""
+    # a line may wrap between words, not at the hyphens of a flag
+    words = [element("span", word) for word in text.split(" ")]
+    code = joined(part for word in words for part in (word, " "))
     return element("div", element("span", purpose, class_="note"),
-                   element("pre", element("code", text), tabindex=0),
+                   element("pre", element("code", Markup(code[:-1])), tabindex=0),
                    element("button", "Copy", type="button", class_="copy",
                            aria_label=f"Copy: {purpose}"), class_="command")
 

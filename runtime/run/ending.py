@@ -1,11 +1,44 @@
 """What a run leaves for its reader: the curves, and the last lines of its log."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from runtime.curves import plot_curves
 from runtime.report.writer import PAGE
 from runtime.run.guard import NonFiniteGuard, skips_text
 from runtime.run.run import Run
+
+SHARE = 0.1  # of a run's time, at most, goes to pictures of its best weights
+
+
+class PicturesOfBest:
+    """Draws the pictures of a run's best weights, in at most SHARE of its time.
+
+    draw: draw(found, which) of what a validation found, and which weights it is of
+
+    What is not drawn at once is drawn later, unless something better comes.
+    """
+
+    def __init__(self, draw: Callable[[Any, str], object]):
+        self._draw = draw
+        self._waiting: tuple[Any, str] | None = None
+        self._began, self._spent_s = time.perf_counter(), 0.0
+
+    def validated(self, found: Any, iteration: int, is_best: bool | None, is_last: bool) -> None:
+        """A validation after `iteration` updates found that.
+
+        is_best: whether it is the best so far; None where none is kept: then each counts
+        is_last: what still waits is drawn in any case
+        """
+        if is_best is not False:
+            self._waiting = found, f"{'best, ' * bool(is_best)}iteration {iteration}"
+        begin = time.perf_counter()
+        if self._waiting is not None and (
+                is_last or self._spent_s <= SHARE * (begin - self._began)):
+            self._draw(*self._waiting)
+            self._waiting = None
+            self._spent_s += time.perf_counter() - begin
 
 
 def draw_curves(run: Run, scores: Sequence[str], title: str,

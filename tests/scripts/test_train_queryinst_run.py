@@ -11,8 +11,10 @@ import yaml
 
 from models.queryinst import build_queryinst, load_weights
 
-FILES = {"cache", "config.yaml", "curves.png", "env.json", "last_checkpoint", "log.txt",
-         "metrics.jsonl", "predictions.png", "report.html", "train_samples.png"}
+FILES = {"cache", "classes.txt", "config.yaml", "confusion_box.png", "confusion_mask.png",
+         "curves.png", "env.json", "extremes.png", "log.txt", "metrics.jsonl",
+         "precision_recall.png", "predictions.png", "report.html", "train_samples.png",
+         "last_checkpoint"}
 NUMBER = r"-?(\d+\.\d{4}|nan)"
 TERMS = "".join(rf"  s{i}\.{name}: {NUMBER}" for i in range(2) for name in
                 ("loss_cls", "pos_acc", "loss_bbox", "loss_iou", "loss_mask"))

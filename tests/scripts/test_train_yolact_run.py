@@ -11,8 +11,9 @@ from data.drawn.scenes import CLASSES
 from models import yolact
 from models.yolact import build_yolact
 
-FILES = {"cache", "config.yaml", "curves.png", "env.json", "log.txt", "metrics.jsonl",
-         "report.html", "predictions.png", "train_samples.png"}
+FILES = {"cache", "classes.txt", "config.yaml", "confusion_box.png", "confusion_mask.png",
+         "curves.png", "env.json", "extremes.png", "log.txt", "metrics.jsonl",
+         "precision_recall.png", "predictions.png", "report.html", "train_samples.png"}
 
 
 def test_a_whole_run_leaves_what_it_should(train):

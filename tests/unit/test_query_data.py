@@ -1,6 +1,7 @@
 """QueryInst's data path: sizes, pipelines, filters, masks, batches."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from data.queryinst import (
     network_input,
     open_query_data,
     rescale_size,
-    save_query_predictions,
     save_query_samples,
 )
 from data.queryinst.opening import check_truth, class_names
@@ -360,14 +360,10 @@ def test_a_sample_depends_on_its_key_alone(tmp_path):
 
 def test_pictures(tmp_path):
     dataset = make(tmp_path, document([annotation(1, 1), annotation(2, 2, 2)], hw=(500, 700)))
-    save_query_samples(dataset, tmp_path / "samples.png")
-    truth = dataset.original(0)
-    found = {0: {"boxes": truth["boxes"], "masks": truth["masks"], "labels": truth["labels"],
-                 "scores": torch.tensor([0.9])}, 1: {
-        "boxes": torch.zeros(0, 4), "masks": torch.zeros(0, 500, 700, dtype=torch.bool),
-        "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}}
-    save_query_predictions(dataset, found, tmp_path / "predictions.png")
+    save_query_samples(SimpleNamespace(is_main=False), dataset)
+    save_query_samples(SimpleNamespace(is_main=True, folder=tmp_path), dataset)
     from PIL import Image
 
-    assert Image.open(tmp_path / "samples.png").width > 500
-    assert Image.open(tmp_path / "predictions.png").width > 900
+    assert Image.open(tmp_path / "train_samples.png").width > 500
+    assert dataset.pixels(2).shape == (500, 700, 3)
+    assert len({dataset.file_name(1), dataset.file_name(2)}) == 2

@@ -11,7 +11,7 @@ from PIL import Image
 
 from runtime.report.commands import command_lines, without
 from runtime.report.curve import Curve
-from runtime.report.families import FAMILIES, Family, term_of
+from runtime.report.families import term_of
 from runtime.report.history import PARSED_BYTES, History, number
 from runtime.report.log_lines import Warnings
 from runtime.report.markup import duration, element, escaped, shown, size, table
@@ -195,24 +195,24 @@ def test_a_file_without_an_end_is_left_alone():
 # --- commands
 
 
-def texts(words, family=None, starter=("python",), is_done=False):
-    return [line.text for line in command_lines(["t.py", *words], list(starter),
-                                                family or Family(), is_done)]
+def texts(words, starter=("python",), is_done=False):
+    return [line.text for line in command_lines(["t.py", *words], list(starter), is_done)]
 
 
 def test_lines_go_on_from_the_command_of_the_run():
     words = ["--cfg", "a b.yaml", "--resume", "--max_iters=9", "TRAIN.lr", "-0.1"]
-    resume, evaluate, export = texts(words, starter=["torchrun", "--nproc-per-node", "2"])
+    resume, evaluate, predict, export = texts(words, starter=["torchrun", "--nproc-per-node", "2"])
     base = "'a b.yaml' --max_iters=9 TRAIN.lr -0.1"
     assert resume == f"torchrun --nproc-per-node 2 t.py --cfg {base} --resume latest"
     assert evaluate == f"python t.py --cfg {base} --eval-only"
+    assert predict == f"python t.py --cfg {base} --predict photos/"
     assert export == f"python t.py --cfg {base} --export trained.pt2"
 
 
 def test_a_run_that_is_done_goes_on_without_its_limit():
     assert texts(["c", "--max-iters", "9"], is_done=True)[0] == "python t.py c --resume latest"
     assert texts(["c", "--max-iters", "9"])[0] == "python t.py c --max-iters 9 --resume latest"
-    first = command_lines(["t.py", "c"], ["python"], Family(), True)[0]
+    first = command_lines(["t.py", "c"], ["python"], True)[0]
     assert "raise its number" in first.purpose
 
 
@@ -230,11 +230,6 @@ def test_flags_come_before_the_end_of_flags():
 def test_what_a_run_was_to_do_goes(words, left):
     flags = {"--resume": "optional", "--export": "one", "--predict": "one", "--eval-only": "none"}
     assert without(words, flags) == left
-
-
-def test_only_scripts_that_predict_are_told_so():
-    assert any("--predict photos/" in text for text in texts([], FAMILIES["train_seg"]))
-    assert not any("--predict" in text for text in texts([], Family()))
 
 
 # --- pictures

@@ -11,13 +11,16 @@ class Run:
     is_main, stop_requested = True, "SIGINT"
 
     def __init__(self):
-        self.recorded, self.said, self.waits = [], [], 0
+        self.recorded, self.said, self.saves, self.waits = [], [], [], 0
 
     def record(self, event):
         self.recorded.append(event)
 
     def log(self, line):
         self.said.append(line)
+
+    def saved(self, iteration, path):
+        self.saves.append((iteration, path))
 
     def barrier(self):
         self.waits += 1
@@ -172,3 +175,13 @@ def test_what_a_stop_has_saved_is_not_saved_again():
     assert ending_of(caught.value) == (
         "The last good state, after 5 updates, is it_5.pth; --resume latest goes on from there.")
     assert len(saved) == len(rescue._run.recorded) == 1
+
+
+def test_the_run_is_told_where_each_state_lies():
+    run = Run()
+    rescue = Rescue(run, save=lambda iteration: f"state_{iteration}")
+    rescue.saved(2, "state_2")
+    rescue.done(3)
+    with pytest.raises(Stopped):
+        rescue.leave_if_stopped()
+    assert run.saves == [(2, "state_2"), (3, "state_3")]
