@@ -199,7 +199,7 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
     # the run's files
     mm_log = MMLog(run, cfg.run_name, flags.log_every, LogForm.of(*cfg.log_rules))
     if not flags.dry_run:
-        mm_log.open_run_folder(folder, to_yaml(cfg), tensorboard=flags.tensorboard,
+        mm_log.open_run_folder(folder, to_yaml(cfg), trackers=cli.trackers(flags),
                                resume_from=timetable.keeps_metrics_to(scores.validated_at))
         keep_indexes(run, indexes, folder / CACHE)
         save_query_samples(run, train_set, PICTURED)
@@ -418,7 +418,7 @@ def use_trained(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[st
     facts.warn_of_others(names, run.warn)
     mm_log = MMLog(run, cfg.run_name, flags.log_every, LogForm.of(*cfg.log_rules))
     iteration = checkpoints.iteration_of(found)
-    mm_log.open_run_folder(folder, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
+    mm_log.open_run_folder(folder, to_yaml(cfg), append=True, trackers=cli.trackers(flags))
     keep_indexes(run, indexes, folder / CACHE)
     valid_set, rescue = open_part(flags, cfg, names, indexes, "valid"), Rescue(run, start=iteration)
     metrics, seen = evaluate(run, cfg, net, valid_set, mm_log, iteration, rescue)

@@ -202,7 +202,7 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
 
     # the run's files
     if not flags.dry_run:
-        run.open_folder(folder, to_yaml(cfg), tensorboard=flags.tensorboard, resume_from=None
+        run.open_folder(folder, to_yaml(cfg), trackers=cli.trackers(flags), resume_from=None
                         if source is None else timetable.keeps_metrics_to(history.validated_at))
         if run.is_main:
             imagenet.save_class_samples(train_set, folder / "train_samples.png", PICTURED)
@@ -403,7 +403,7 @@ def evaluate_only(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: Classif
     net, iteration, facts = resnest.load_trained(
         flags, run, cfg, per_epoch, learner.net)
     facts.warn_of_others(val_set.folders.classes, run.warn)
-    run.open_folder(flags.outdir, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
+    run.open_folder(flags.outdir, to_yaml(cfg), append=True, trackers=cli.trackers(flags))
     metrics, found = evaluate(flags, run, cfg, net, learner.precision, val_set,
                               Rescue(run, start=iteration))
     run.record_scores(iteration, None, metrics, found.by_class(val_set.folders.classes))

@@ -195,7 +195,7 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     if not flags.dry_run:
         run.log(f"Config {flags.cfg}, in force:\n{to_yaml(cfg)}Everything goes to {cfg.DIR}")
         run.open_folder(cfg.DIR, to_yaml(cfg), timetable.keeps_metrics_to(scores.validated_at),
-                        tensorboard=flags.tensorboard)
+                        trackers=cli.trackers(flags))
         segmentation.cache_made_lists(run, lists)
         if run.is_main:
             pictures.save_training_grid(batches, cfg.DATASET, folder / "train_samples.png")
@@ -405,7 +405,7 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     how = (flags, run, cfg, module, Precision(flags.amp, run.device, run.warn))
     run.log(f"Config {flags.cfg}, in force:\n{to_yaml(cfg)}Everything goes to {cfg.DIR}")
     facts.warn_of_others(cfg.DATASET.class_names, run.warn)
-    run.open_folder(cfg.DIR, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
+    run.open_folder(cfg.DIR, to_yaml(cfg), append=True, trackers=cli.trackers(flags))
     segmentation.cache_made_lists(run, lists)
     metrics, seen = evaluate(*how, lists["val"], rescue, visualize=cfg.VAL.visualize)
     run.record_scores(iteration, None, metrics, seen.by_class())

@@ -229,7 +229,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
     # the run's files
     if not flags.dry_run:
         run.open_folder(folder, to_yaml(cfg), timetable.keeps_metrics_to(scores.validated_at),
-                        tensorboard=flags.tensorboard)
+                        trackers=cli.trackers(flags))
         keep_indexes(run, indexes, folder / CACHE)
         if run.is_main:
             save_samples(train_set, cfg, folder / "train_samples.png", PICTURED)
@@ -437,7 +437,7 @@ def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes
     if flags.export:
         return yolact.export_trained(run, net, facts, flags.export, flags.export_detections)
     facts.warn_of_others(cfg.dataset.class_names, run.warn)
-    run.open_folder(folder, to_yaml(cfg), append=True, tensorboard=flags.tensorboard)
+    run.open_folder(folder, to_yaml(cfg), append=True, trackers=cli.trackers(flags))
     keep_indexes(run, indexes, folder / CACHE)
     valid_set, rescue = open_part(flags, cfg, indexes, "valid"), Rescue(run, start=iteration)
     metrics, seen = evaluate(flags, run, cfg, net, learner.precision, valid_set, rescue)

@@ -4,6 +4,7 @@ Light on purpose: `--help` and a misspelt flag are answered before torch is impo
 """
 
 import contextlib
+import importlib.util
 import inspect
 import math
 import os
@@ -237,6 +238,9 @@ Pairs = Annotated[
     ),
 ]
 Tensorboard = Annotated[bool, _addition("--tensorboard", help="Write TensorBoard events too.")]
+Wandb = Annotated[
+    bool, _addition("--wandb", help="Log to Weights & Biases too, offline without a login.")
+]
 Pretrained = Annotated[
     str | None, _addition("--pretrained", metavar="FILE", help="Weights to start from.")
 ]
@@ -261,7 +265,7 @@ SHARED: dict[str, tuple[object, object]] = {
     "score_threshold": (ScoreThreshold, 0.0), "top_k": (TopK, None),
     "benchmark": (Benchmark, False), "dry_run": (DryRun, False), "check_data": (CheckData, False),
     "bad_images": (BadImages, "stop"), "nan": (Nan, "stop"), "cfg_options": (CfgOptions, None),
-    "tensorboard": (Tensorboard, False),
+    "tensorboard": (Tensorboard, False), "wandb": (Wandb, False),
     "dist_timeout": (Timeout, 600), "debug": (Debug, False),
 }
 
@@ -323,6 +327,7 @@ def read_flags(
         answer = parse(flags, script_name, list(sys.argv[1:] if argv is None else argv))
         if isinstance(answer, Flags):
             check_predicting(vars(answer))
+            trackers(answer)
         return answer
 
 
@@ -340,6 +345,18 @@ def check_predicting(given: Mapping[str, Any]) -> None:
         if given.get(name):
             raise InputError(f"--predict and --{name.replace('_', '-')} are two different jobs; "
                              "leave one of them out")
+
+
+def trackers(flags: Flags) -> list[str]:
+    """Those of --tensorboard and --wandb that are given.
+
+    Raises InputError when the package is not installed; none is imported.
+    """
+    wanted = [name for name in ("tensorboard", "wandb") if vars(flags).get(name)]
+    for name in wanted:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"--{name}: the package is not installed; pip install {name}")
+    return wanted
 
 
 def run(

@@ -4,10 +4,12 @@ Light: it is imported before torch.
 """
 
 import importlib.metadata
+import inspect
 import math
 import os
 import platform
 import re
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -23,8 +25,14 @@ AMP_SYNONYMS = {"float16": "fp16", "half": "fp16", "16": "fp16", "true": "fp16",
                 "false": "off", "no": "off"}
 NUMBER = "\0"  # stands before a negative value of a KEY VALUE pair, which is no flag
 _KEY = re.compile(r"[A-Z]")  # how the config keys of KEY VALUE pairs begin
+_VALUES: tuple[tuple[object, str], ...] = ((int, "INT"), (float, "FLOAT"), (str, "TEXT"),
+                                           (Path, "PATH"))
 _DASHES = ("\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2212")  # of pasted command lines
 _PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+
+_PLAINER = (("should be a valid number", "is no number"),  # a parser's words, ours
+            ("should be a valid integer", "is no whole number"),
+            ("should be greater than or equal to", "is less than"))
 
 # Newer Typer carries its own click, older Typer imports the package: Any stands for either's types.
 Parameter = Any
@@ -42,6 +50,7 @@ def parse(function: Callable[..., Answer], script_name: str, words: list[str]) -
     app.command(context_settings=settings)(function)
     command = typer.main.get_command(app)
     command.params.append(_version_option(script_name))
+    _name_values(function, command)
     line = _Line(script_name, command.params, _ours(script_name, command.params, words))
     try:
         context = command.make_context(f"{script_name}.py", line.spread())
@@ -107,6 +116,37 @@ def _version_option(script_name: str) -> Parameter:
     option = typer.main.get_command(app).params[0]
     option.expose_value = False
     return option
+
+
+def _name_values(function: Callable[..., Any], command: Any) -> None:
+    """Have --help show what a flag takes: TEXT, INT, FLOAT, or nothing behind a switch.
+
+    Newer Typer would print <str>, <int range> and <bool>, also for switches, which take no value.
+    """
+    signature = inspect.signature(function)
+    for param in command.params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+        elif param.param_type_name == "option" and param.metavar is None:
+            kind = signature.parameters[param.name].annotation
+            named = [name for each, name in _VALUES if each in _kinds(kind)]
+            param.metavar = named[0] if named else None
+    ask_help = command.get_help_option
+
+    def help_option(context: Any) -> Any:
+        option = ask_help(context)
+        if option is not None:
+            option.metavar = ""
+        return option
+
+    command.get_help_option = help_option
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The type behind Annotated, and those of a union."""
+    if hasattr(annotation, "__metadata__"):
+        annotation = annotation.__origin__
+    return [annotation, *typing.get_args(annotation)]
 
 
 class _Line:
@@ -183,7 +223,12 @@ class _Line:
         given = [text if equals else following
                  for word, following in zip(self.words, [*self.words[1:], ""], strict=True)
                  for name, equals, text in (word.partition("="),) if dashed(name) in names]
-        return f"{given[-1]!r} {wanted.group(1)}" if wanted and given else message
+        if not wanted or not given:
+            return message
+        said = wanted.group(1)
+        for theirs, ours in _PLAINER:
+            said = said.replace(theirs, ours)
+        return f"{given[-1]!r} {said}"
 
     def missing(self, param: Parameter) -> str:
         if param.opts[0] == "config":

@@ -360,11 +360,16 @@ _RUNNING = (
         ": torchrun says it: torchrun --nnodes 2 --nproc_per_node N train_resnest.py ...",
         ": torchrun says it: torchrun --nnodes 2 --nproc_per_node N train_queryinst.py ...",
     ),
+    _row("use-wandb log-wandb", "--wandb"),
+    _row(
+        "wandb-project wandb-name",
+        ": --wandb logs to the project and name of WANDB_PROJECT and WANDB_NAME",
+    ),
     _row("tb use-tb use-tensorboard tensorboard-dir tb-dir logger report-to", "--tensorboard"),
     _row(
-        "wandb use-wandb wandb-project wandb-name log-wandb mlflow comet",
-        ": there is no such service here; metrics.jsonl in the run folder and --tensorboard have "
-        "the curves",
+        "mlflow comet",
+        ": there is no such service here; metrics.jsonl in the run folder, --tensorboard and "
+        "--wandb have the curves",
     ),
     _row("dryrun fast-dev-run sanity-check smoke-test test-run", "--dry-run"),
     _row("onnx export-onnx to-onnx export-path", "--export FILE.onnx"),

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -37,7 +37,7 @@ from runtime.run.files import (
 from runtime.run.guard import SkippedImages
 from runtime.run.lock import RunLocks
 from runtime.run.log import RunLog
-from runtime.run.tensorboard import EventWriter
+from runtime.run.tracking import Trackers
 from runtime.streams import Stream
 
 Item = TypeVar("Item")
@@ -116,7 +116,7 @@ class Run:
         self._stop = stop
         self._log = RunLog(script, launch.rank, clock)
         self._metrics: LineFile | None = None
-        self._events: EventWriter | None = None
+        self._trackers: Trackers | None = None
         self._locks = RunLocks(self.warn)
         self._facts = RunFacts()
         self._report: Report | None = None
@@ -151,7 +151,7 @@ class Run:
         cfg_text: str,
         resume_from: float | None = None,
         append: bool = False,
-        tensorboard: bool = False,
+        trackers: Sequence[str] = (),
         log_too: Path | None = None,
     ) -> None:
         """Make the run folder with config.yaml, env.json, log.txt and metrics.jsonl (all ranks).
@@ -161,12 +161,12 @@ class Run:
                      its validation comes again; metrics beyond are cut, and the start is noted.
                      None is a fresh run: metrics of an earlier one are renamed
         append:      keep all metrics, an existing config.yaml and env.json: for an evaluation
-        tensorboard: write TensorBoard events too
+        trackers:    services that get the numbers too, see `Trackers`
         log_too:     a second file for the log's lines
 
         Unless it appends, it takes the folder's lock (see `claim`).
         Raises SaveError on every rank when rank 0 cannot write there, InputError when another
-        training does, or the tensorboard package is wanted and missing.
+        training does, or a service's package cannot be imported.
         """
         path = self._folder = Path(folder)
         if not append:
@@ -184,8 +184,8 @@ class Run:
         fault = self.broadcast(fault)
         if fault:
             raise SaveError(fault)
-        if tensorboard and self.is_main:
-            self._events = EventWriter(path)
+        if trackers and self.is_main:
+            self._trackers = Trackers(trackers, path, self._script, cfg_text, self.warn)
         if resume_from is not None:
             self.record({"event": "resume", "iteration": math.ceil(resume_from)})
 
@@ -204,8 +204,8 @@ class Run:
         """
         if self._metrics is not None:
             self._metrics.write(json_line(event))
-        if self._events is not None:
-            self._events.write(event)
+        if self._trackers is not None:
+            self._trackers.write(event)
 
     def saved(self, iteration: int, path: Path | str | None) -> None:
         """A checkpoint of `iteration` updates lies in `path`, for report.html; None is none."""
@@ -371,9 +371,9 @@ class Run:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        if self._trackers is not None:
+            self._trackers.close()
+            self._trackers = None
         self._locks.release()
         if dist.is_initialized():
             dist.destroy_process_group()

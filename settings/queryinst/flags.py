@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+from runtime.cli import trackers
 from settings.foreign import Note
 from settings.queryinst.config import QueryInstConfig
 from settings.queryinst.recipes import load_queryinst_config
@@ -22,6 +23,7 @@ def read_settings(flags: SimpleNamespace) -> tuple[QueryInstConfig, list[Note]]:
         flags.resume = cfg.load_from or "latest"
     flags.compile |= cfg.compile
     flags.tensorboard |= cfg.visualizer is not None and cfg.visualizer.tensorboard
+    trackers(flags)  # a missing package is told before anything is made
     if flags.auto_scale_lr:
         cfg = replace(cfg, auto_scale_lr=replace(cfg.auto_scale_lr, enable=True))
     for name, value in cfg.for_flags.items():

@@ -12,10 +12,10 @@ from query_runs import ROOT
 SCRIPT = ROOT / "train_queryinst.py"
 # every long flag; adding one is a decision
 FLAGS = """--accumulate --amp --auto-scale-lr --bad-images --benchmark --cfg-options
---channels-last --check-data --clip-grad --compile --debug --device --dist-timeout --dry-run
---ema --eval-only --export --export-detections --export-format --force-resume --help --launcher
+--channels-last --check-data --clip-grad --compile --debug --device --dist-timeout --dry-run --ema
+--eval-only --export --export-detections --export-format --force-resume --help --launcher
 --local_rank --log-every --max-iters --nan --no-channels-last --predict --predict-to --pretrained
---resume --save-every --score-threshold --seed --tensorboard --top-k --version --work-dir
+--resume --save-every --score-threshold --seed --tensorboard --top-k --version --wandb --work-dir
 --workers"""
 
 

@@ -17,7 +17,7 @@ FLAGS = [
     "device", "amp", "compile", "channels_last", "accumulate", "clip_grad", "ema", "seed",
     "workers", "max_iters", "log_every", "save_every", "force_resume", "pretrained",
     "eval_only", "export", "export_format", "dry_run", "check_data", "bad_images", "nan",
-    "cfg_options", "tensorboard", "dist_timeout", "debug",
+    "cfg_options", "tensorboard", "wandb", "dist_timeout", "debug",
 ]
 
 

@@ -31,7 +31,8 @@ FLAGS = {
     "workers": None, "max_iters": None, "log_every": None, "save_every": None,
     "force_resume": False, "pretrained": None, "eval_only": False, "export": None,
     "export_format": None, "dry_run": False, "check_data": False, "bad_images": "stop",
-    "nan": "stop", "cfg_options": None, "tensorboard": False, "dist_timeout": 600, "debug": False,
+    "nan": "stop", "cfg_options": None, "tensorboard": False, "wandb": False, "dist_timeout": 600,
+    "debug": False,
 }
 
 

@@ -103,9 +103,10 @@ def test_values(run, line, name, value):
         ("--clip-grad nan", "--clip-grad: nan is not above 0"),
         ("--ema 1", "--ema: 1.0 is not between 0 and 1"),
         ("--seed -1", "--seed: -1 is not between 0 and 4294967295"),
-        ("--batch_size x", "--batch_size: 'x' "),
-        ("--batch-size=x", "--batch_size: 'x' "),
-        ("--accumulate 0", "--accumulate: "),
+        ("--batch_size x", "--batch_size: 'x' is no whole number"),
+        ("--batch-size=1.5", "--batch_size: '1.5' is no whole number"),
+        ("--lr abc", "--lr: 'abc' is no number"),
+        ("--accumulate 0", "--accumulate: '0' is less than 1"),
         ("stray", "stray belongs to no flag"),
         ("--lr inf", "--lr: inf is not a finite number"),
         ("--lr nan", "--lr: nan is not a finite number"),
@@ -192,6 +193,34 @@ def test_help_is_light_and_in_one_panel(tmp_path):
     # the promise to users is half a second; processor time, and the best of a few, since other
     # processes on the machine do not count
     assert min(cpu_seconds() for _ in range(4)) < 0.5
+
+
+def test_help_names_values_and_leaves_switches_without(monkeypatch, capsys):
+    def script(
+        lr: Annotated[float | None, cli.flag("--lr", "rate", min=0)] = None,
+        size: Annotated[int, cli.flag("--size", "pixels")] = 8,
+        name: Annotated[str | None, cli.flag("--name", "text")] = None,
+        half: Annotated[bool, cli.flag("--half", "switch")] = False,
+        device: cli.Device = None,
+        export: cli.Export = None,
+        channels_last: cli.ChannelsLast = False,
+    ):
+        raise AssertionError
+
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        cli.read_flags(script, "train_it", ["--help"])
+    lines = [" ".join(line.strip(" │").split()) for line in capsys.readouterr().out.splitlines()]
+    assert stop.value.code == 0
+    for line in ("--lr FLOAT [x>=0] rate", "--size INT pixels [default: 8]", "--name TEXT text",
+                 "--half switch", "--version Show the versions and exit.",
+                 "--help -h Show this message and exit."):
+        assert line in lines, lines
+    said = "\n".join(lines)
+    assert "--device cpu|cuda|cuda:N Where" in said
+    assert "--export PATH Write" in said
+    assert "--channels-last --no-channels-last Memory" in said
+    assert "<" not in said
 
 
 def test_versions_are_told_without_torch():
