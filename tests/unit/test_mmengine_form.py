@@ -1,6 +1,8 @@
 """What checkpoints of train_queryinst say in MMEngine's words; beside MMEngine: tests/interop."""
 
 import ast
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from common.checkpoint import load_checkpoint, save_checkpoint
 from models import queryinst
 from settings.queryinst.mmdetection import to_mmdetection
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = tuple("abcdef")
 PER_EPOCH = 10
 SCHEDULES = [{"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "end": 31},
@@ -133,3 +136,15 @@ def test_the_loss_scale_lies_where_mmengine_looks_for_it(pair):
               "growth_interval": 2000, "_growth_tracker": 3}
     assert content_of(*pair, 1, scaler=scaler)["optimizer"]["loss_scaler"] == scaler
     assert "loss_scaler" not in content_of(*pair, 1)["optimizer"]
+
+
+def test_the_page_on_it_is_true(pair):
+    page = (ROOT / "docs" / "interop.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \| ", page, re.MULTILINE)
+    assert {*told} == {*content_of(*pair, 1)}
+    packages = re.search(r"INTEROP_PACKAGES \?= (.*)", (ROOT / "Makefile").read_text())[1].split()
+    pinned = dict(package.split("==") for package in packages if "==" in package)
+    assert pinned.keys() == {"mmdet", "mmengine", "mmcv-lite", "mit-semseg", "resnest"}
+    for name, version in pinned.items():
+        assert f"{name} {version}" in page
+    assert content_of(*pair, 1)["meta"]["mmengine_version"] == pinned["mmengine"]
