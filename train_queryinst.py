@@ -271,7 +271,7 @@ def loop(
     stop_at = start if early.reason else timetable.stop_at
 
     net.train()
-    meter.restart_clock()
+    meter.begin(run.log if flags.compile else None)
     updates = loader.steps(start, stop_at, flags.accumulate)
     with closing(updates), run.progress(stop_at, start) as progress:
         for step, epoch, batches in updates:

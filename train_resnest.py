@@ -273,7 +273,7 @@ def loop(
 
     net.train()
     seconds = 0.0  # of this session's updates in the present epoch
-    meter.restart_clock()
+    meter.begin(run.log if flags.compile else None)
     updates = loader.steps(start, stop_at, flags.accumulate)
     with closing(updates), run.progress(stop_at, start) as progress:
         for step, epoch, batches in updates:

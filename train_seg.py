@@ -256,7 +256,7 @@ def loop(
         validate(start)  # stopped between an epoch's last update and its validation
     # parity: fix_bn stops dropout as well [segmentation.md: Training loop]
     learner.net.train(not settings.fix_bn)
-    meter.restart_clock()
+    meter.begin(run.log if flags.compile else None)
     updates = loader.steps(start, stop_at, flags.accumulate)
     with closing(updates), run.progress(stop_at, start) as progress:
         for step, epoch, batches in updates:

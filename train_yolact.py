@@ -113,7 +113,7 @@ from runtime.run.rescue import Rescue
 from runtime.run.run import Run, start_run
 from runtime.run.scores import Scores
 from runtime.run.timetable import Timetable, last_iteration
-from runtime.run.yolact_log import SessionLog, console_line, open_session_log
+from runtime.run.yolact_log import LEGEND, SessionLog, console_line, open_session_log
 from settings.loading import to_yaml
 from settings.yolact import YolactConfig
 
@@ -235,7 +235,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
             save_samples(train_set, cfg, folder / "train_samples.png", PICTURED)
             session_log = open_session_log(folder.with_name(f"{folder.name}.log"), flags)
     run.log(f"Begin training! Iterations {start} to {stop_at}, {per_epoch} an epoch, "
-            f"{flags.batch_size * flags.accumulate} of {len(train_set)} images each.")
+            f"{flags.batch_size * flags.accumulate} of {len(train_set)} images each.\n{LEGEND}")
 
     def save(iteration: int, occasion: Occasion = Occasion.REGULAR) -> Path | None:
         """Rank 0 writes weights and state; returns the file of the weights."""
@@ -290,7 +290,7 @@ def loop(
         validate(start)  # stopped between an epoch's last update and its validation
 
     net.train()
-    meter.restart_clock()
+    meter.begin(run.log if flags.compile else None)
     updates = loader.steps(start, stop_at, flags.accumulate)
     with closing(updates), run.progress(stop_at, start) as progress:
         for step, epoch, batches in updates:

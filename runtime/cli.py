@@ -21,7 +21,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.models import OptionInfo
 
-from runtime.console import open_standard_streams
+from runtime.console import fold_warnings, open_standard_streams
 from runtime.errors import Failed, InputError, SaveError, did_you_mean, ending_of
 from runtime.launch.exits import leave
 from runtime.launch.peers import leave_note, peer_fault, say_failed, say_goodbye
@@ -321,6 +321,7 @@ def read_flags(
     command line, the process ends; so call it before the imports that take long.
     """
     open_standard_streams()
+    fold_warnings()
     # OpenCV's warnings about a picture stand beside our one line about it, and say less.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     with _exit_status(script_name):

@@ -6,7 +6,9 @@ Imports no torch: `--help` passes through this module.
 import contextlib
 import io
 import os
+import re
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +33,21 @@ def open_standard_streams() -> None:
             with contextlib.suppress(OSError):
                 stream.flush()
             setattr(sys, name, _Patient(number, stream))
+
+
+def fold_warnings() -> None:
+    """Have Python's warnings, torch's among them, take one line each on stderr from now on.
+
+    Torch's bring its own file and line, the source there, and where in C++ they come from.
+    """
+    warnings.formatwarning = one_line_warning
+
+
+def one_line_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int,
+                     line: str | None = None) -> str:
+    """The text of a warning and its kind in one line; as `warnings.formatwarning`."""
+    text = re.sub(r" *\(Triggered internally at [^)]*\)", "", " ".join(str(message).split()))
+    return f"{category.__name__}: {text}\n"
 
 
 def _fill(number: int) -> None:

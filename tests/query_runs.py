@@ -30,6 +30,7 @@ TINY = {
                       "paramwise_cfg": {"custom_keys": {"backbone": {"lr_mult": 1.0}}}},
     "auto_scale_lr": {"base_batch_size": 8},
     "train_cfg": {"max_epochs": 3, "val_interval": 100},
+    "default_hooks": {"checkpoint": {"max_keep_ckpts": -1}},
     "param_scheduler": [
         {"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "begin": 0, "end": 4},
         {"type": "MultiStepLR", "by_epoch": True, "milestones": [2]}],

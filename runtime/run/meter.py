@@ -45,6 +45,19 @@ class Meter:
         self._since_event = [0, 0.0, 0.0]  # updates, their seconds, seconds waited for data
         self.elapsed_s = 0.0
         self.waited_s = 0.0
+        self._say_compiled: Callable[[str], object] | None = None
+        self.restart_clock()
+
+    def begin(self, say_compiling: Callable[[str], object] | None = None) -> None:
+        """The loop begins now.
+
+        say_compiling: called with a line before the first update, which --compile makes long, and
+                       with one after it that tells its time; None without --compile
+        """
+        if say_compiling is not None:
+            say_compiling("--compile: the network is compiled in the first update, which may take "
+                          "minutes.")
+        self._say_compiled = say_compiling
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -65,6 +78,10 @@ class Meter:
         """
         now = time.perf_counter()
         self.elapsed_s, self._clock = now - self._clock, now
+        if self._say_compiled is not None:
+            self._say_compiled(f"--compile: the first update took {self.elapsed_s:.1f} s, the "
+                               "compiling included.")
+            self._say_compiled = None
         self._times.append(self.elapsed_s)
         self._recent.append((self.elapsed_s, self.waited_s))
         self._since_event[0] += 1

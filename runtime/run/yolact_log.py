@@ -15,6 +15,9 @@ _SESSION_FIELDS = {"index": "idx", "name": "name", "uuid": "uuid",
                    "power.limit": "pwr_cap", "memory.total": "mem_total"}
 _RUNNING_FIELDS = {"fan.speed": "fan_spd", "temperature.gpu": "temp", "power.draw": "pwr_used",
                    "memory.used": "mem_used", "utilization.gpu": "util"}
+LEGEND = ("In each line: [epoch] iteration, mean losses B box, C class, M mask, S semantic "
+          "segmentation, I mask IoU (those that are trained), T their sum; ETA: the time left; "
+          "timer: seconds of the last update.")
 GPU_LOG_INTERVAL = 10  # iterations between two readings; nvidia-smi takes tens of milliseconds
 
 

@@ -63,3 +63,10 @@ def test_streams_of_others_stay(capsys, monkeypatch):
     assert (sys.stdout, sys.stderr) == before
     print("seen")
     assert capsys.readouterr().out == "seen\n"
+
+
+def test_a_warning_takes_one_line():
+    code = ("from runtime.console import fold_warnings as f; f(); import warnings;"
+            "warnings.warn('no such\\noperation (Triggered internally at /a/B.cpp:7.)\\n  again')")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "UserWarning: no such operation again\n"

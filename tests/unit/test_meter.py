@@ -79,3 +79,26 @@ def test_times_are_means_over_the_window(clock):
 
 def test_memory_of_this_process():
     assert 10 < peak_memory_mb(CPU) < 100_000
+
+
+def test_compiling_is_said_before_and_after_the_first_update(clock):
+    said = []
+    meter = Meter(CPU, 1, 100, print)
+    clock(50.0)  # went into building the network
+    meter.begin(said.append)
+    assert said == ["--compile: the network is compiled in the first update, which may take "
+                    "minutes."]
+    for seconds in (12.5, 1.0):
+        clock(seconds)
+        meter.updated({"B": 1.0})
+    assert said[1:] == ["--compile: the first update took 12.5 s, the compiling included."]
+
+
+def test_a_loop_without_compiling_says_nothing_and_begins_its_clock(clock, capsys):
+    meter = Meter(CPU, 1, 100, print)
+    clock(50.0)
+    meter.begin()
+    clock(2.0)
+    meter.updated({"B": 1.0})
+    assert meter.elapsed_s == 2.0
+    assert capsys.readouterr().out == ""

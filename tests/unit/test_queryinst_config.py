@@ -34,6 +34,11 @@ def test_recipes(name):
     assert cfg.param_scheduler[1].gamma == 0.1
 
 
+@pytest.mark.parametrize("name", ["queryinst_shapes", "queryinst_small"])
+def test_cpu_recipes_keep_the_newest_two_checkpoints(name):
+    assert load_queryinst_config(name).default_hooks.checkpoint.max_keep_ckpts == 2
+
+
 def test_the_defaults_are_the_1x_recipe():
     assert replace(load_queryinst_config(ONE_X), name=None) == replace(
         QueryInstConfig(), param_scheduler=load_queryinst_config(ONE_X).param_scheduler)
