@@ -10,6 +10,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
                           "\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 _EMPTY = ("meta", "img", "link", "br")  # elements without an end
 NOTHING = "\u2013"  # a dash
+MOST_ITEMS = 20  # of a list
 MOST_LETTERS = 4000  # of one text
 
 
@@ -97,7 +98,8 @@ def shown(value: object) -> str:
             return str(value)
         return f"{value:.4g}" if abs(value) < 1e4 or abs(value) >= 1e15 else shown(round(value))
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(shown, value)) + "]"
+        more = f", ... {len(value)} in all" if len(value) > MOST_ITEMS else ""
+        return "[" + ", ".join(map(shown, value[:MOST_ITEMS])) + f"{more}]"
     return str(value)
 
 

@@ -31,10 +31,13 @@ class Report:
         self._pictures = Pictures(folder)
         self._has_failed = False
 
-    def write(self, before: Callable[[], object] = lambda: None) -> None:
+    def write(
+        self, before: Callable[[], object] = lambda: None, tells_faults: bool = True
+    ) -> None:
         """Call `before`, and write the page from what lies in the folder now.
 
         No fault is raised: a run is not to end because of its page. The page that was there stays.
+        tells_faults: whether a fault is warned of
         """
         try:
             before()
@@ -45,9 +48,9 @@ class Report:
             content = text.encode("utf-8", "backslashreplace")
             write_atomically(self._folder / PAGE, functools.partial(_write, content))
         except Exception as error:
-            if not self._has_failed:
+            if tells_faults and not self._has_failed:
                 self._has_failed = True
-                self._warn(f"{self._folder / PAGE} is not up to date, the run goes on: "
+                self._warn(f"{self._folder / PAGE} is not up to date; nothing else is affected: "
                            f"{type(error).__name__}: {error}")
 
 

@@ -422,7 +422,8 @@ class Run:
             self._facts.session(DONE)
         else:
             self._facts.session(STOPPED, reason[:MOST_LETTERS])
-        report.write(self._facts.write)
+        # where the disk is full, the run's own last line says so
+        report.write(self._facts.write, tells_faults=not isinstance(error, SaveError))
 
     def _open_lines(
         self, folder: Path, resume_from: float | None, append: bool, log_too: Path | None

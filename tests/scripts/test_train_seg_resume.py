@@ -1,5 +1,6 @@
 """A stopped run of train_seg goes on as if it had never stopped: losses, weights, file names."""
 
+import json
 import signal
 
 import pytest
@@ -32,6 +33,11 @@ def unbroken(tmp_path_factory, seg_scenes):
     return run
 
 
+def sessions(run):
+    found = json.loads((run.out / "env.json").read_text())["sessions"]
+    return [(each["status"], each["start"], each.get("reason")) for each in found]
+
+
 @pytest.mark.parametrize("workers, number, status, keyword", [
     (0, signal.SIGINT, 130, "latest"),
     (2, signal.SIGTERM, 75, "interrupt"),
@@ -46,8 +52,12 @@ def test_interrupted_and_resumed_equals_unbroken(segment, unbroken, workers, num
     assert 3 <= done < UPDATES
     assert {f"encoder_iter_{done}.pth", f"encoder_iter_{done}.state.pth",
             f"decoder_iter_{done}.pth"} <= set(first.names)
+    reason = f"stopped by {number.name}"
+    assert sessions(first) == [("stopped", 0, reason)]
+    assert f"It ended early: {reason}" in (first.out / "report.html").read_text()
     rest = segment(f"{flags} --resume {keyword}")
     assert is_continued(rest, unbroken)
+    assert sessions(rest) == [("stopped", 0, reason), ("done", done, None)]
 
 
 def test_a_longer_run_and_a_start_epoch_continue_too(segment, unbroken):

@@ -85,6 +85,23 @@ def test_a_whole_run_leaves_what_it_should(whole):
     assert event["lr_decoder"] == pytest.approx(0.01 * (1 - 5 / 12) ** 0.9)
 
 
+def test_the_page_tells_of_the_run(whole):
+    page = (whole.out / "report.html").read_text()
+    facts = json.loads((whole.out / "env.json").read_text())
+    (session,) = facts["sessions"]
+    assert (session["status"], session["start"]) == ("done", 0)
+    assert session["seconds"] > 0
+    assert facts["differs_from_recipe"]["TRAIN.lr_decoder"][0] == 0.01
+    assert facts["data"]["train"]["images"] > 0
+    best = max(event["metrics"]["mean_iou"] for event in whole.evals)
+    assert f"{best:.4g}" in page
+    for text in ("finished", "encoder_best.pth", "encoder_iter_10.pth", "TRAIN.lr_decoder",
+                 ">--resume</span> <span>latest</span>", ">--predict</span> <span>photos/</span>",
+                 "confusion.png", "data:image/"):
+        assert text in page, text
+    assert str(whole.out / "report.html") == whole.text.rstrip().splitlines()[-1]
+
+
 def test_the_originals_lines(whole):
     lines = whole.text.splitlines()
     found = [match.groups() for match in map(EPOCH_LINE.fullmatch, lines) if match]

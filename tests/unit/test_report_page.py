@@ -245,9 +245,21 @@ def test_no_fault_of_the_page_ends_a_run(make_run, tmp_path, monkeypatch, capsys
     run.close()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith(f"warning: {tmp_path}/report.html is not up to date, the run goes")
+    assert lines[0].startswith(f"warning: {tmp_path}/report.html is not up to date; nothing")
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
+
+
+def test_a_full_disk_that_ends_the_run_is_told_once(make_run, tmp_path, monkeypatch, capsys):
+    run = a_run(make_run, tmp_path)
+
+    def fail(*_, **__):
+        raise SaveError("No space left")
+
+    monkeypatch.setattr("runtime.report.writer.write_atomically", fail)
+    with pytest.raises(SaveError), closing(run):
+        raise SaveError("a.pth: could not be written")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_damaged_env_json_is_no_harm(make_run, tmp_path):

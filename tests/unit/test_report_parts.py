@@ -287,7 +287,8 @@ def test_a_table_has_headings_and_keys_to_sort_by():
 
 @pytest.mark.parametrize("value, text", [
     (0.123456, "0.1235"), (12345.678, "12 346"), (1e-7, "1e-07"), (math.nan, "nan"), (True, "yes"),
-    (None, "\u2013"), ([1, "a"], "[1, a]"), (10**20, "1.000e+20"), (math.inf, "inf"),
+    (None, "\u2013"), ([1, "a"], "[1, a]"), ([7] * 80, "[" + "7, " * 20 + "... 80 in all]"),
+    (10**20, "1.000e+20"), (math.inf, "inf"),
 ])
 def test_numbers_are_short(value, text):
     assert shown(value) == text
