@@ -3,7 +3,6 @@
 Light: it is imported before torch.
 """
 
-import importlib.metadata
 import inspect
 import math
 import os
@@ -81,12 +80,14 @@ def _ours(script_name: str, params: Sequence[Parameter], words: list[str]) -> li
 
 def versions(script_name: str) -> str:
     """The project's version and those of what it computes with, without importing them."""
+    from importlib import metadata  # a tenth of a second that --help would wait for
+
     found = re.search(r'^version = "(.+)"', _PYPROJECT.read_text(encoding="utf-8"), re.MULTILINE)
     parts = [f"{script_name} {found.group(1) if found else 'of unknown version'}"]
     for package in ("torch", "torchvision"):
         try:
-            parts.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
+            parts.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
             parts.append(f"{package} not installed")
     return ", ".join([*parts, f"Python {platform.python_version()}"])
 
