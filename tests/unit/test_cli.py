@@ -163,6 +163,14 @@ def test_the_rank_is_named_under_a_launcher(run, monkeypatch):
             assert run("", ValueError("a\nb"))[2][-1] == f"train_it: rank {rank}: ValueError: a b"
 
 
+BARE_HELP = """
+import typer
+app = typer.Typer(add_completion=False)
+@app.command()
+def flags(device: str = "cpu", amp: str = "off", seed: int = 0):
+    pass
+app()
+"""
 HELP_SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -177,22 +185,25 @@ finally:
 
 
 def test_help_is_light_and_in_one_panel(tmp_path):
-    script = tmp_path / "script.py"
+    script, bare = tmp_path / "script.py", tmp_path / "bare.py"
     script.write_text(HELP_SCRIPT)
+    bare.write_text(BARE_HELP)
 
-    def cpu_seconds():
+    def cpu_seconds(*words):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
-            [sys.executable, script, ROOT, "--help"], capture_output=True, text=True, check=True
-        )
+            [sys.executable, *words, "--help"], capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.stdout.count("Additions") == 1
-        assert "--amp" in done.stdout
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
-    # the promise to users is half a second; processor time, and the best of a few, since other
-    # processes on the machine do not count
-    assert min(cpu_seconds() for _ in range(4)) < 0.5
+    pairs = [(cpu_seconds(script, ROOT), cpu_seconds(bare)) for _ in range(4)]
+    for (_, text), _ in pairs:
+        assert text.count("Additions") == 1
+        assert "--amp" in text
+    # The promise to users is half a second. A busy machine makes processor time longer, too: then
+    # it is half as much again as Typer needs by itself.
+    own, floor = (min(seconds for seconds, _ in runs) for runs in zip(*pairs, strict=True))
+    assert own < max(0.5, 1.5 * floor)
 
 
 def test_help_names_values_and_leaves_switches_without(monkeypatch, capsys):
