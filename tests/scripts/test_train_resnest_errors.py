@@ -16,8 +16,9 @@ FLAGS = [
     "pairs",
     "device", "amp", "compile", "channels_last", "accumulate", "clip_grad", "ema", "seed",
     "workers", "max_iters", "log_every", "save_every", "force_resume", "pretrained",
-    "eval_only", "export", "export_format", "dry_run", "check_data", "bad_images", "nan",
-    "cfg_options", "tensorboard", "wandb", "dist_timeout", "debug",
+    "eval_only", "export", "export_format", "predict", "predict_to", "score_threshold", "top_k",
+    "benchmark", "dry_run", "check_data", "bad_images", "nan", "cfg_options",
+    "tensorboard", "wandb", "dist_timeout", "debug",
 ]
 
 
