@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from common.checkpoint.state import differing_names
+
 KEY = "facts"  # in `_metadata` of the whole network, whose name there is ""
-MOST_NAMED = 3  # differing classes, in a message
 _WRAPPERS = ("state_dict", "decoder", "encoder")  # a checkpoint has its state dicts there
 
 Resize = Literal["stretch", "centre", "fit"]
@@ -113,14 +114,6 @@ class Facts:
             if difference:
                 warn("the checkpoint's classes are not the data's, so scores may mix them up: "
                      f"{difference}. Give the data the checkpoint's names, or order.")
-
-
-def differing_names(saved: Sequence[str], now: Sequence[str]) -> str:
-    """Which of equally many classes have another name now, in words; "" when none has."""
-    pairs = [f"class {i} was {old}, is {new}"
-             for i, (old, new) in enumerate(zip(saved, now, strict=True)) if old != new]
-    more = len(pairs) - MOST_NAMED
-    return ", ".join(pairs[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def with_facts(state_dict: Mapping[str, Any], facts: Facts) -> "OrderedDict[str, Any]":

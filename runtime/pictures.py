@@ -9,7 +9,7 @@ grid, its import takes torch along, and a picture is no reason for a run to need
 import colorsys
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import numpy as np
 
 from runtime.files import write_atomically
 
-PAIRS_PER_ROW = 3  # of ground truth and prediction
 CLEAR_SIDE_PX = 320  # images are enlarged until the shorter side has this, for readable captions
 FONT_PX = 13
 CAPTION_PX = FONT_PX + 5  # height of a caption's plate
@@ -341,15 +340,6 @@ def stack(images: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([
         np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)), constant_values=255)
         for image in images])
-
-
-def save_pairs(
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]], path: str | Path
-) -> None:
-    """Write pairs of images, ground truth and prediction beside each other."""
-    pairs = list(pairs)
-    titles = ("ground truth", "prediction") * min(PAIRS_PER_ROW, max(1, len(pairs)))
-    save_grid(side_by_side(pairs, PAIRS_PER_ROW), path, titles)
 
 
 def side_by_side(groups: Sequence[Sequence[np.ndarray]], per_row: int) -> list[list[np.ndarray]]:

@@ -78,7 +78,9 @@ def check_same_run(
     """
     differing = [f"{key} was {saved.get(key)}, is now {value}" for key, value in now.items()
                  if key not in (DATA, CLASSES) and saved.get(key) != value]
-    differing += _other_classes(saved.get(CLASSES) or [], now.get(CLASSES) or [])
+    names, names_now = saved.get(CLASSES) or [], now.get(CLASSES) or []
+    if len(names) == len(names_now) and (others := differing_names(names, names_now)):
+        differing.append(others)
     if DATA in saved and DATA in now and saved[DATA] != now[DATA] and not differing:
         warn("the training data have changed since the checkpoint was written (file names, sizes "
              "or annotations); the run goes on with what is there now")
@@ -89,10 +91,9 @@ def check_same_run(
         warn(f"resumed by force: {line}")
 
 
-def _other_classes(saved: Sequence[str], now: Sequence[str]) -> list[str]:
-    """A line when as many classes have other names, or another order; older files have no names."""
-    if len(saved) != len(now):
-        return []
-    pairs = [f"{old} is now {new}" for old, new in zip(saved, now, strict=True) if old != new]
-    more = f" and {len(pairs) - MOST_NAMED} more" if len(pairs) > MOST_NAMED else ""
-    return [f"the class {', '.join(pairs[:MOST_NAMED])}{more}"] if pairs else []
+def differing_names(saved: Sequence[str], now: Sequence[str]) -> str:
+    """Which of equally many classes have another name now, in words; "" when none has."""
+    pairs = [f"class {i} was {old}, is now {new}"
+             for i, (old, new) in enumerate(zip(saved, now, strict=True)) if old != new]
+    more = len(pairs) - MOST_NAMED
+    return ", ".join(pairs[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -20,6 +20,7 @@ from runtime.pictures import (
 )
 
 PICTURED = 9  # images in the grid of predictions
+PAIRS_PER_ROW = 2  # of ground truth and prediction
 LONGEST_TABLE = 30  # classes whose scores go to the log; those of more go to a file alone
 TABLE = "classes.txt"
 KINDS = {"bbox": ("box", "boxes"), "segm": ("mask", "masks")}
@@ -84,8 +85,8 @@ def _save_pairs(
         truth = instance_picture(pixels, found.truth(image_id))
         pairs.append((with_note(truth, notes[i]) if notes else truth,
                       instance_picture(pixels, found.found(image_id))))
-    titles = ["ground truth", "prediction"] * min(2, max(1, len(pairs)))
-    save_image(with_note(draw_grid(side_by_side(pairs, 2), titles), title), path)
+    titles = ["ground truth", "prediction"] * min(PAIRS_PER_ROW, max(1, len(pairs)))
+    save_image(with_note(draw_grid(side_by_side(pairs, PAIRS_PER_ROW), titles), title), path)
 
 
 def instance_picture(pixels: np.ndarray, instances: Mapping[str, Any]) -> np.ndarray:

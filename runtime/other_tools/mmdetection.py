@@ -64,7 +64,7 @@ TEST = _Test(
                                  "test_evaluator.outfile_prefix=results", 0),
         "--show": refused(_NO_WINDOWS), "--wait-time": nothing(_NO_WINDOWS, 1),
         "--show-dir": refused("the pictures of an evaluation are predictions.png in the work "
-                              "directory", 1),
+                              "directory; --predict FOLDER --predict-to DIR draws each image", 1),
         "--show-score-thr": nothing("predictions.png shows scores from 0.3", 1),
         "--tta": refused("each image is evaluated once"),
         "--fuse-conv-bn": nothing("it would change the speed alone"),

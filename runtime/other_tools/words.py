@@ -398,6 +398,13 @@ _EVALUATING = (
         "--score-threshold X, for --predict; the score wants all detections, so it drops none",
     ),
     _row(
+        "top-k topk",
+        "--top-k N, for --predict",
+        ": a label map has one class for each pixel",
+        "--top-k N, for --predict",
+        "--top-k N, for --predict",
+    ),
+    _row(
         "iou iou-thres iou-threshold nms-thres nms-thresh nms-threshold",
         "--cfg-options nms_thresh=X",
         None,
@@ -423,7 +430,7 @@ _EVALUATING = (
         "--predict FILE.mp4",
     ),
     _row(
-        "display show wait-time display-masks display-bboxes display-text display-scores top-k "
+        "display show wait-time display-masks display-bboxes display-text display-scores "
         "display-lincomb mask-proto-debug visualize vis show-dir save-vis plots",
         ": no script opens windows; a validation draws some predictions into the run folder",
     ),

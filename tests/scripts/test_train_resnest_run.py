@@ -100,10 +100,10 @@ def test_classes_of_other_names(classify, class_folders, tmp_path):
     on = classify("--resume latest", root=root)
     assert on.status == 2
     [line] = on.err
-    assert "the class rectangle is now slab" in line
+    assert "was rectangle, is now slab" in line
     scored = classify("--eval-only", root=root)
     assert scored.status == 0
-    assert "class 1 was rectangle, is slab" in scored.text + scored.err_text
+    assert "class 1 was rectangle, is now slab" in scored.text + scored.err_text
 
 
 def test_two_processes_validate_as_one(classify, torchrun):

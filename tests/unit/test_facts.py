@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from common.checkpoint import load_checkpoint, save_checkpoint
-from common.checkpoint.state import check_same_run
+from common.checkpoint.state import check_same_run, differing_names
 from data.segmentation import ADE20K_CLASSES
 from models import queryinst, resnest, segmentation, yolact
-from models.facts import Facts, Pixels, differing_names, facts_in, with_facts
+from models.facts import Facts, Pixels, facts_in, with_facts
 from models.foreign_weights import read_weights
 from runtime.errors import InputError
 from settings.datasets import COCO_CLASSES
@@ -180,7 +180,7 @@ def test_other_names_for_as_many_classes_are_said(facts):
     assert said == []
     facts.warn_of_others(("red", "blue", "green"), said.append)
     [line] = said
-    assert "class 1 was green, is blue, class 2 was blue, is green" in line
+    assert "class 1 was green, is now blue, class 2 was blue, is now green" in line
     assert differing_names("abcde", "vwxyz").endswith("and 2 more")
 
 
@@ -190,7 +190,7 @@ def test_a_resume_with_other_class_names_is_refused():
     check_same_run({"seed": 0}, saved, False, warned.append)  # an older checkpoint
     assert warned == []
     now = saved | {"classes": ["dog", "cat"]}
-    with pytest.raises(InputError, match=r"the class cat is now dog, dog is now cat\. Use"):
+    with pytest.raises(InputError, match=r"class 0 was cat, is now dog, class 1 was dog, is now cat\. Use"):
         check_same_run(saved, now, False, warned.append)
     check_same_run(saved, now, True, warned.append)
-    assert warned == ["resumed by force: the class cat is now dog, dog is now cat"]
+    assert warned == ["resumed by force: class 0 was cat, is now dog, class 1 was dog, is now cat"]

@@ -116,8 +116,7 @@ def fault_of(script, *words):
     ("train_seg", "-c", "; in this script it is --cfg FILE"),
     ("train_yolact", "--display", ": no script opens windows; a validation draws some "
      "predictions into the run folder"),
-    ("train_seg", "--top_k", ": no script opens windows; a validation draws some predictions "
-     "into the run folder"),
+    ("train_seg", "--top_k", ": a label map has one class for each pixel"),
     ("train_queryinst", "--show-dir", ": no script opens windows; a validation draws some "
      "predictions into the run folder"),
     ("train_queryinst", "--cfg-option", ". Did you mean --cfg-options?"),

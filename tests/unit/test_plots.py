@@ -31,7 +31,7 @@ from runtime.pictures import (
     instance_colours,
     instances_tile,
     save_grid,
-    save_pairs,
+    side_by_side,
     surest,
 )
 
@@ -282,14 +282,14 @@ def test_colours_survive_the_file(tmp_path):
 
 def test_pairs_lie_beside_each_other(tmp_path):
     pairs = [(solid(20, 100, 10 * i), solid(20, 100, 10 * i + 1)) for i in range(4)]
-    save_pairs(pairs, tmp_path / "pairs.png")
+    save_grid(side_by_side(pairs, 3), tmp_path / "pairs.png", ("truth", "prediction") * 3)
     grid = pixels(tmp_path / "pairs.png")
     assert grid.shape[1] == 6 * 100 + 7 * GAP_PX
     y, x = GAP_PX + CAPTION_PX + 5, GAP_PX + 5
     first_row = [int(grid[y, x + i * (100 + GAP_PX), 0]) for i in range(6)]
     assert first_row == [0, 1, 10, 11, 20, 21]
     assert int(grid[y + 20 + GAP_PX, x, 0]) == 30
-    save_pairs([], tmp_path / "pairs.png")
+    assert side_by_side([], 3) == []
 
 
 def test_import_brings_no_drawing_library():

@@ -1,7 +1,7 @@
 """Reads a COCO annotation file into the arrays of `CocoIndex`.
 
-`plain` reads the files that nearly all are, at the speed of the disk's cache; what it does not take
-goes to `careful`, which reads record by record, finds what other spellings mean and names faults.
+`plain` reads the form that nearly all files have, in bulk; what it does not take goes to `careful`,
+which reads record by record, finds what other spellings mean and names faults.
 Both give the same arrays.
 """
 
