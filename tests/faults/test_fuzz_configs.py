@@ -291,6 +291,8 @@ def read_config(script, words):
     flags = parse(module.flags, script, list(words))
     if script == "train_yolact":
         return load_yolact_config(flags.config, options=flags.cfg_options or [])
+    if script == "train_queryinst":
+        return queryinst.read_settings(flags)[0]
     return module.read_settings(flags)
 
 
