@@ -14,7 +14,7 @@ from runtime.errors import InputError
 from settings.queryinst.recipes import load_queryinst_config
 
 ROOT = Path(__file__).resolve().parents[2]
-SLOWEST_S = 5.0  # of the processor, on a busy machine; alone none takes 0.6, unlimited they take minutes
+SLOWEST_S = 5.0  # of the processor; alone none takes 0.6, without limits they take minutes
 MOST_MB = 100
 BROKEN = 200
 
