@@ -92,6 +92,7 @@ from runtime.run.rescue import Rescue
 from runtime.run.run import Run, start_run
 from runtime.run.scores import LastScores
 from runtime.run.timetable import Timetable, last_iteration
+from runtime.sizing.summary import ModelSize
 from settings.foreign import note_lines
 from settings.loading import to_yaml
 from settings.queryinst.config import QueryInstConfig
@@ -121,13 +122,10 @@ def main(flags: Flags, stop: StopSignals) -> None:
         (cfg, names), own_indexes = run.from_main(lambda: open_query_config(
             cfg, PROJECT, needs_training=flags.trains, cache_folder=cache, deep=flags.check_data,
             run=run))
-        learnt = cfg.train_dataloader.dataset
-        scored = cfg.val_dataloader.dataset if cfg.val_dataloader else learnt
         if flags.check_data:
-            show_checked(run, own_indexes, (learnt.images_path, scored.images_path), folder)
-            return
-        files = SimpleNamespace(train_info=learnt.info_path, valid_info=scored.info_path)
-        indexes = share_indexes(run, files, own_indexes)
+            images = cfg.files.train_images, cfg.files.valid_images
+            return show_checked(run, own_indexes, images, folder)
+        indexes = share_indexes(run, cfg.files, own_indexes)
         run.describe(network=queryinst.facts_of(cfg, names=names).plain(),
                      **queryinst.about(flags.config, cfg))
         (train if flags.trains else use_trained)(flags, run, cfg, names, folder, indexes)
@@ -270,6 +268,7 @@ def loop(
         validate(start)  # stopped between an epoch's last update and its validation
     stop_at = start if early.reason else timetable.stop_at
 
+    size = ModelSize(run, flags, learner, step_net, loader.largest_shape)
     net.train()
     meter.begin(run.log if flags.compile else None)
     updates = loader.steps(start, stop_at, flags.accumulate)
@@ -314,8 +313,7 @@ def loop(
                     stop_at = iteration
                     break
     if flags.dry_run:
-        run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
-        return
+        return size.tell_dry_run(meter)
     wanted = stop_at < total or hook.save_last or checkpoints.due(stop_at)
     if wanted and rescue.path_of(stop_at) is None:
         save(stop_at)

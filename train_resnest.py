@@ -87,6 +87,7 @@ from runtime.run.meter import Meter
 from runtime.run.rescue import Rescue
 from runtime.run.run import Run, start_run
 from runtime.run.timetable import Timetable, last_iteration
+from runtime.sizing.summary import ModelSize
 from settings.loading import to_yaml
 from settings.resnest import ResNeStConfig
 
@@ -273,6 +274,7 @@ def loop(
 
     net.train()
     seconds = 0.0  # of this session's updates in the present epoch
+    size = ModelSize(run, flags, learner, step_net, loader.largest_shape)
     meter.begin(run.log if flags.compile else None)
     updates = loader.steps(start, stop_at, flags.accumulate)
     with closing(updates), run.progress(stop_at, start) as progress:
@@ -320,8 +322,7 @@ def loop(
                 validate(iteration)
                 meter.restart_clock()
     if flags.dry_run:
-        run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
-        return
+        return size.tell_dry_run(meter)
     rescue.saved(stop_at, save(stop_at))
     if timetable.validates_end(history.validated_at):
         validate(stop_at)  # after the save: a fault in it must not cost the last weights

@@ -86,6 +86,7 @@ from runtime.run.run import Run, start_run
 from runtime.run.scores import Scores
 from runtime.run.seg_history import SegHistory
 from runtime.run.timetable import Timetable, last_iteration
+from runtime.sizing.summary import ModelSize
 from settings.loading import to_yaml
 from settings.segmentation import SegConfig
 
@@ -256,6 +257,7 @@ def loop(
         validate(start)  # stopped between an epoch's last update and its validation
     # parity: fix_bn stops dropout as well [segmentation.md: Training loop]
     learner.net.train(not settings.fix_bn)
+    size = ModelSize(run, flags, learner, step_net, loader.largest_shape)
     meter.begin(run.log if flags.compile else None)
     updates = loader.steps(start, stop_at, flags.accumulate)
     with closing(updates), run.progress(stop_at, start) as progress:
@@ -297,8 +299,7 @@ def loop(
                 validate(iteration)
                 meter.restart_clock()
     if flags.dry_run:
-        run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
-        return
+        return size.tell_dry_run(meter)
     rescue.saved(stop_at, save(stop_at, Occasion.LAST))
     if timetable.validates_end(scores.validated_at):
         validate(stop_at, Occasion.LAST)  # after the save: a fault must not cost the weights

@@ -114,6 +114,7 @@ from runtime.run.run import Run, start_run
 from runtime.run.scores import Scores
 from runtime.run.timetable import Timetable, last_iteration
 from runtime.run.yolact_log import LEGEND, SessionLog, console_line, open_session_log
+from runtime.sizing.summary import ModelSize
 from settings.loading import to_yaml
 from settings.yolact import YolactConfig
 
@@ -289,6 +290,7 @@ def loop(
     if timetable.validates_at(start, scores.validated_at):
         validate(start)  # stopped between an epoch's last update and its validation
 
+    size = ModelSize(run, flags, learner, step_net, loader.largest_shape)
     net.train()
     meter.begin(run.log if flags.compile else None)
     updates = loader.steps(start, stop_at, flags.accumulate)
@@ -335,8 +337,7 @@ def loop(
                 validate(iteration)
                 meter.restart_clock()
     if flags.dry_run:
-        run.log(f"Dry run done: all fits, the last update took {meter.elapsed_s:.3f} s.")
-        return
+        return size.tell_dry_run(meter)
     rescue.saved(stop_at, save(stop_at, Occasion.LAST))
     if timetable.validates_end(scores.validated_at):
         validate(stop_at)  # after the save: a fault in it must not cost the last weights

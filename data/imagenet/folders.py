@@ -1,5 +1,6 @@
 """Class folders as ImageNet has them: root/{train,val}/<class>/*.jpg, indexed, checked, sampled."""
 
+import functools
 import hashlib
 import os
 import random
@@ -140,6 +141,15 @@ class ClassificationDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.folders)
+
+    @functools.cached_property
+    def largest_size(self) -> tuple[int, int]:
+        """(h, w) of the images of a training batch, px."""
+        return tuple(self[SampleKey(0, 0, 0)]["image"].shape[1:])
+
+    def largest_batch(self, count: int) -> dict[str, Any]:
+        """A training batch of `count` images, all alike."""
+        return collate_classes([self[SampleKey(0, 0, 0)]] * count)
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
         return self.__getitems__([key])[0]

@@ -37,6 +37,15 @@ class UpdateLoader:
     _workers: int
     _pin_memory: bool
 
+    @property
+    def largest_shape(self) -> tuple[int, int, int, int]:
+        """Images, channels, height and width, px, of this process's largest batch."""
+        height, width = self._dataset.largest_size  # type: ignore[attr-defined]  # each family's
+        return self._images_per_batch(), 3, height, width
+
+    def _images_per_batch(self) -> int:
+        raise NotImplementedError
+
     def steps_per_epoch(self, accumulate: int = 1) -> int:
         """Updates in an epoch when each takes `accumulate` batches, the last one what is left."""
         raise NotImplementedError
@@ -128,6 +137,10 @@ class ResumableLoader(UpdateLoader):
                 f"samples, there are only {len(self._dataset)}: lower one of the two"
             )
         return steps
+
+    def _images_per_batch(self):
+        own = self._slice.stop - self._slice.start
+        return own * getattr(self._dataset, "images_per_item", 1)
 
     def _batches_of(self, step_in_epoch, accumulate):
         first = step_in_epoch * accumulate

@@ -100,6 +100,9 @@ class AspectRatioLoader(UpdateLoader):
         batches += [rest[i : i + self._batch_size] for i in range(0, len(rest), self._batch_size)]
         return batches[: self._batches_per_epoch()]
 
+    def _images_per_batch(self):
+        return self._batch_size
+
     def _batches_per_epoch(self):
         share = -(-len(self._dataset) // self._world_size)
         return share // self._batch_size if self._drop_last else -(-share // self._batch_size)

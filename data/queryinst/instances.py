@@ -3,6 +3,7 @@
 Source: [queryinst.md: Data].
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,13 @@ from data.coco_format.dataset import IndexedImages
 from data.coco_format.index import CocoIndex
 from data.coco_format.masks import annotation_mask
 from data.loading.bad_images import fault_lines, unusable_ids, usable
+from data.loading.loader import SampleKey
 from data.queryinst.opening import category_labels, left_out
 from data.queryinst.transform import sample_geometry
 from runtime.errors import InputError
 
 METAS = ("img_shape", "ori_shape", "scale_factor")  # of a sample, for the network
+MOST_DRAWN, DRAWS = 200, 5  # images, and draws of each, of which the largest size is known
 MIN_SIDE_PX = 1  # narrower or lower boxes are no objects
 
 
@@ -113,6 +116,35 @@ class QueryInstDataset(IndexedImages):
             "skipped": faults,
             "left_out": left_out,
         }
+
+    @functools.cached_property
+    def largest_size(self) -> tuple[int, int]:
+        """(h, w) that holds every image of a training batch, px; found by drawing, so that what
+        only a rare draw makes may be a little larger."""
+        rng = np.random.RandomState(0)
+        spread = np.linspace(0, len(self._rows) - 1, min(len(self._rows), MOST_DRAWN)).astype(int)
+        sizes = self._index.image_hw[self._rows[spread]].tolist()
+        drawn = np.array([sample_geometry(self._cfg.transforms, (width, height), rng).size
+                          for height, width in sizes for _ in range(DRAWS)])
+        # batches are upright or wide: the one with more pixels
+        wide = drawn[:, 0] >= drawn[:, 1]
+        limits = [drawn[part].max(0).tolist() for part in (wide, ~wide) if part.any()]
+        width, height = max(limits, key=lambda sides: sides[0] * sides[1])
+        return self._padded(height), self._padded(width)
+
+    def largest_batch(self, count: int) -> dict[str, Any]:
+        """A training batch of `count` images of `largest_size` with as many objects as any."""
+        sample = self[SampleKey(0, 0, self._fullest())]
+        height, width = self.largest_size
+        masks = torch.zeros(len(sample["masks"]), height, width, dtype=torch.bool)
+        inside = sample["masks"][:, :height, :width]
+        masks[:, :inside.shape[1], :inside.shape[2]] = inside
+        image = torch.zeros(3, height, width, dtype=torch.uint8)
+        return self.collate([sample | {"image": image, "masks": masks,
+                                       "img_shape": (height, width)}] * count)
+
+    def _padded(self, side):
+        return -(-side // self._divisor) * self._divisor
 
     def _sample(self, row, image, rng):
         return self._transformed(row, image, self._cfg.transforms, rng, truth=self._train)

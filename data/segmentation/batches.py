@@ -7,6 +7,7 @@ by -1, so that -1 is ignored. Resizing is PIL's, pixel by pixel: a network's sco
 
 import functools
 import itertools
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -190,6 +191,33 @@ class TrainBatches(Dataset):
                 numbers = self._usable(numbers, rng)
         info = [record["fpath_img"] for record in records]
         return {**batch, "info": info, "skipped": skipped}
+
+    @property
+    def images_per_item(self) -> int:
+        """Images of an item, which is one device's batch."""
+        return self._batch_size
+
+    @functools.cached_property
+    def largest_size(self) -> tuple[int, int]:
+        """(h, w) of the largest image that a batch holds, padding included, px."""
+        cfg, short_size = self._cfg, max(self._cfg.imgSizes)
+        sides = np.unique(np.stack([self._records.widths, self._records.heights]), axis=1)
+        sizes = [resized_size(int(w), int(h), short_size, cfg.imgMaxSize) for w, h in sides.T]
+        # images of a batch are all upright or all wide, and share a canvas
+        wide = [size for size in sizes if size[0] >= size[1]]
+        upright = [size for size in sizes if size[0] < size[1]]
+        canvases = [tuple(_round_up(max(each), cfg.padding_constant)
+                          for each in zip(*part, strict=True)) for part in (wide, upright) if part]
+        width, height = max(canvases, key=math.prod)
+        return height, width
+
+    def largest_batch(self, count: int) -> dict:
+        """A batch of `count` images of `largest_size`, black, with cells of the first class."""
+        height, width = self.largest_size
+        rate = self._cfg.segm_downsampling_rate
+        return {"img_data": torch.zeros(count, 3, height, width),
+                "seg_label": torch.zeros(count, height // rate, width // rate, dtype=torch.int64),
+                "info": ["the largest size"] * count, "skipped": []}
 
     def describe(self, key: SampleKey) -> str:
         """How a message names a sample, which is a batch."""

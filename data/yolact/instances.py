@@ -12,6 +12,7 @@ from data.coco_format.image_order import evaluation_order
 from data.coco_format.index import CocoIndex
 from data.coco_format.masks import annotation_mask
 from data.loading.bad_images import fault_lines, unusable_ids, usable
+from data.loading.loader import SampleKey
 from data.yolact.transform import YolactTransform
 from runtime.errors import InputError
 
@@ -77,6 +78,16 @@ class InstanceDataset(IndexedImages):
         """At most `limit` positions, the original's: a cross-section for a validation."""
         ids = [self.image_id(i) for i in range(len(self))]
         return evaluation_order(ids)[:limit].tolist()
+
+    @property
+    def largest_size(self) -> tuple[int, int]:
+        """(h, w) of the largest image that a batch holds, px."""
+        return self._size, self._size
+
+    def largest_batch(self, count: int) -> dict[str, Any]:
+        """A training batch of `count` images with as many objects as any: the fullest, repeated."""
+        sample = self[SampleKey(0, 0, self._fullest())]
+        return collate_instances([sample] * count)
 
     def _teaches(self, sample):
         return len(sample["target"]) or self._include_empty

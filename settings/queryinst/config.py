@@ -8,6 +8,7 @@ Source: [queryinst.md: Configs].
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
 from runtime.errors import InputError
@@ -141,6 +142,15 @@ class QueryInstConfig(Section):
     def predicted_by(self) -> DataLoaderConfig:
         """Whose pipeline and batch size --predict takes: the test's, the validation's, our own."""
         return self.test_dataloader or self.val_dataloader or VAL_DATALOADER
+
+    @property
+    def files(self) -> SimpleNamespace:
+        """train_images, train_info, valid_images, valid_info: folders and annotation files; where
+        nothing is validated the training's stand for them."""
+        learnt = self.train_dataloader.dataset
+        scored = self.val_dataloader.dataset if self.val_dataloader else learnt
+        return SimpleNamespace(train_images=learnt.images_path, train_info=learnt.info_path,
+                               valid_images=scored.images_path, valid_info=scored.info_path)
 
     @property
     def scored_by(self) -> tuple[DataLoaderConfig, EvaluatorConfig]:

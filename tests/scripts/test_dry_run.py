@@ -1,6 +1,7 @@
 """--dry-run writes nothing, also where a validation, a save and a checkpoint are at hand."""
 
 import hashlib
+import re
 import sys
 
 import pytest
@@ -30,4 +31,7 @@ def test_a_dry_run_beside_a_finished_run_changes_no_file(request, name):
     dry = run(f"{then} --resume latest --dry-run", launcher=[sys.executable])
     assert dry.status == 0, dry.err_text
     assert "Dry run done" in dry.text
+    for said in (r"Network: [\d.]+( million)? parameters, .* trained; .*\d+ x 3 x \d+ x \d+",
+                 r"Operations: 0\.\d+ GFLOPs", r"weights .* \+ optimizer .*; at its peak .* MB"):
+        assert re.search(said, dry.text), said
     assert contents(done.out) == before
