@@ -171,8 +171,8 @@ def test_flags_that_do_not_go_together(flags, text):
     check_predicting({})
 
 
-def test_image_ids_are_the_numbers_of_the_files_where_all_have_one(photos):
-    run = start_run("test", "cpu")
+def test_image_ids_are_the_numbers_of_the_files_where_all_have_one(photos, make_run):
+    run = make_run()
     assert plan_predictions(run, flags_of("photos"), "run").image_ids() == list(range(7))
     os.rename("photos/3.png", "photos/three.png")
     assert plan_predictions(run, flags_of("photos"), "run").image_ids() == [1, 2, 3, 4, 5, 6, 7]
@@ -270,8 +270,8 @@ def test_a_stopped_video_plays(photos):
         predicted("photos/0.mp4")
 
 
-def test_reading_ahead_in_processes_changes_nothing(photos):
-    run = start_run("test", "cpu")
+def test_reading_ahead_in_processes_changes_nothing(photos, make_run):
+    run = make_run()
     plan = plan_predictions(run, flags_of("photos"), "run")
     for reader in (BGR, RGB):
         source = Photos(plan, reader, lambda image, read=reader: {"image": read.as_shown(image)})
@@ -303,9 +303,9 @@ def found_on(height=40, width=60):
     return masks.numpy(), compact((height, width), iter(halves))
 
 
-def test_results_are_cocos_own(photos):
+def test_results_are_cocos_own(photos, make_run):
     masks, found = found_on()
-    run = start_run("test", "cpu")
+    run = make_run()
     plan = plan_predictions(run, flags_of("photos/[01].png"), "run")
     parts = [InstanceResults(classes({17: 1, 18: 2}), 0.3) for _ in range(2)]
     item = SimpleNamespace(number=1, image_id=1, path="photos/1.png", name="1.png")

@@ -7,29 +7,11 @@ import re
 from contextlib import closing
 
 import pytest
-import torch
 from PIL import Image
 
 from runtime.errors import SaveError
-from runtime.run.run import start_run
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
-
-
-@pytest.fixture
-def make_run(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-    runs = []
-
-    def make(script="train_resnest", **options):
-        runs.append(start_run(script, "cpu", **options))
-        return runs[-1]
-
-    yield make
-    for run in runs:
-        run.close()
-    torch.use_deterministic_algorithms(False)
 
 
 class Elements(html.parser.HTMLParser):
@@ -76,7 +58,7 @@ def train(i, loss=1.0):
 
 
 def a_run(make_run, folder, **options):
-    run = make_run()
+    run = make_run("train_resnest")
     run.describe(
         data={"train": {"source": "d/train", "images": 12, "unit": "images", "num_classes": 2,
                         "classes": {"cat": 7, EVIL: 5}}},
@@ -208,7 +190,7 @@ def test_an_evaluation_beside_adds_its_scores_and_leaves_the_facts(make_run, tmp
     run.record(train(0))
     run.close()
     before = facts(tmp_path)
-    evaluation = make_run()
+    evaluation = make_run("train_resnest")
     evaluation.describe(config="other")
     evaluation.open_folder(tmp_path, "", append=True)
     evaluation.record_scores(1, None, {"top1": 12.5})
@@ -269,7 +251,7 @@ def test_a_damaged_env_json_is_no_harm(make_run, tmp_path):
     run.close()
     assert "in 1 session" in read(tmp_path)[1].text
     (tmp_path / "env.json").write_text("[")
-    evaluation = make_run()
+    evaluation = make_run("train_resnest")
     evaluation.open_folder(tmp_path, "", append=True)
     evaluation.close()
     assert "unknown" in read(tmp_path)[1].text
@@ -281,7 +263,7 @@ def test_a_run_without_anything_has_a_page(make_run, tmp_path):
 
 
 def test_other_ranks_write_nothing(make_run, tmp_path, monkeypatch):
-    run = make_run()
+    run = make_run("train_resnest")
     run.is_main = False
     run._folder = tmp_path
     run.describe(a=1)
