@@ -194,7 +194,6 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
 
     # the run's files
     if not flags.dry_run:
-        run.log(f"Config {flags.cfg}, in force:\n{to_yaml(cfg)}Everything goes to {cfg.DIR}")
         run.open_folder(cfg.DIR, to_yaml(cfg), timetable.keeps_metrics_to(scores.validated_at),
                         trackers=cli.trackers(flags))
         segmentation.cache_made_lists(run, lists)
@@ -404,7 +403,6 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
         return
     rescue = Rescue(run, start=iteration)
     how = (flags, run, cfg, module, Precision(flags.amp, run.device, run.warn))
-    run.log(f"Config {flags.cfg}, in force:\n{to_yaml(cfg)}Everything goes to {cfg.DIR}")
     facts.warn_of_others(cfg.DATASET.class_names, run.warn)
     run.open_folder(cfg.DIR, to_yaml(cfg), append=True, trackers=cli.trackers(flags))
     segmentation.cache_made_lists(run, lists)

@@ -12,6 +12,7 @@ from runtime.files import write_atomically
 
 MOST_SESSIONS = 100  # that are kept, of a run that was queued again and again
 MOST_SAVES = 300  # checkpoints whose iterations are kept
+MOST_SHOWN, LONGEST_SHOWN = 6, 40  # changed keys in a line of the log, and letters of a value
 MOST_BYTES = 1 << 26  # of an env.json; a larger one is not ours
 RUNNING, DONE, STOPPED = "running", "done", "stopped"
 
@@ -52,6 +53,18 @@ class RunFacts:
         self._path = path
         self.write()
 
+    def config_line(self, path: Path) -> str:
+        """Which config is in force, what it has other than its recipe, and the file with all keys.
+
+        path: of that file
+        """
+        differs = self.values.get("differs_from_recipe")
+        changed = [f"{key} {_short(here)}" for key, (here, _) in (differs or {}).items()]
+        more = f" and {len(changed) - MOST_SHOWN} more" if len(changed) > MOST_SHOWN else ""
+        changes = f" with {', '.join(changed[:MOST_SHOWN])}{more}" if changed else ""
+        name = self.values.get("config") or "of defaults"
+        return f"Config {name}{changes}; all keys are in {path}"
+
     def saved(self, iteration: int, path: Path | str) -> None:
         """A checkpoint lies in `path`."""
         saves = self.values.get("saves")
@@ -83,6 +96,12 @@ def read_facts(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _short(value: object) -> str:
+    """A value in a line: a path's end says more than its beginning."""
+    text = json.dumps(value, default=str) if isinstance(value, (list, dict)) else str(value)
+    return text if len(text) <= LONGEST_SHOWN else f"...{text[-LONGEST_SHOWN:]}"
 
 
 def _write_text(text: str, file: BinaryIO) -> None:

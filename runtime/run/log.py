@@ -5,6 +5,7 @@ removed with it. The root logger is left alone.
 """
 
 import contextlib
+import copy
 import logging
 import sys
 import time
@@ -39,8 +40,9 @@ class RunLog:
             logger.addHandler(self._console)
             logger.addHandler(self._file)
 
-    def info(self, text: str) -> None:
-        self._logger.info("%s", text)
+    def info(self, text: str, folded: str | None = None) -> None:
+        """folded: what a terminal shows in place of `text`, a line too long to read there"""
+        self._logger.info("%s", text, extra={"folded": folded})
 
     def warning(self, text: str) -> None:
         self._logger.warning("%s", text)
@@ -87,6 +89,10 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
+        folded = getattr(record, "folded", None)
+        if folded is not None and stream.isatty():
+            record = copy.copy(record)
+            record.args = (folded,)
         encoding = stream.encoding or "utf-8"
         # a file name may hold bytes that the terminal cannot show; no reason to end a training
         text = self.format(record).encode(encoding, "backslashreplace").decode(encoding)

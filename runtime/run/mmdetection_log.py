@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,10 @@ class MMLog:
         (data / "config.yaml").write_text(config)
         self._scalars = [LineFile(data / name) for name in ("scalars.json", f"{stamp}.json")]
 
-    def write(self, line: str) -> None:
-        """A line of the log, with the time before it."""
-        self._run.log(time.strftime(LINE_START) + line)
+    def write(self, line: str, folded: str | None = None) -> None:
+        """A line of the log, with the time before it; folded: what a terminal shows of it."""
+        start = time.strftime(LINE_START)
+        self._run.log(start + line, None if folded is None else start + folded)
 
     def write_scalars(self, values: Mapping[str, Any]) -> None:
         """A line of the scalars; nothing before `open_folder`."""
@@ -127,10 +129,11 @@ class TrainLog:
         values = {name: means.get(name, value) for name, value in values.items()}
         time_s, data_s = self._meter.times()
         memory, form = self._meter.new_peak_mb(), self._log.form
-        self._log.write(train_line(
-            epoch, self._max_epochs, position, self._per_epoch, lrs,
-            self._meter.eta_s(self._stop_at - step - 1), time_s, data_s, memory, values,
-            digits=form.num_digits, of_all=None if form.by_epoch else (step + 1, self._total)))
+        line = partial(
+            train_line, epoch, self._max_epochs, position, self._per_epoch, lrs,
+            self._meter.eta_s(self._stop_at - step - 1), time_s, data_s, memory,
+            digits=form.num_digits, of_all=None if form.by_epoch else (step + 1, self._total))
+        self._log.write(line(values), line(over_stages(values)))
         self._log.write_scalars(
             {"base_lr": lrs[0], "lr": lrs[1], "data_time": data_s, **values, "time": time_s}
             | ({"epoch": epoch} if form.by_epoch else {}) | {"iter": step + 1}
@@ -164,14 +167,13 @@ class ValidationLog:
         time_s, data_s = self._meter.times()
         values = {**metrics, "data_time": data_s, "time": time_s}
         digits = self._log.form.num_digits
-        self._write(self._count, "  ".join(f"{name}: {value:.{digits}f}"
-                                           for name, value in values.items()))
+        self._write(self._count, _fields(values, digits), _score_rows(values, digits))
         self._log.write_scalars({**values, "step": self._epoch})
 
-    def _write(self, position: int, text: str) -> None:
+    def _write(self, position: int, text: str, folded: str | None = None) -> None:
         at = f"[{str(position).rjust(len(str(self._count)))}/{self._count}]"
         head = f"Epoch(val) [{self._epoch}]" if self._log.form.by_epoch else "Iter(val) "
-        self._log.write(f"{head}{at}    {text}")
+        self._log.write(f"{head}{at}    {text}", folded and f"{head}{at}    {folded}")
 
 
 def train_line(
@@ -195,6 +197,38 @@ def train_line(
         f"time: {time_s:.{digits}f}",
         f"data_time: {data_s:.{digits}f}",
         *([] if memory is None else [f"memory: {memory}"]),
-        *(f"{name}: {value:.{digits}f}" for name, value in values.items()),
+        *([_fields(values, digits)] if values else []),
     ]
     return "  ".join(fields)
+
+
+def over_stages(values: Mapping[str, float]) -> dict[str, float]:
+    """The values as a terminal shows them: losses of the stages' heads added, of the rest the last.
+
+    values: {name: number}, of a stage's head "s0.loss_cls"
+    """
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        stage, point, term = name.partition(".")
+        if not (point and stage[:1] == "s" and stage[1:].isdigit()):
+            found[name] = value
+        elif term.startswith("loss"):
+            found[term] = found.get(term, 0.0) + value
+        else:
+            found[term] = value
+    return found
+
+
+def _fields(values: Mapping[str, float], digits: int) -> str:
+    return "  ".join(f"{name}: {value:.{digits}f}" for name, value in values.items())
+
+
+def _score_rows(values: Mapping[str, float], digits: int) -> str:
+    """The scores of boxes and of masks in a line each, the times before them."""
+    rows: dict[str, dict[str, float]] = {"": {}}
+    for name, value in values.items():
+        kind, mark, score = name.partition("_mAP")
+        rows.setdefault(kind if mark else "", {})[f"mAP{score}" if mark else name] = value
+    first, *others = ((f"{kind}  " if kind else "") + _fields(row, digits)
+                      for kind, row in rows.items())
+    return "\n    ".join([first, *others])

@@ -186,12 +186,17 @@ class Run:
             raise SaveError(fault)
         if trackers and self.is_main:
             self._trackers = Trackers(trackers, path, self._script, cfg_text, self.warn)
+        if self.is_main and not append and "config" in self._facts.values:
+            self.log(self._facts.config_line(path / "config.yaml"))
         if resume_from is not None:
             self.record({"event": "resume", "iteration": math.ceil(resume_from)})
 
-    def log(self, text: str) -> None:
-        """One or more lines on the console and in log.txt, from rank 0."""
-        self._log.info(text)
+    def log(self, text: str, folded: str | None = None) -> None:
+        """One or more lines on the console and in log.txt, from rank 0.
+
+        folded: what a terminal shows in their place; files and pipes have `text`
+        """
+        self._log.info(text, folded)
 
     def warn(self, text: str) -> None:
         """Likewise as a warning; other ranks' warnings are shown with their rank."""

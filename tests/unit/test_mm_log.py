@@ -33,8 +33,17 @@ def lines():
 CPU = torch.device("cpu")
 
 
+def run_of(lines, folded_lines=None):
+    def log(text, folded=None):
+        lines.append(text)
+        if folded_lines is not None:
+            folded_lines.append(folded)
+
+    return SimpleNamespace(log=log, device=CPU)
+
+
 def follow(lines, per_epoch, updates, interval, window=50):
-    log = MMLog(SimpleNamespace(log=lines.append, device=CPU), "name", interval)
+    log = MMLog(run_of(lines), "name", interval)
     meter = Meter(CPU, 1, window, print)
     timetable = Timetable(0, 9 * per_epoch, per_epoch, interval, saves=lambda iteration: False)
     train_log = TrainLog(log, meter, timetable, max_epochs=9)
@@ -90,7 +99,7 @@ def test_validations(lines, tmp_path):
 def test_times_and_eta_are_the_meters(lines, monkeypatch):
     now = [100.0]
     monkeypatch.setattr("runtime.run.meter.time.perf_counter", lambda: now[0])
-    log, meter = MMLog(SimpleNamespace(log=lines.append), "name", 1), Meter(CPU, 1, 2, print)
+    log, meter = MMLog(run_of(lines), "name", 1), Meter(CPU, 1, 2, print)
     train_log = TrainLog(log, meter, Timetable(0, 100, 10, 1, saves=lambda iteration: False), 10)
     for step, (wait, work) in enumerate(((7.0, 1.0), (1.0, 1.0), (1.0, 3.0))):
         now[0] += wait
@@ -103,10 +112,29 @@ def test_times_and_eta_are_the_meters(lines, monkeypatch):
 
 
 def test_a_value_without_a_mean_is_shown_as_it_is(lines):
-    log, meter = MMLog(SimpleNamespace(log=lines.append), "name", 1), Meter(CPU, 1, 2, print)
+    log, meter = MMLog(run_of(lines), "name", 1), Meter(CPU, 1, 2, print)
     train_log = TrainLog(log, meter, Timetable(0, 9, 9, 1, saves=lambda iteration: False), 1)
     for step, value in enumerate((float("nan"), 4.0)):
         meter.updated({"loss_a": value}, {"loss": value})
         train_log.updated(step, (1, 1), {"loss": value, "loss_a": value})
     assert lines[0].endswith("loss: nan  loss_a: nan")
     assert lines[1].endswith("loss: 4.0000  loss_a: 4.0000")
+
+
+def test_a_terminal_gets_lines_that_fit_it(lines):
+    short = []
+    log, meter = MMLog(run_of(lines, short), "name", 1), Meter(CPU, 1, 2, print)
+    train_log = TrainLog(log, meter, Timetable(0, 9, 9, 1, saves=lambda iteration: False), 1)
+    losses = {f"s{i}.loss_{kind}": i + 0.5 for i in range(6) for kind in ("cls", "bbox", "mask")}
+    whole = {"grad_norm": 2.0, "loss": 54.0}
+    meter.updated(losses, whole)
+    train_log.updated(0, (1e-4, 1e-5), {**whole, **losses, "s4.pos_acc": 1.0, "s5.pos_acc": 2.0})
+    tail = "grad_norm: 2.0000  loss: 54.0000  loss_cls: 18.0000  loss_bbox: 18.0000  "
+    assert short[0].endswith(tail + "loss_mask: 18.0000  pos_acc: 2.0000")
+    assert "s5.loss_mask: 5.5000" in lines[0]
+    val = ValidationLog(log, meter, 3, 5)
+    val.finished({"coco/bbox_mAP": 0.5, "coco/bbox_mAP_50": 0.75, "coco/segm_mAP": 0.25})
+    head, *rows = short[-1].split("\n")
+    assert re.search(r"Epoch\(val\) \[3\]\[5/5\]    data_time: [\d.]+  time: [\d.]+$", head)
+    assert rows == ["    coco/bbox  mAP: 0.5000  mAP_50: 0.7500", "    coco/segm  mAP: 0.2500"]
+    assert "\n" not in lines[-1]

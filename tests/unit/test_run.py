@@ -14,26 +14,8 @@ from torch import nn
 
 from runtime.errors import SaveError
 from runtime.run.files import cut_metrics, json_line
-from runtime.run.run import start_run
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def make_run(monkeypatch):
-    """Runs of this process alone, closed at the end; torch's global switches are put back."""
-    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-    runs = []
-
-    def make(**options):
-        runs.append(start_run("train_test", "cpu", **options))
-        return runs[-1]
-
-    yield make
-    for run in runs:
-        run.close()
-    torch.use_deterministic_algorithms(False)
 
 
 def events(folder):
@@ -52,6 +34,31 @@ def test_alone_it_is_rank_zero_of_one(make_run):
     assert run.mean({"B": torch.tensor(2.0, requires_grad=True)})["B"].requires_grad is False
     assert (run.gather("x"), run.broadcast("y")) == (["x"], "y")
     assert run.barrier() is None
+
+
+def test_a_terminal_alone_gets_folded_lines(make_run, tmp_path, capsys, monkeypatch):
+    run = make_run()
+    run.open_folder(tmp_path, "")
+    run.log("all of it", folded="short")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    run.log("all of this", folded="brief")
+    run.log("plain")
+    assert capsys.readouterr().out.splitlines()[-3:] == ["all of it", "brief", "plain"]
+    assert (tmp_path / "log.txt").read_text().splitlines()[-3:] == [
+        "all of it", "all of this", "plain"]
+
+
+def test_the_config_takes_one_line(make_run, tmp_path, capsys):
+    run = make_run()
+    run.describe(config="small", differs_from_recipe={
+        "a.lr": [0.5, 0.1], "root": ["/far" * 20, None], **{f"k{i}": [i, 0] for i in range(6)}})
+    run.open_folder(tmp_path, "")
+    tail = ("/far" * 20)[-40:]
+    assert capsys.readouterr().out == (
+        f"Config small with a.lr 0.5, root ...{tail}, k0 0, k1 1, k2 2, k3 3 and 2 more; all keys "
+        f"are in {tmp_path}/config.yaml\n")
+    run.open_folder(tmp_path, "", append=True)
+    assert capsys.readouterr().out == ""
 
 
 def test_start_makes_no_files(make_run, tmp_path, monkeypatch):
