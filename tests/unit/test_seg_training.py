@@ -9,10 +9,10 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from common.optim.steps import Optimizers
-from common.parallel import pick_gpus
 from models import segmentation as models
 from models.sync_norm import CpuSyncBatchNorm
 from runtime.errors import InputError
+from runtime.launch.gpus import pick_gpus
 from runtime.run.seg_history import SegHistory
 from settings.segmentation import TrainConfig
 
