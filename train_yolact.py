@@ -99,7 +99,7 @@ from data.loading import ResumableLoader, ordered_batches
 from data.predicting import BGR, Photos, stacked
 from data.predicting.findings import classes_of, save_findings
 from data.predicting.instances import InstanceResults, compact
-from data.yolact import InstanceDataset, collate_instances, save_samples
+from data.yolact import INPUTS, InstanceDataset, collate_instances, save_samples
 from data.yolact.transform import YolactTransform
 from metrics.coco import CocoEvaluator, format_table
 from metrics.instances import SHOWN_SCORE, InstanceScores
@@ -202,12 +202,13 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
     shares = parse_batch_alloc(flags.batch_alloc, run.num_devices(flags.device), flags.batch_size)
     train_set = open_part(flags, cfg, indexes, "train")
     valid_set = open_part(flags, cfg, indexes, "valid") if "valid" in indexes else None
+    learner, criterion, step_net = build_network(flags, run, cfg, shares)
     loader = ResumableLoader(
         train_set, flags.batch_size, seed=flags.seed, workers=flags.num_workers, rank=run.rank,
-        world_size=run.world_size, collate=collate_instances,
-        shares=shares if run.world_size > 1 else None, pin_memory=run.device.type == "cuda")
+        world_size=run.world_size, shares=shares if run.world_size > 1 else None,
+        collate=partial(collate_instances, match=yolact.matching(learner.net)),
+        pin_memory=run.device.type == "cuda")
     per_epoch = loader.steps_per_epoch(flags.accumulate)
-    learner, criterion, step_net = build_network(flags, run, cfg, shares)
 
     # where to start
     if not flags.dry_run:
@@ -356,10 +357,10 @@ def backward(flags: Flags, run: Run, learner: YolactLearner, step_net: torch.nn.
     learner.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, torch.Tensor] = {}
     for batch in accumulated(step_net, batches):
-        inputs = [batch[key] for key in ("images", "targets", "masks", "num_crowds")]
+        inputs = [batch[key] for key in INPUTS if key in batch]
         if not isinstance(step_net, CustomDataParallel):  # which copies each GPU's own part
             inputs = to_device(inputs, run.device)
-        inputs[0] = inputs[0].to(memory_format=flags.layout)
+            inputs[0] = inputs[0].to(memory_format=flags.layout)
         with learner.precision.autocast():
             losses = step_net(*inputs)
         losses = {name: value / len(batches) for name, value in losses.items()}

@@ -62,8 +62,10 @@ def make_yolact(layout, compiles):
     net = prepare(yolact.build_yolact(cfg), layout)
     step_net = NetLoss(torch.compile(net) if compiles else net, MultiBoxLoss(cfg))
     images = torch.randn(BATCH, 3, SIZE, SIZE, device=DEVICE).to(memory_format=LAYOUTS[layout])
-    _, targets, masks = make_inputs(cfg, DEVICE)
-    return BATCH, sgd(net), lambda: sum(step_net(images, targets, masks, [0] * BATCH).values())
+    _, targets, masks = make_inputs(cfg, torch.device("cpu"))
+    truth = [targets, masks, [0] * BATCH]
+    truth = to_device([*truth, yolact.matching(net)(targets, truth[2])], DEVICE)
+    return BATCH, sgd(net), lambda: sum(step_net(images, *truth).values())
 
 
 def make_seg(layout, compiles):

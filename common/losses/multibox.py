@@ -21,12 +21,14 @@ from common.losses.multibox_match import (
     Objects,
     Positives,
     find_positives,
+    join_matches,
     mask_subset,
     match,
     split_crowds,
 )
 from common.losses.sparse import SparseTargetBCE, TakeRows, at_least_float32
 
+Matches = Sequence[Mapping[str, Tensor]] | None
 IGNORE = -100  # rows of the class loss that count nothing; cross_entropy's own value
 
 
@@ -40,8 +42,9 @@ class MultiBoxLoss(nn.Module):
                 the gradients, the logger's of the values) is the loss of one process that holds the
                 whole batch.
 
-    Waits for the device once: for the number of positives per image, which the random mask subset
-    and the number of negatives follow from. Everything else is queued without a look at values.
+    Without `matched` it waits for the device once: for the number of positives per image, which the
+    random mask subset and the number of negatives follow from. Everything else is queued without a
+    look at values.
     Raises ValueError for another `normalize`.
     """
 
@@ -59,6 +62,7 @@ class MultiBoxLoss(nn.Module):
         targets: Sequence[Tensor],
         masks: Sequence[Tensor],
         num_crowds: Sequence[int],
+        matched: Matches = None,
     ) -> dict[str, Tensor]:
         """Return {"B", "C", "M", "I", "S"} in the order of the log, each a 0-d tensor with a graph.
 
@@ -69,11 +73,13 @@ class MultiBoxLoss(nn.Module):
         targets:      B tensors [n, 5] float: x1 y1 x2 y2 relative, 0-based class; n = 0 is fine
         masks:        B tensors [n, H, W] of 0 and 1, any dtype
         num_crowds:   B ints: how many of the last rows of targets and masks are crowds
+        matched:      None, or what models/yolact/matching.py has found of these targets: B dicts of
+                      classes [P], and priors and objects [T] of the positives in order
         "I" is there only with `cfg.use_maskiou`, "S" with `cfg.use_semantic_segmentation_loss`.
         Where an image, or the whole batch, has nothing to learn a term is 0, never NaN.
         """
         with torch.autocast(predictions["loc"].device.type, enabled=False):
-            return self._terms(net, predictions, targets, masks, num_crowds)
+            return self._terms(net, predictions, targets, masks, num_crowds, matched)
 
     def _terms(
         self,
@@ -82,13 +88,17 @@ class MultiBoxLoss(nn.Module):
         targets: Sequence[Tensor],
         masks: Sequence[Tensor],
         num_crowds: Sequence[int],
+        matched: Matches = None,
     ) -> dict[str, Tensor]:
         cfg = self.cfg
         objects, crowds = split_crowds(targets, masks, num_crowds)
-        classes, prior_object = match(objects, crowds, predictions["priors"], cfg)
-        num_pos = (classes > 0).sum(1)
-        positives = find_positives(classes, prior_object, counts=num_pos.tolist())
-        n, batch_size = self._normalisers(num_pos)
+        if matched is None:
+            classes, prior_object = match(objects, crowds, predictions["priors"], cfg)
+            counts = (classes > 0).sum(1).tolist()
+            positives = find_positives(classes, prior_object, counts)
+        else:
+            classes, positives = join_matches(matched, objects)
+        n, batch_size = self._normalisers(positives.counts, classes.device)
 
         used = mask_subset(positives, cfg.masks_to_train)
         proto = at_least_float32(predictions["proto"])
@@ -109,9 +119,10 @@ class MultiBoxLoss(nn.Module):
             losses["S"] = cfg.semantic_segmentation_alpha * loss / batch_size
         return losses
 
-    def _normalisers(self, num_pos: Tensor) -> tuple[Tensor, ...]:
+    def _normalisers(self, counts: list[int], device: torch.device) -> tuple[Tensor, ...]:
         """What object terms and S are divided by: 0-d tensors."""
-        totals = torch.stack((num_pos.sum(), torch.full_like(num_pos[0], len(num_pos)))).float()
+        totals = torch.tensor([sum(counts), len(counts)], dtype=torch.float32)
+        totals = totals.to(device, non_blocking=True)
         world_size = 1
         if self.normalize == "global" and dist.is_available() and dist.is_initialized():
             dist.all_reduce(totals)

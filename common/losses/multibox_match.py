@@ -5,7 +5,7 @@ Shapes: B images, P priors, O non-crowd objects of the whole batch in image orde
 Source: [yolact.md: Matching]; the forced matches are SSD's, arXiv:1512.02325, section 2.2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
@@ -173,6 +173,18 @@ def find_positives(classes: Tensor, prior_object: Tensor, counts: list[int]) -> 
     # Objects are numbered through the batch in image order, so sorting by object keeps the images.
     own, order = prior_object.flatten()[index].sort(stable=True)
     return Positives(index[order], own, counts, counts)
+
+
+def join_matches(
+    matched: Sequence[Mapping[str, Tensor]], objects: Objects
+) -> tuple[Tensor, Positives]:
+    """(classes [B, P] int64, the positives) of what MultiBoxLoss calls `matched`."""
+    classes = torch.stack([each["classes"] for each in matched]).long()
+    flat = [each["priors"] + i * classes.shape[1] for i, each in enumerate(matched)]
+    firsts = zip(matched, starts(objects.counts), strict=True)
+    rows = [each["objects"] + first for each, first in firsts]
+    counts = [len(each) for each in flat]
+    return classes, Positives(torch.cat(flat).long(), torch.cat(rows).long(), counts, counts)
 
 
 def mask_subset(positives: Positives, most: int) -> Positives:

@@ -1,12 +1,12 @@
 """The network and its loss as one module: what data-parallel wrappers and torch.compile take."""
 
-from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 
 class NetLoss(nn.Module):
-    """net(images) followed by criterion(net, predictions, targets, masks, num_crowds).
+    """net(images) followed by criterion(net, predictions, *truth).
 
     Losses are computed where the replica is, so only scalars travel between devices.
     """
@@ -16,9 +16,7 @@ class NetLoss(nn.Module):
         self.net = net
         self.criterion = criterion
 
-    def forward(
-        self, images: Tensor, targets: Sequence[Tensor], masks: Sequence[Tensor],
-        num_crowds: Sequence[int],
-    ) -> dict[str, Tensor]:
-        """images [B,3,S,S]; targets, masks and num_crowds as MultiBoxLoss. Returns named losses."""
-        return self.criterion(self.net, self.net(images), targets, masks, num_crowds)
+    def forward(self, images: Tensor, *truth: Any) -> dict[str, Tensor]:
+        """images [B, 3, S, S]; truth: what MultiBoxLoss takes after the predictions: targets,
+        masks, num_crowds and, where it is known, matched. Returns named losses."""
+        return self.criterion(self.net, self.net(images), *truth)

@@ -1,5 +1,6 @@
 """YOLACT's samples from a COCO index: from the file on disk to collated tensors."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from data.loading.bad_images import fault_lines, unusable_ids, usable
 from data.loading.loader import SampleKey
 from data.yolact.transform import YolactTransform
 from runtime.errors import InputError
+
+# what the network's training takes of a batch, in its order; "matched" where there is one
+INPUTS = ("images", "targets", "masks", "num_crowds", "matched")
 
 
 class InstanceDataset(IndexedImages):
@@ -115,15 +119,18 @@ class InstanceDataset(IndexedImages):
         }
 
 
-def collate_instances(samples: list[dict[str, Any]]) -> dict[str, Any]:
+def collate_instances(
+    samples: list[dict[str, Any]], match: Callable[..., list[Any]] | None = None
+) -> dict[str, Any]:
     """A batch: images [B, 3, S, S]; lists targets, masks, num_crowds, image_ids, sizes; skipped.
 
+    match:   match(targets, num_crowds) gives a list, which the batch then has under "matched"
     skipped: the fault lines of all samples, one list. An evaluation's batch lacks the samples that
              could not be read, whose image ids are in `left_out`; B may be 0, then images are [0]
     """
     faults, left_out, samples = fault_lines(samples), unusable_ids(samples), usable(samples)
     images = [sample["image"] for sample in samples]
-    return {
+    batch = {
         "images": torch.stack(images) if images else torch.empty(0),
         "targets": [sample["target"] for sample in samples],
         "masks": [sample["masks"] for sample in samples],
@@ -133,6 +140,9 @@ def collate_instances(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "skipped": faults,
         "left_out": left_out,
     }
+    if match is not None:
+        batch["matched"] = match(batch["targets"], batch["num_crowds"])
+    return batch
 
 
 def _label_map(index, dataset, trained):

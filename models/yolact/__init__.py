@@ -2,6 +2,7 @@ from models.yolact.detect import detect
 from models.yolact.exporting import export_trained
 from models.yolact.facts import facts_of, said_in, weights_of
 from models.yolact.masks import postprocess
+from models.yolact.matching import matching
 from models.yolact.network import Yolact, build_yolact, objects_without_prior
 from models.yolact.recognise import load_fitting_config
 from models.yolact.schedule import scaled_to_batch, schedule, with_batch_norm_rule, with_given
@@ -22,6 +23,7 @@ __all__ = [
     "load_fitting_config",
     "load_weights",
     "load_yolact_config",
+    "matching",
     "objects_without_prior",
     "postprocess",
     "predicting_network",

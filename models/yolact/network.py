@@ -45,10 +45,18 @@ def objects_without_prior(cfg, boxes):
 
     boxes: [n, 4] x1 y1 x2 y2 relative. Each of these objects is still learnt by one prior.
     """
-    net = build_yolact(cfg).eval()
-    images = torch.zeros(1, 3, net.cfg.max_size, net.cfg.max_size)
-    priors = net.forward_heads(images)["priors"]  # only a pass tells the levels' sizes
-    return unmatched(boxes, priors, net.cfg.positive_iou_threshold)
+    net = build_yolact(cfg)
+    return unmatched(boxes, priors_of(net), net.cfg.positive_iou_threshold)
+
+
+@torch.no_grad()
+def priors_of(net):
+    """[P, 4] of a network for images of its config's size, on the CPU: those of its outputs."""
+    was_training, size = net.training, net.cfg.max_size
+    images = torch.zeros(1, 3, size, size, device=next(net.parameters()).device)
+    priors = net.eval().forward_heads(images)["priors"]  # only a pass tells the levels' sizes
+    net.train(was_training)
+    return priors.cpu()
 
 
 class Yolact(nn.Module):
