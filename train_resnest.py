@@ -63,6 +63,7 @@ from common.checkpoint.series import Occasion, resnest_series
 from common.losses import LabelSmoothing, NLLMultiLabelSmooth, mix
 from common.optim import Precision, accumulated, add_terms, mean_floats, set_lr
 from common.optim.learner import Learner
+from common.parallel import to_device
 from data import imagenet
 from data.drawn.shapes import with_drawn_scenes
 from data.imagenet.folders import (
@@ -342,8 +343,8 @@ def backward(
     count = sum(len(batch["labels"]) for batch in batches)
     sums: dict[str, torch.Tensor] = {}
     for i, batch in enumerate(accumulated(step_net, batches)):
-        images = batch["images"].to(run.device, memory_format=flags.layout, non_blocking=True)
-        labels = batch["labels"].to(run.device)
+        images, labels = to_device([batch["images"], batch["labels"]], run.device)
+        images = images.to(memory_format=flags.layout)
         share = len(labels) / count  # an epoch's last batch may be a shorter one
         targets = labels
         if cfg.DATA.mixes:

@@ -77,6 +77,7 @@ from metrics.segmentation import SegmentationScores
 from models import segmentation as models
 from models.export import check_export
 from runtime.files import write_text
+from runtime.launch.gpus import pick_gpus
 from runtime.predicting import plan_predictions, predict_all
 from runtime.run.ending import draw_curves, say_done
 from runtime.run.guard import NonFiniteGuard
@@ -99,7 +100,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     flags.trains = not (flags.eval_only or flags.export or flags.predict)
     flags.layout = torch.channels_last if flags.channels_last else torch.contiguous_format
     cfg = read_settings(flags)
-    device, flags.gpu_numbers = parallel.pick_gpus(flags.gpus, DEFAULT_GPUS, flags.device)
+    device, flags.gpu_numbers = pick_gpus(flags.gpus, DEFAULT_GPUS, flags.device)
     run = start_run(SCRIPT, device, cfg.TRAIN.seed, stop, dist_timeout_s=flags.dist_timeout)
     with closing(run):
         flags.export = check_export(flags.export, flags.export_format)
@@ -321,11 +322,13 @@ def backward(
     sums: dict[str, torch.Tensor] = {}
     for i, pieces in enumerate(accumulated(step_net, batches)):
         norms.set(step * len(batches) + i)
-        feeds = [{"img_data": piece["img_data"].to(memory_format=flags.layout),
-                  "seg_label": piece["seg_label"]} for piece in pieces]
+        feeds = [{key: piece[key] for key in ("img_data", "seg_label")} for piece in pieces]
         scatters = isinstance(step_net, parallel.UserScatteredDataParallel)
+        if not scatters:  # which copies each GPU's own part
+            feeds = parallel.to_device(feeds, run.device)
+            feeds[0]["img_data"] = feeds[0]["img_data"].to(memory_format=flags.layout)
         with learner.precision.autocast():
-            terms = step_net(feeds if scatters else parallel.to_device(feeds[0], run.device))
+            terms = step_net(feeds if scatters else feeds[0])
         terms = {name: value.mean() / len(batches) for name, value in terms.items()}
         loss = sum(value for name, value in terms.items() if name != "accuracy")
         learner.precision.scaler.scale(loss).backward()

@@ -52,7 +52,7 @@ def mixup(
     images: [B, ...]; labels: [B] int64; perm: B indices. Nothing is drawn here.
     Source: mixup, arXiv:1710.09412.
     """
-    perm = torch.as_tensor(perm, device=images.device)
+    perm = _on_device(perm, images.device)
     return c * images + (1.0 - c) * images[perm], mixed_targets(labels, num_classes, c, perm)
 
 
@@ -84,7 +84,7 @@ def cutmix(
     images: [B, C, H, W]; box: (x0, y0, x1, y1) pixels. Nothing is drawn here.
     Source: CutMix, arXiv:1905.04899.
     """
-    perm = torch.as_tensor(perm, device=images.device)
+    perm = _on_device(perm, images.device)
     x0, y0, x1, y1 = box
     images = images.clone(memory_format=torch.preserve_format)
     images[:, :, y0:y1, x0:x1] = images[perm, :, y0:y1, x0:x1]
@@ -125,6 +125,11 @@ def mix(
         box, perm = draw_cutmix(cutmix_alpha, len(images), height, width, rng)
         return cutmix(images, labels, num_classes, box, perm)
     return mixup(images, labels, num_classes, *draw_mixup(mixup_alpha, len(images), rng))
+
+
+def _on_device(perm: Permutation, device: torch.device) -> torch.Tensor:
+    # a blocking copy would wait for the device
+    return torch.as_tensor(perm).to(device, non_blocking=True)
 
 
 def _checked(smoothing: float) -> float:

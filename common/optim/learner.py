@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from common.checkpoint.state import check_same_run, pack_state, restore_state
 from common.optim.precision import Precision
@@ -36,7 +36,7 @@ class Learner(Generic[Net]):
 
     def averaging(self, decay: float | None) -> "Learner[Net]":
         """With an average that begins at the present weights; `decay` None: without one."""
-        return self if decay is None else replace(self, ema=average_of(self.net, decay))
+        return self if decay is None else replace(self, ema=MovingAverage(self.net, decay))
 
     def update(self, clip_grad: float | None, grad_norm: torch.Tensor) -> None:
         """Clip the gradients, change the weights and follow them with the average.
@@ -76,13 +76,31 @@ class Learner(Generic[Net]):
         restore_state(state, self.optimizer, self.precision.scaler, self.ema)
 
 
-def average_of(net: nn.Module, decay: float) -> AveragedModel:
+class MovingAverage(AveragedModel):
     """average = decay * average + (1 - decay) * weight at each `update_parameters(net)`.
 
     The first one takes the weights as they are then; buffers (BatchNorm's statistics) are averaged,
-    too. The averaged network itself is `.module`.
+    too. The averaged network itself is `.module`. Numbers and state are those of torch's own, which
+    has the host wait for the device: it sends it the count of updates. Here that stays on the host.
     """
-    return AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    def __init__(self, net: nn.Module, decay: float):
+        super().__init__(net, use_buffers=True)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        own, new = ([*m.parameters(), *m.buffers()] for m in (self.module, model))
+        floats, counts = ([pair for pair in zip(own, new, strict=True)
+                           if pair[0].is_floating_point() is kind] for kind in (True, False))
+        if not self.n_averaged:
+            torch._foreach_copy_(own, new)
+        else:
+            own, new = map(list, zip(*floats, strict=True))
+            torch._foreach_lerp_(own, new, 1 - self._decay)
+            for average, value in counts:
+                average.copy_(average * self._decay + value * (1 - self._decay))
+        self.n_averaged += 1
 
 
 def trained_average(net: Net, saved: Mapping[str, Any] | None) -> Net:
@@ -92,6 +110,6 @@ def trained_average(net: Net, saved: Mapping[str, Any] | None) -> Net:
     """
     if not saved or not saved.get("ema"):
         return net
-    average = average_of(net, decay=0.0)
+    average = MovingAverage(net, decay=0.0)
     average.load_state_dict(saved["ema"])
     return cast(Net, average.module)

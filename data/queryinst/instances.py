@@ -246,7 +246,8 @@ def network_input(batch: dict[str, Any], device: torch.device, cfg: Any) -> torc
     images = batch["images"].to(device, non_blocking=True).float()
     if not cfg.bgr_to_rgb:
         images = images.flip(1)
-    mean, std = (torch.tensor(rgb, device=device).view(3, 1, 1) for rgb in (cfg.mean, cfg.std))
+    # a blocking copy would wait for the device
+    mean, std = torch.tensor([cfg.mean, cfg.std]).to(device, non_blocking=True).view(2, 3, 1, 1)
     images = (images - mean) / std
     for image, meta in zip(images, batch["metas"], strict=True):
         height, width = meta["img_shape"]

@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.optim import Learner, Precision, accumulated, add_terms, mean_floats, trained_average
+from common.optim.learner import MovingAverage
 from runtime.errors import InputError
 from runtime.run.scores import Scores
 
@@ -42,6 +44,23 @@ def test_the_average_follows_the_updates():
     update(learner)
     assert not torch.equal(first, after_one)
     torch.testing.assert_close(learner.scored.weight, (after_one + learner.net.weight) / 2)
+
+
+def test_the_average_is_torchs():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    own = MovingAverage(net, 0.9)
+    wanted = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    for _ in range(12):
+        net(torch.rand(2, 1, 5, 5))  # changes the norm's statistics and its count of batches
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(torch.rand_like(parameter))
+        own.update_parameters(net)
+        wanted.update_parameters(net)
+    assert own.state_dict().keys() == wanted.state_dict().keys()
+    for name, value in wanted.state_dict().items():
+        assert torch.equal(own.state_dict()[name], value), name
 
 
 def test_gradients_are_clipped_by_their_norm():

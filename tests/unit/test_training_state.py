@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.checkpoint.state import check_same_run, pack_state, restore_state
-from common.optim.learner import average_of
+from common.optim.learner import MovingAverage
 from runtime.errors import InputError
 
 
@@ -12,7 +12,7 @@ def trained(steps, seed=0):
     torch.manual_seed(seed)
     net = torch.nn.Linear(3, 2)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    ema = average_of(net, 0.5)
+    ema = MovingAverage(net, 0.5)
     for _ in range(steps):
         step(net, optimizer, ema)
     return net, optimizer, ema
