@@ -343,8 +343,7 @@ def backward(
     count = sum(len(batch["labels"]) for batch in batches)
     sums: dict[str, torch.Tensor] = {}
     for i, batch in enumerate(accumulated(step_net, batches)):
-        images, labels = to_device([batch["images"], batch["labels"]], run.device)
-        images = images.to(memory_format=flags.layout)
+        images, labels = to_device([batch["images"], batch["labels"]], run.device, flags.layout)
         share = len(labels) / count  # an epoch's last batch may be a shorter one
         targets = labels
         if cfg.DATA.mixes:

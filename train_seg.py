@@ -325,8 +325,7 @@ def backward(
         feeds = [{key: piece[key] for key in ("img_data", "seg_label")} for piece in pieces]
         scatters = isinstance(step_net, parallel.UserScatteredDataParallel)
         if not scatters:  # which copies each GPU's own part
-            feeds = parallel.to_device(feeds, run.device)
-            feeds[0]["img_data"] = feeds[0]["img_data"].to(memory_format=flags.layout)
+            feeds = parallel.to_device(feeds, run.device, flags.layout)
         with learner.precision.autocast():
             terms = step_net(feeds if scatters else feeds[0])
         terms = {name: value.mean() / len(batches) for name, value in terms.items()}

@@ -359,8 +359,7 @@ def backward(flags: Flags, run: Run, learner: YolactLearner, step_net: torch.nn.
     for batch in accumulated(step_net, batches):
         inputs = [batch[key] for key in INPUTS if key in batch]
         if not isinstance(step_net, CustomDataParallel):  # which copies each GPU's own part
-            inputs = to_device(inputs, run.device)
-            inputs[0] = inputs[0].to(memory_format=flags.layout)
+            inputs = to_device(inputs, run.device, flags.layout)
         with learner.precision.autocast():
             losses = step_net(*inputs)
         losses = {name: value / len(batches) for name, value in losses.items()}

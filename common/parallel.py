@@ -153,14 +153,20 @@ def parse_batch_alloc(text: str | None, num_devices: int, batch_size: int) -> li
     return alloc
 
 
-def to_device(value: Nested, device: Device) -> Nested:
-    """`value` with every tensor in it, also inside dicts, lists and tuples, on `device`."""
+def to_device(
+    value: Nested, device: Device, layout: torch.memory_format = torch.preserve_format
+) -> Nested:
+    """`value` with every tensor in it, also inside dicts, lists and tuples, on `device`.
+
+    layout: of what has four dimensions, which are images; the device itself puts it in order
+    """
     if isinstance(value, torch.Tensor):
-        return value.to(_torch_device(device), non_blocking=True)
+        value = value.to(_torch_device(device), non_blocking=True)
+        return value.to(memory_format=layout) if value.ndim == 4 else value
     if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
+        return {key: to_device(item, device, layout) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(to_device(item, device) for item in value)
+        return type(value)(to_device(item, device, layout) for item in value)
     return value
 
 

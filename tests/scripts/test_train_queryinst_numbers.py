@@ -41,6 +41,7 @@ CONFIG = {
         {"type": "LinearLR", "start_factor": START, "by_epoch": False, "begin": 0, "end": 4},
         {"type": "MultiStepLR", "by_epoch": True, "milestones": [1], "gamma": 0.1}],
     "randomness": {"seed": 5},
+    "default_hooks": {"checkpoint": {"max_keep_ckpts": -1}},
 }
 CLIP = 1.0
 RUNS = {

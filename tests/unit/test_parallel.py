@@ -15,6 +15,7 @@ from common.parallel import (
     parse_batch_alloc,
     parse_devices,
     scatter_batch,
+    to_device,
     user_scattered_collate,
 )
 from runtime.errors import InputError
@@ -209,3 +210,12 @@ def test_compile_is_refused_with_several_gpus_in_one_process():
     check_one_process(4, False)
     with pytest.raises(InputError, match=r"--compile: .* torchrun --nproc_per_node 4"):
         check_one_process(4, True)
+
+
+def test_images_get_their_layout_on_the_device():
+    images, labels = to_device([torch.rand(2, 3, 4, 5), torch.ones(2, 4, 5)], "cpu",
+                               torch.channels_last)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert labels.is_contiguous()
+    kept = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    assert to_device(kept, "cpu").is_contiguous(memory_format=torch.channels_last)
