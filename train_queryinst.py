@@ -174,7 +174,7 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
     train_set = open_part(flags, cfg, names, indexes, "train")
     valid_set = open_part(flags, cfg, names, indexes, "valid") if cfg.val_cfg else None
     loader = open_loader(flags, run, cfg, train_set)
-    per_epoch = loader.steps_per_epoch(flags.accumulate)
+    cfg, per_epoch = queryinst.with_pace(cfg, flags, loader, run.log)
     learner, step_net = build_network(flags, run, cfg)
     form = queryinst.MmengineForm(learner.net, names, flags.seed, per_epoch)
 

@@ -188,7 +188,7 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
     folder = Path(flags.outdir)
     if not flags.dry_run:
         run.claim(folder / ".lock")
-    checkpoints = resnest_series(folder, per_epoch, flags.save_every)
+    checkpoints, every = resnest.paced_series(flags, run, cfg, folder, per_epoch)
     # what a continuation must share with the run it continues, or its batches would differ
     identity = {"batch_size": cfg.TRAINING.BATCH_SIZE * run.world_size,
                 "accumulate": flags.accumulate, "seed": cfg.SEED, "num_images": len(train_set),
@@ -199,8 +199,8 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
     stop_at = last_iteration(start, epochs * per_epoch, flags.max_iters, flags.dry_run)
     timetable = Timetable(
         start, stop_at, per_epoch, flags.log_every, checkpoints.due, logs_by_epoch=True,
-        is_dry=flags.dry_run, validate_every=cfg.TRAINING.EVAL_EVERY, validate_after=1,
-        validate_last=epochs, validate_end=True)
+        is_dry=flags.dry_run, validate_every=every, validate_after=1, validate_last=epochs,
+        validate_end=True)
 
     # the run's files
     if not flags.dry_run:

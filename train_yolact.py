@@ -225,8 +225,8 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
     stop_at = last_iteration(start, cfg.max_iter, flags.max_iters, flags.dry_run)
     timetable = Timetable(  # parity: none after the first epoch [yolact.md: Training loop]
         start, stop_at, per_epoch, flags.log_every, checkpoints.due, is_dry=flags.dry_run,
-        validate_every=flags.validation_epoch, validate_after=1, validate_from=2,
-        validate_end=valid_set is not None)
+        validate_every=yolact.epochs_between_validations(cfg, flags, per_epoch, run.log),
+        validate_after=1, validate_from=2, validate_end=valid_set is not None)
 
     # the run's files
     if not flags.dry_run:

@@ -11,6 +11,7 @@ import re
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -42,6 +43,7 @@ Answer = TypeVar("Answer")
 def parse(function: Callable[..., Answer], script_name: str, words: list[str]) -> Answer:
     """What `function` returns for the words of a command line; its signature is the options.
 
+    A namespace gets `given`, the names of the values that the command line says itself.
     Raises InputError with what is wrong, and typer.Exit after --help and --version.
     """
     settings = {"help_option_names": ["-h", "--help"], "token_normalize_func": dashed}
@@ -59,7 +61,12 @@ def parse(function: Callable[..., Answer], script_name: str, words: list[str]) -
     if faults:
         raise InputError(faults)
     with context:
-        return command.invoke(context)
+        answer = command.invoke(context)
+    if isinstance(answer, SimpleNamespace):  # a value that is the default may be meant
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        answer.given = frozenset(name for name, source in sources.items()
+                                 if source is not None and source.name == "COMMANDLINE")
+    return answer
 
 
 def _ours(script_name: str, params: Sequence[Parameter], words: list[str]) -> list[str]:

@@ -2,11 +2,14 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
+from settings.files import RECIPES, read_file
 from settings.loading import to_dict
+from settings.nodes import expanded
 
 Changes = dict[str, list[Any]]  # dotted key: [the value here, the value there]
 
@@ -24,6 +27,26 @@ def about_config(name: str | None, cfg: Any, load: Callable[[Any], Any]) -> dict
     with contextlib.suppress(TypeError, InputError):  # a schema with a key that has no default
         facts["differs_from_defaults"] = changes(cfg, type(cfg)())
     return facts
+
+
+def is_own(key: str, path: Path | None, options: Iterable[str]) -> bool:
+    """Whether the user has set a config's key, rather than one of our recipes.
+
+    key:     dotted
+    path:    the config's file, which was loaded before; None: there is none
+    options: texts KEY=VALUE over it
+    """
+    named = (option.partition("=")[0].strip() for option in options)
+    if any(f"{key}.".startswith(f"{each}.") for each in named):  # itself, or a section around it
+        return True
+    node = None if path is None else read_file(path, [])
+    for part in key.split("."):
+        inner = None if node is None else expanded(node).value
+        node = inner.get(part) if isinstance(inner, dict) else None
+    if node is None:
+        return False
+    file = Path(node.where.rpartition(":")[0]).resolve()
+    return not file.is_relative_to(RECIPES)
 
 
 def changes(cfg: Any, other: Any) -> Changes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from settings.changes import about_config
+from settings.changes import about_config, is_own
 from settings.loading import load_config
 from settings.nodes import is_file
 from settings.ranges import (
@@ -176,6 +176,11 @@ def load_resnest_config(
     if isinstance(cfg, ResNeStConfig):
         return cfg
     return load_config(ResNeStConfig, cfg if cfg is None else _config_file(cfg), overrides)
+
+
+def sets_own(key: str, cfg: str | Path | None, options: Iterable[str]) -> bool:
+    """Whether a dotted key is the user's own: in the texts KEY=VALUE, or in a file of theirs."""
+    return is_own(key, None if cfg is None else _config_file(cfg), options)
 
 
 def _config_file(named: str | Path) -> Path:

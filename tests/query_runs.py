@@ -54,6 +54,7 @@ def query_train(tmp_path, scenes):
     def run(line="", *more, **how):
         return QueryTrained(tmp_path, [*line.split(), *more], **how)
 
+    run.config = tmp_path / "tiny.yaml"
     return run
 
 

@@ -194,10 +194,11 @@ class ResnestNaming(Naming):
                      and int(number) % self.per_epoch)  # at an epoch's end only a stop leaves one
             if is_older and not stays and found != path:
                 old.append(found)
-        newest = iteration // self.per_epoch - 1
-        past = (self.folder / f"checkpoint_{epoch}.pth"
-                for epoch in range(newest - KEEP_NEWEST + 1) if epoch % KEEP_EVERY)
-        return old + [found for found in past if found.exists()]
+        there = [self.folder / f"checkpoint_{epoch}.pth"
+                 for epoch in range(iteration // self.per_epoch)]
+        there = [found for found in there if found == path or found.exists()]
+        return old + [found for found in there[:-KEEP_NEWEST]
+                      if int(found.stem.rpartition("_")[2]) % KEEP_EVERY]
 
     def iteration_in(self, path: Path, weights: Mapping[str, Any]) -> int:
         if "iteration" in weights:

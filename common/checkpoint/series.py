@@ -225,12 +225,12 @@ def seg_series(
 
 
 def resnest_series(
-    folder: str | Path, per_epoch: int, save_every: int | None = None
+    folder: str | Path, per_epoch: int, save_every: int | None = None, saves_epochs: bool = True
 ) -> CheckpointSeries:
-    """ResNeSt's: one file holds all. per_epoch: updates in an epoch."""
+    """ResNeSt's: one file holds all. per_epoch: updates in an epoch, each of which is saved."""
     naming = ResnestNaming(
-        Path(folder), per_epoch, intervals_of(per_epoch, save_every), None, "model_best.pth",
-        save_every=save_every)
+        Path(folder), per_epoch, intervals_of(saves_epochs * per_epoch, save_every), None,
+        "model_best.pth", save_every=save_every)
     return CheckpointSeries(naming, SingleFile())
 
 

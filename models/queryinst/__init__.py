@@ -9,7 +9,7 @@ from models.queryinst.optim import (
     param_groups,
     set_rates,
 )
-from models.queryinst.schedule import lr_schedule
+from models.queryinst.schedule import lr_schedule, with_pace
 from models.queryinst.series import held_by, publish, queryinst_series
 from models.queryinst.starting import find_start, in_parts, predicting_network
 from models.queryinst.weights import (
@@ -56,4 +56,5 @@ __all__ = [
     "set_rates",
     "start_weights",
     "weights_of",
+    "with_pace",
 ]

@@ -7,8 +7,13 @@ Source: [queryinst.md: Learning rate].
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
+
+from runtime.sizing.pace import paced
+from settings.queryinst.config import QueryInstConfig
+from settings.queryinst.recipes import sets_own
 
 RateAt = Callable[[float, int], float]  # (a group's base rate, iteration) -> its rate
 
@@ -119,3 +124,41 @@ def _moved(schedule: Any, clock: _Clock, t: int, rate: float, base: float) -> fl
             return rate + (base - low) * (1 - math.cos(math.pi / half)) / 2
     before, now = (_factor(schedule, clock, each) if each >= 0 else 1.0 for each in (t - 1, t))
     return (rate - low) * now / before + low
+
+
+def with_pace(
+    cfg: QueryInstConfig, flags: SimpleNamespace, loader: Any, log: Callable[[str], object]
+) -> tuple[QueryInstConfig, int]:
+    """(the config with more epochs between validations, and between saves, where epochs are short
+    and the user has set no interval, of which `log` is told; updates in an epoch).
+
+    flags: config, cfg_options, accumulate, and patience, None where the config says when to stop
+           early; loader: an UpdateLoader
+    """
+    per_epoch = loader.steps_per_epoch(flags.accumulate)
+    return _paced(cfg, flags, per_epoch, log), per_epoch
+
+
+def _paced(
+    cfg: QueryInstConfig, flags: SimpleNamespace, per_epoch: int, log: Callable[[str], object]
+) -> QueryInstConfig:
+    # differs: MMDetection validates and saves after every epoch [queryinst.md: Checkpoints]
+    # Way back: train_cfg.val_interval=1 default_hooks.checkpoint.interval=1.
+    rules, hook = cfg.train_cfg, cfg.default_hooks.checkpoint
+
+    def is_own(key: str) -> bool:
+        return sets_own(key, flags.config, flags.cfg_options or [])
+
+    counts_validations = cfg.early_stopping is not None and vars(flags).get("patience") is None
+    is_mm_default = rules.validate_every == 1 or not flags.config.endswith(".py")
+    own = (not rules.in_epochs or not cfg.val_cfg or counts_validations or not is_mm_default
+           or is_own("train_cfg.val_interval"))
+    epochs = paced(per_epoch, rules.iterations(per_epoch), rules.validate_every, own, log,
+                   "validates and saves", "--cfg-options train_cfg.val_interval=1")
+    if epochs == rules.validate_every:
+        return cfg
+    cfg = replace(cfg, train_cfg=replace(rules, val_interval=epochs))
+    if not hook.by_epoch or hook.interval != 1 or is_own("default_hooks.checkpoint.interval"):
+        return cfg
+    return replace(cfg, default_hooks=replace(
+        cfg.default_hooks, checkpoint=replace(hook, interval=epochs)))

@@ -10,6 +10,7 @@ from models.resnest.training import (
     find_weights_once,
     join_outputs,
     load_all,
+    paced_series,
     schedule,
     start_weights,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "load_resnest_config",
     "load_trained",
     "load_weights",
+    "paced_series",
     "param_groups",
     "pretrained_file",
     "said_in",

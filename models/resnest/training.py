@@ -2,20 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 
 from common import schedulers
-from common.checkpoint.series import CheckpointSeries
+from common.checkpoint.series import CheckpointSeries, resnest_series
 from models.facts import facts_in
 from models.load_report import bare_state_dict
 from models.resnest.facts import FAMILY
 from models.resnest.weights import find_weights, load_weights
 from models.resnest.zoo import build_network, fitting_models
+from runtime.cli import paired
 from runtime.errors import InputError
-from settings.resnest import ResNeStConfig
+from runtime.sizing.pace import paced
+from settings.resnest import ResNeStConfig, sets_own
 
 
 def find_weights_once(run: Any, named: str, folder: str | Path) -> Path:
@@ -123,3 +126,19 @@ def announce(
         spared, decayed = (len(group["params"]) for group in param_groups)
         run.log(" Weight decay NOT applied to BN parameters ")
         run.log(f"len(parameters): {spared + decayed} = {spared} + {decayed}")
+
+
+def paced_series(
+    flags: SimpleNamespace, run: Any, cfg: ResNeStConfig, folder: Path, per_epoch: int
+) -> tuple[CheckpointSeries, int]:
+    """(the run's checkpoints, epochs between validations): TRAINING.EVAL_EVERY and one an epoch,
+    or both rarer where epochs are short and the user has not set the key; run.log says so.
+
+    flags: config_file, pairs, cfg_options, save_every; per_epoch: updates in an epoch
+    """
+    rules, key = cfg.TRAINING, "TRAINING.EVAL_EVERY"
+    own = sets_own(key, flags.config_file, [*paired(flags.pairs), *(flags.cfg_options or [])])
+    every = paced(per_epoch, rules.EPOCHS * per_epoch, rules.EVAL_EVERY, own, run.log,
+                  "validates and saves", f"{key} {rules.EVAL_EVERY}")
+    # a validation saves, too
+    return resnest_series(folder, per_epoch, flags.save_every, every == rules.EVAL_EVERY), every

@@ -5,7 +5,13 @@ from models.yolact.masks import postprocess
 from models.yolact.matching import matching
 from models.yolact.network import Yolact, build_yolact, objects_without_prior
 from models.yolact.recognise import load_fitting_config
-from models.yolact.schedule import scaled_to_batch, schedule, with_batch_norm_rule, with_given
+from models.yolact.schedule import (
+    epochs_between_validations,
+    scaled_to_batch,
+    schedule,
+    with_batch_norm_rule,
+    with_given,
+)
 from models.yolact.starting import find_start, found_in_parts, predicting_network
 from models.yolact.weights import load_weights, start_weights
 from settings.yolact_recipes import about, load_dataset_config, load_yolact_config
@@ -15,6 +21,7 @@ __all__ = [
     "about",
     "build_yolact",
     "detect",
+    "epochs_between_validations",
     "export_trained",
     "facts_of",
     "find_start",

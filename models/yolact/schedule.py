@@ -6,6 +6,7 @@ Source: [yolact.md: Batch size], [yolact.md: Learning rate].
 from dataclasses import replace
 
 from common.schedulers import autoscale, warmup_multistep
+from runtime.sizing.pace import paced
 
 WRITTEN_FOR = 8  # images: the batch that learning rates and lengths of the configs are for
 FEWEST_FOR_BATCH_NORM = 6  # images a device; below, its statistics are left alone
@@ -41,3 +42,15 @@ def with_batch_norm_rule(cfg, per_device, log):
 def with_given(cfg, values, *keys):
     """The config with those of `keys` that are not None in `values`, the command line's flags."""
     return replace(cfg, **{key: values[key] for key in keys if values[key] is not None})
+
+
+def epochs_between_validations(cfg, flags, per_epoch, log):
+    """--validation_epoch, or more epochs where these are short and it is not given; `log` is told.
+
+    per_epoch: updates in an epoch
+    """
+    # differs: the original validates every second epoch, however short [yolact.md: Training loop]
+    # Way back: --validation_epoch 2.
+    return paced(per_epoch, cfg.max_iter, flags.validation_epoch,
+                 "validation_epoch" in flags.given, log, "validates",
+                 f"--validation_epoch {flags.validation_epoch}")

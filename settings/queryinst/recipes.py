@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError, did_you_mean
-from settings.changes import about_config
+from settings.changes import about_config, is_own
 from settings.foreign import Note
 from settings.loading import load_config, to_dict
 from settings.nodes import is_file, is_folder
@@ -43,10 +43,8 @@ def load_queryinst_config(
     path, changes = None, {}
     if isinstance(cfg, QueryInstConfig):
         changes = to_dict(cfg)
-    elif _is_file_name(str(cfg)):
-        path = Path(cfg)
     else:
-        path = _recipe(str(cfg))
+        path = _file_of(str(cfg))
     loaded = load_config(
         QueryInstConfig, path, [*changes.items(), *overrides.items(), *options], notes
     )
@@ -79,6 +77,19 @@ def _without_file(evaluator: EvaluatorConfig | None, loader: DataLoaderConfig | 
     is_same = (evaluator is not None and loader is not None and evaluator.ann_file is not None
                and Path(evaluator.ann_file) == Path(loader.dataset.info_path))
     return replace(evaluator, ann_file=None) if evaluator and is_same else evaluator
+
+
+def sets_own(key: str, cfg: str, options: Iterable[str]) -> bool:
+    """Whether a dotted key is the user's own: in the texts KEY=VALUE, or in a file of theirs.
+
+    What a Python config of MMDetection has set is its recipe's, as all of them set everything.
+    """
+    path = _file_of(cfg)
+    return is_own(key, None if path.suffix == ".py" else path, options)
+
+
+def _file_of(cfg: str) -> Path:
+    return Path(cfg) if _is_file_name(cfg) else _recipe(cfg)
 
 
 def _is_file_name(cfg: str) -> bool:

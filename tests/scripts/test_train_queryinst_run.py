@@ -177,3 +177,16 @@ def test_an_unreadable_validation_image_is_left_out_of_the_score_and_counted(
     assert f"left out: {pictures / first}" in run.err_text
     assert "Unreadable images left out of validations: 1" in run.text
     assert (run.out / "predictions.png").is_file()  # of the images that could be read
+
+
+def test_short_epochs_are_validated_and_saved_together(query_train):
+    """4 updates an epoch, 160 in all: a tenth of these, 4 epochs, lie between two validations."""
+    config = query_train.config
+    cfg = yaml.safe_load(config.read_text())
+    cfg["train_cfg"] = {"max_epochs": 40}
+    config.write_text(yaml.safe_dump(cfg))
+    run = query_train("--max-iters 20 --log-every 100")
+    assert run.status == 0, run.err_text
+    assert run.text.count("Epochs have 4 updates: validates and saves every 4 epochs") == 1
+    assert [event["iteration"] for event in run.evals] == [16, 20]
+    assert run.names == ["epoch_4.pth", "epoch_5.pth"]  # the last by the session's end

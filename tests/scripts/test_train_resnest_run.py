@@ -221,3 +221,17 @@ def test_validation_every_n_epochs(classify):
     assert set(run.names) == {"checkpoint_0.pth", "checkpoint_1.pth", "checkpoint_2.pth",
                               "checkpoint_3.pth", "checkpoint_final.pth", "model_best.pth",
                               "model_weights.pth"}
+
+
+def test_short_epochs_are_validated_and_saved_together(classify):
+    """6 updates an epoch, 240 in all: a tenth of these, 4 epochs, lie between two validations."""
+    run = classify("TRAINING.EPOCHS 40 --max-iters 57 --log-every 100")
+    assert run.status == 0, run.err_text
+    assert run.text.count("Epochs have 6 updates: validates and saves every 4 epochs") == 1
+    assert [event["iteration"] for event in run.evals] == [6, 30, 54, 57]
+    assert set(run.names) == {"checkpoint_0.pth", "checkpoint_4.pth", "checkpoint_8.pth",
+                              "checkpoint_iter_57.pth", "checkpoint_final.pth", "model_best.pth",
+                              "model_weights.pth"}
+    run = classify("TRAINING.EPOCHS 40 --max-iters 80 --log-every 100 --resume latest")
+    assert [event["iteration"] for event in run.evals] == [6, 30, 54, 57, 78, 80]
+    assert {f"checkpoint_{epoch}.pth" for epoch in (0, 4, 8, 12)} < set(run.names)

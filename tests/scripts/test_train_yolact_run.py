@@ -167,3 +167,16 @@ def test_delayed_settings_take_effect(train):
     assert changed.status == 0, changed.err_text
     assert changed.losses[1] == plain.losses[1]
     assert changed.losses[2]["B"] == pytest.approx(10 * plain.losses[2]["B"], rel=1e-5)
+
+
+def test_short_epochs_are_validated_by_updates(train, scenes, tmp_path):
+    """2 updates an epoch: 50 epochs between, counted from the first, where no flag says how many"""
+    run = train("--config tiny.yaml --num_workers 0 --log_every 200 --max-iters 104 --save_folder "
+                "out/weights --log_folder out/logs --cfg-options",
+                f"dataset.train_info={scenes.train_info}",
+                f"dataset.train_images={scenes.train_images}",
+                f"dataset.valid_info={scenes.valid_info}",
+                f"dataset.valid_images={scenes.valid_images}", data=False)
+    assert run.status == 0, run.err_text
+    assert run.text.count("Epochs have 2 updates: validates every 50 epochs, 100 updates") == 1
+    assert [event["iteration"] for event in run.evals] == [102, 104]
