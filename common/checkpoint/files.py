@@ -4,6 +4,7 @@ Written to a temporary file, flushed, checked, renamed. Read with `weights_only=
 was found to be whole and to hold as much as it claims. Plain `torch.load` reads the files as well.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -13,9 +14,12 @@ import torch
 from common.checkpoint.names import state_path
 from runtime.errors import InputError, SaveError
 from runtime.files import kept_path, write_atomically, write_together
+from runtime.vetting.finite import not_finite
 from runtime.vetting.foreign import read_foreign
 from runtime.vetting.pickles import BadFile, ForeignName
 from runtime.vetting.scan import add_checksum, check_file, open_checkpoint, read_checksum
+
+logger = logging.getLogger(__name__)
 
 _WEIGHTS_KEY = "_weights_sha256"  # in a state file: the checksum of the weights it belongs to
 RETRIES = 3  # of a reader beside a training that replaces the files at that moment
@@ -38,14 +42,18 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
 
     Raises InputError, naming the file, when it is missing, damaged, cut off, hostile or something
     else. That is found before loading; a file that lies about its sizes costs next to nothing.
+    Weights that are not finite are loaded, and a warning says so.
     """
     path = Path(path)
     try:
         with open_checkpoint(path) as file:
             check_file(file)
-            return _load(file, map_location)
+            loaded = _load(file, map_location)
     except BadFile as error:
         raise InputError(f"{path}: {error}") from error
+    if spoilt := not_finite(loaded):
+        logger.warning("%s: %s", path, spoilt)
+    return loaded
 
 
 def load_any_checkpoint(path: str | Path) -> dict:

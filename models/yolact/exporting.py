@@ -12,17 +12,24 @@ from common.losses.boxes import crop_masks, decode, pairwise_iou
 from models.export import ANY_BATCH, FIXED, export_once
 from models.facts import Facts
 from models.same_detections import largest_difference
+from runtime.errors import InputError
 
 OUTPUTS = ("boxes", "scores", "labels", "masks")
 
 
 def export_trained(
-    run: Any, net: Any, facts: Facts, path: Path, detections: bool = False
+    run: Any, net: Any, facts: Facts, path: Path, detections: bool = False,
+    fast_nms: bool = True, cross_class_nms: bool = False,
 ) -> None:
     """Write the network to `path` for images of the size that it was trained for; run: the Run.
 
     detections: boxes, scores, labels and masks come out, see `Detector`; else the heads' outputs
+    fast_nms, cross_class_nms: as in `detect`, for these. Raises InputError for traditional NMS,
+                               whose number of steps depends on what is found
     """
+    if detections and not fast_nms:
+        raise InputError("--fast_nms=False: a graph of fixed shapes has no traditional NMS; leave "
+                         "it out, or --export-detections")
     side = facts.pixels.sizes[0]
     net.cfg = replace(net.cfg, max_size=side)
     images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -30,7 +37,7 @@ def export_trained(
     how = {"facts": facts, "free": (ANY_BATCH, FIXED), "input_names": ["images"]}
     if detections:
         names = [*OUTPUTS, "mask_scores"] if rescores(net.cfg) else OUTPUTS
-        export_once(run, Detector(net), images, path, output_names=names,
+        export_once(run, Detector(net, cross_class_nms), images, path, output_names=names,
                     compare=largest_difference, **how)
     else:
         export_once(run, net, images, path, method="forward_heads", **how)
@@ -44,12 +51,14 @@ def rescores(cfg: Any) -> bool:
 class Detector(nn.Module):
     """Network, Fast NMS and masks in one graph of fixed shapes, all images of a batch at once.
 
-    What `detect` and `postprocess` give, in K = max_num_detections rows an image.
+    What `detect` and `postprocess` give, in K = max_num_detections rows an image; of all classes
+    at once (`cross_class_nms`) in nms_top_k.
     """
 
-    def __init__(self, net: Any):
+    def __init__(self, net: Any, cross_class_nms: bool = False):
         super().__init__()
         self.net = net
+        self.best = _best_of_all if cross_class_nms else _best
 
     def forward(self, images):
         """images [B, 3, S, S] float, normalised.
@@ -61,7 +70,7 @@ class Detector(nn.Module):
         cfg = self.net.cfg
         found = self.net.forward_heads(images)
         boxes = decode(found["loc"], found["priors"])  # [B, P, 4]
-        score, label, prior = _best(boxes, found["conf"].softmax(-1)[..., 1:], cfg)
+        score, label, prior = self.best(boxes, found["conf"].softmax(-1)[..., 1:], cfg)
         boxes, coefficients = _rows(boxes, prior), _rows(found["mask"], prior)
 
         proto = found["proto"]  # [B, h, w, M]
@@ -96,6 +105,19 @@ def _best(boxes, scores, cfg):
     scores = torch.where((overlap <= cfg.nms_thresh) & (scores >= 0), scores, -1.0).flatten(1)
     score, order = scores.topk(min(cfg.max_num_detections, scores.shape[1]), dim=1)
     return score, order // top, prior.flatten(1).gather(1, order)
+
+
+def _best_of_all(boxes, scores, cfg):
+    """`_best` over each prior's best class, whatever the classes of the boxes compared."""
+    scores, label = scores.max(2)  # [B, P]
+    scores = torch.where(scores > cfg.nms_conf_thresh, scores, -1.0)
+    scores, prior = scores.topk(min(cfg.nms_top_k, scores.shape[1]), dim=1)  # best first
+    candidates = _rows(boxes, prior)
+    overlap = pairwise_iou(candidates, candidates).triu(diagonal=1).amax(-2)
+    scores = torch.where((overlap <= cfg.nms_thresh) & (scores >= 0), scores, -1.0)
+    score, order = scores.topk(scores.shape[1], dim=1)  # what is left comes first
+    prior = prior.gather(1, order)
+    return score, label.gather(1, prior), prior
 
 
 def _rows(table, index):

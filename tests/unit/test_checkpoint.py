@@ -360,3 +360,20 @@ def test_damaged_newest_falls_back_and_every_damaged_file_is_named(tmp_path):
 def test_public_names():
     for name in checkpoint.__all__:
         assert callable(getattr(checkpoint, name))
+
+
+@pytest.mark.parametrize("spoil", [float("nan"), float("inf"), None])
+def test_weights_that_are_not_finite_are_named(tmp_path, caplog, spoil):
+    """Opposite infinities, too; halves and sums that overflow do no harm."""
+    weights = {"a": torch.full((3,), 3e38), "half": torch.full((9,), 6e4, dtype=torch.float16),
+               "count": torch.tensor(3),
+               "net": [{"w": torch.ones(4, 5), "v": torch.full((2,), 1e308, dtype=torch.float64)}]}
+    if spoil is not None:
+        weights["net"][0]["w"][2, 3] = spoil
+        weights["net"][0]["w"][2, 2] = -spoil
+    torch.save(weights, tmp_path / "a.pth")
+    load_checkpoint(tmp_path / "a.pth")
+    wanted = [] if spoil is None else [
+        f"{tmp_path}/a.pth: net.0.w holds values that are not finite (NaN or infinity): a training "
+        "that has failed; go on from a checkpoint before it"]
+    assert [record.getMessage() for record in caplog.records] == wanted

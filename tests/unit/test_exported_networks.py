@@ -20,6 +20,7 @@ from models.queryinst.exporting import Detector as QueryDetector
 from models.same_detections import largest_difference
 from models.yolact.exporting import OUTPUTS
 from models.yolact.exporting import Detector as YolactDetector
+from runtime.errors import InputError
 
 
 class Log:
@@ -47,15 +48,17 @@ def yolact_net(threshold=0.05):
     return net
 
 
+@pytest.mark.parametrize("cross_class", [False, True])
 @pytest.mark.parametrize("threshold", [0.05, 0.35, 0.99])
-def test_yolacts_detector_finds_what_detect_and_postprocess_find(threshold):
+def test_yolacts_detector_finds_what_detect_and_postprocess_find(threshold, cross_class):
     net = yolact_net(threshold)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        found = YolactDetector(net)(images)
-        wanted = yolact.detect(net.forward_heads(images), net.cfg)
+        found = YolactDetector(net, cross_class)(images)
+        wanted = yolact.detect(net.forward_heads(images), net.cfg, cross_class_nms=cross_class)
     counts = [len(each["score"]) for each in wanted]
-    assert {0.05: counts == [20, 20], 0.99: counts == [0, 0]}.get(threshold, max(counts) > 0)
+    as_wanted = {0.05: cross_class or counts == [20, 20], 0.99: counts == [0, 0]}
+    assert as_wanted.get(threshold, max(counts) > 0)
     for i, detection in enumerate(wanted):
         k = counts[i]
         shown = yolact.postprocess(detection, 64, 64, net)
@@ -65,6 +68,14 @@ def test_yolacts_detector_finds_what_detect_and_postprocess_find(threshold):
         assert torch.equal(found["masks"][i, :k], shown["mask"])
         assert not found["scores"][i, k:].any()
         assert not found["masks"][i, k:].any()
+
+
+def test_yolacts_traditional_nms_is_not_exported(tmp_path):
+    net = yolact_net()
+    with pytest.raises(InputError, match=r"--fast_nms=False: .*leave it out"):
+        exported(yolact, tmp_path, ".onnx", net, yolact.facts_of(net.cfg), detections=True,
+                 fast_nms=False)
+    assert not list(tmp_path.iterdir())
 
 
 def query_net():
