@@ -436,8 +436,7 @@ def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes
     run.log(f"Loaded {found.path}, iteration {iteration}.")
     facts = yolact.said_in(found.weights, cfg)
     if flags.export:
-        return yolact.export_trained(run, net, facts, flags.export, flags.export_detections,
-                                     flags.fast_nms, flags.cross_class_nms)
+        return yolact.export_as_asked(flags, run, net, facts)
     facts.warn_of_others(cfg.dataset.class_names, run.warn)
     run.open_folder(folder, to_yaml(cfg), append=True, trackers=cli.trackers(flags))
     keep_indexes(run, indexes, folder / CACHE)
