@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from figures import Figure, LeftOut
 
 from models.yolact.deform_conv import compiled_deform_conv2d, deform_conv2d
 
@@ -35,26 +36,43 @@ def seconds(function, inputs, backward):
     return time.perf_counter() - start
 
 
+def figures(datasets):
+    ratios = compare(threads=1, rounds=5, device="cpu")
+    return [Figure(f"deformable convolution in plain torch, {name}", ratio, "torchvision's time",
+                   is_cost=True) for name, ratio in ratios.items()]
+
+
+def compare(threads, rounds, device):
+    """{layer and direction: plain torch's time divided by torchvision's}."""
+    torch.set_num_threads(threads)
+    compiled = compiled_deform_conv2d()
+    if compiled is None:
+        raise LeftOut("torchvision's operator does not load here: nothing to compare with")
+    ratios = {}
+    for channels, cells in LAYERS:
+        inputs = (torch.randn(BATCH, channels, cells, cells), torch.randn(BATCH, 18, cells, cells),
+                  torch.randn(channels, channels, 3, 3), torch.rand(BATCH, 9, cells, cells))
+        inputs = [each.to(device) for each in inputs]
+        for backward in (False, True):
+            pairs = [(seconds(deform_conv2d, inputs, backward), seconds(compiled, inputs, backward))
+                     for _ in range(rounds)]
+            plain, theirs = (min(times) for times in zip(*pairs, strict=True))
+            name = f"{channels} channels, {'with backward' if backward else 'forward'}"
+            ratios[name] = plain / theirs
+            print(f"{name:32s} {ratios[name]:.2f}")
+    return ratios
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.set_default_device(args.device)
-    compiled = compiled_deform_conv2d()
-    if compiled is None:
-        sys.exit("torchvision's operator does not load here: nothing to compare with")
-    for channels, cells in LAYERS:
-        inputs = (torch.randn(BATCH, channels, cells, cells), torch.randn(BATCH, 18, cells, cells),
-                  torch.randn(channels, channels, 3, 3), torch.rand(BATCH, 9, cells, cells))
-        for backward in (False, True):
-            pairs = [(seconds(deform_conv2d, inputs, backward), seconds(compiled, inputs, backward))
-                     for _ in range(args.rounds)]
-            plain, theirs = (min(times) for times in zip(*pairs, strict=True))
-            print(f"{channels:4d} channels, {cells} cells, "
-                  f"{'with backward' if backward else 'forward      '}: {plain / theirs:.2f}")
+    try:
+        compare(args.threads, args.rounds, args.device)
+    except LeftOut as reason:
+        sys.exit(str(reason))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from device_waits import device_waits
+from figures import Figure, LeftOut
 from multibox_loss import BATCH, SIZE, make_inputs
 from queryinst_step import make_batch
 from torch import nn
@@ -128,6 +129,24 @@ def measure(make, layout, amp, compiles, rounds):
     ms = statistics.median(times)
     peak_gib = torch.cuda.max_memory_allocated() / 2**30
     return ms, 1000 * images / ms, peak_gib, len(device_waits(step))
+
+
+def figures(datasets):
+    """bf16 in channels-last beside float32 in the usual layout, and the waits of an update."""
+    if not torch.cuda.is_available():
+        raise LeftOut("no GPU")
+    found = []
+    for name, net in NETS.items():
+        try:
+            slow, *_ = measure(net, "nchw", "off", False, 20)
+            fast, _, _, waits = measure(net, "nhwc", "bf16", True, 20)
+        except ImportError as error:
+            print(f"{name} left out: {error}")
+            continue
+        found += [Figure(f"{name}, bf16, compiled, channels-last", slow / fast,
+                         "float32 eager's speed", 3),
+                  Figure(f"{name}, waits for the GPU", waits, "an update", 1, is_cost=True)]
+    return found
 
 
 def main():

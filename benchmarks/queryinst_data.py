@@ -7,6 +7,7 @@ original makes 35 to 40 images a second and core of either pipeline (640x480 JPE
 """
 
 import argparse
+import io
 import sys
 import tempfile
 import time
@@ -14,6 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+
+from figures import Figure, LeftOut
+from PIL import Image
 
 from data.drawn.shapes import write_coco
 from data.loading import SampleKey
@@ -31,6 +35,8 @@ def rate(name, info, images, seconds):
     cfg = load_queryinst_config(name, options=options).train_dataloader.dataset
     names, indexes = open_query_data({"train": cfg})
     dataset = QueryInstDataset(indexes["train"], cfg, names, train=True, divisor=32)
+    index = indexes["train"]
+    files = [(Path(images) / index.file_name(row)).read_bytes() for row in index.items()]
     count, objects, begin = 0, 0, time.process_time()
     while time.process_time() - begin < seconds:
         keys = [SampleKey(count // len(dataset), i, i % len(dataset))
@@ -39,7 +45,24 @@ def rate(name, info, images, seconds):
         objects += sum(len(sample["labels"]) for sample in batch["samples"])
         count += 2
     spent = time.process_time() - begin
-    print(f"{count / spent:6.1f} images/s  {objects / count:4.1f} objects an image  {name}")
+    decoded, begin = 0, time.process_time()
+    while time.process_time() - begin < seconds / 4:
+        Image.open(io.BytesIO(files[decoded % len(files)])).convert("RGB").load()
+        decoded += 1
+    decodings = (spent / count) * decoded / (time.process_time() - begin)
+    print(f"{count / spent:6.1f} images/s  {objects / count:4.1f} objects an image  "
+          f"{decodings:4.1f} PIL decodings a sample  {name}")
+    return decodings
+
+
+def figures(datasets):
+    folder = datasets / "coco_small"
+    if not folder.is_dir():
+        raise LeftOut(f"{folder}: no such folder")
+    use_one_core()
+    info = folder / "annotations" / "instances_train.json"
+    return [Figure(f"samples of {name}", rate(name, info, folder / "images", 10),
+                   "PIL's time to decode", is_cost=True) for name in CONFIGS]
 
 
 def main():

@@ -17,11 +17,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from figures import Figure
 
 from common.losses import mask_targets
 from common.losses.set_prediction import match_stages
 from models.queryinst import build_queryinst, param_groups
 from models.queryinst.roi_align import PyramidRows
+
+# of a step, the last its update; and what the original does in place of that
+PARTS = ("forward and losses", "backward", "clipping", "update, merged groups, fused")
+GROUPED = "update, a group a tensor"
 
 
 def make_batch(batch_size, height, width, objects=4):
@@ -79,6 +84,37 @@ def small_parts(samples, height, width):
     return parts
 
 
+def figures(datasets):
+    parts = medians(batch=1, size=(320, 416), rounds=3, threads=1)
+    product = product_seconds()
+    step = sum(parts[name] for name in PARTS)
+    return [
+        Figure("QueryInst R50 step", step / product, "a 2048-cubed product's time", is_cost=True),
+        Figure("QueryInst update, fused", parts[PARTS[-1]] / parts[GROUPED],
+               "the update with a group a tensor", 0.9, is_cost=True)]
+
+
+def product_seconds():
+    left, right = torch.randn(2, 2048, 2048).unbind()
+    left @ right
+    return statistics.median(timed(lambda: left @ right)[0] for _ in range(5))
+
+
+def medians(batch, size, rounds, threads):
+    """{part of a step: processor seconds}, medians over the rounds."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    net = build_queryinst("queryinst_r50_fpn_1x_coco").train()
+    groups = param_groups(net)
+    single = [{"params": [p]} for group in groups for p in group["params"]]
+    optimizers = {PARTS[-1]: torch.optim.AdamW(groups, fused=True),
+                  GROUPED: torch.optim.AdamW(single, lr=1e-6)}
+    images, samples = make_batch(batch, *size)
+    taken = [step_parts(net, optimizers, images, samples) | small_parts(samples, *size)
+             for _ in range(rounds + 1)][1:]  # the first one warms up
+    return {name: statistics.median(parts[name] for parts in taken) for name in taken[0]}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=1)
@@ -86,20 +122,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    net = build_queryinst("queryinst_r50_fpn_1x_coco").train()
-    groups = param_groups(net)
-    single = [{"params": [p]} for group in groups for p in group["params"]]
-    optimizers = {
-        "update, merged groups, fused": torch.optim.AdamW(groups, fused=True),
-        "update, a group a tensor": torch.optim.AdamW(single, lr=1e-6),
-    }
-    images, samples = make_batch(args.batch, *args.size)
-    rounds = [step_parts(net, optimizers, images, samples) | small_parts(samples, *args.size)
-              for _ in range(args.rounds + 1)][1:]  # the first one warms up
-    for name in rounds[0]:
-        print(f"{statistics.median(parts[name] for parts in rounds):8.3f} s  {name}")
+    for name, seconds in medians(args.batch, args.size, args.rounds, args.threads).items():
+        print(f"{seconds:8.3f} s  {name}")
 
 
 if __name__ == "__main__":

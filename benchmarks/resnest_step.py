@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from figures import Figure
 from torch import nn
 from torch.nn import functional as F
 
@@ -64,14 +65,17 @@ def make_step(net, batch, side, memory_format):
     return step
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--side", type=int, default=224)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+def figures(datasets):
+    of_product, of_timm = compare(threads=2, rounds=9, batch=8, side=224)
+    found = [Figure("ResNeSt-50 step, operations a second", of_product, "a product's", 1.1)]
+    if of_timm is not None:
+        found.append(Figure("ResNeSt-50 step", of_timm, "the faster of timm's", 1.08))
+    return found
+
+
+def compare(threads, rounds, batch, side):
+    """(operations a second divided by a product's, speed divided by timm's or None)."""
+    torch.set_num_threads(threads)
     keep_freed_memory()
     torch.manual_seed(0)
     left, right = torch.randn(2, PRODUCT_SIDE, PRODUCT_SIDE).unbind()
@@ -81,10 +85,10 @@ def main():
             left @ right
 
     ours = build_resnest("resnest50")
-    step_ops = 3 * 2 * forward_macs(ours, args.side) * args.batch
+    step_ops = 3 * 2 * forward_macs(ours, side) * batch
     jobs = {
         "product": product,
-        "ours": make_step(ours, args.batch, args.side, torch.channels_last),
+        "ours": make_step(ours, batch, side, torch.channels_last),
     }
     try:
         import timm
@@ -95,10 +99,10 @@ def main():
             ("timm", torch.contiguous_format), ("timm, channels-last", torch.channels_last)
         ):
             theirs = timm.create_model("resnest50d")
-            jobs[name] = make_step(theirs, args.batch, args.side, layout)
+            jobs[name] = make_step(theirs, batch, side, layout)
     times = {name: [] for name in jobs}
     order = random.Random(0)
-    for number in range(args.rounds + 1):
+    for number in range(rounds + 1):
         for name in order.sample(list(jobs), len(jobs)):  # none always after the same one
             begin = time.perf_counter()
             jobs[name]()
@@ -106,16 +110,28 @@ def main():
                 times[name].append(time.perf_counter() - begin)
     medians = {name: statistics.median(values) for name, values in times.items()}
     product_rate = 2 * PRODUCT_SIDE**3 * PRODUCTS / medians.pop("product")
-    print(f"torch {torch.__version__}, {args.threads} threads, batch {args.batch}, "
-          f"{args.side} px, {args.rounds} rounds: {step_ops / 1e9:.0f} G operations a step")
+    print(f"torch {torch.__version__}, {threads} threads, batch {batch}, "
+          f"{side} px, {rounds} rounds: {step_ops / 1e9:.0f} G operations a step")
     print(f"matrix product       {product_rate / 1e9:6.0f} G operations/s")
     for name, seconds in medians.items():
         rate = step_ops / seconds
         print(f"{name:20s} {rate / 1e9:6.0f} G operations/s  {rate / product_rate:5.2f} of the "
               f"product  {seconds:6.3f} s  {medians['ours'] / seconds:5.2f}")
     others = [seconds for name, seconds in medians.items() if name != "ours"]
+    of_timm = min(others) / medians["ours"] if others else None
     if others:
-        print(f"ours is {min(others) / medians['ours']:.2f} times as fast as the faster timm")
+        print(f"ours is {of_timm:.2f} times as fast as the faster timm")
+    return step_ops / medians["ours"] / product_rate, of_timm
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--side", type=int, default=224)
+    args = parser.parse_args()
+    compare(args.threads, args.rounds, args.batch, args.side)
 
 
 if __name__ == "__main__":

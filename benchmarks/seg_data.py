@@ -1,6 +1,6 @@
 """Segmentation training batches on one core, against PIL decoding the same JPEGs in the same run.
 
-    python benchmarks/seg_data.py [CAMVID_FOLDER]
+    python benchmarks/seg_data.py CAMVID_FOLDER
 
 The original's default sizes (short sides 300 to 600), batches of two, no workers. The original
 makes 124 images a second where PIL decodes 1,470: a ratio of 0.084; wanted is 0.204 (300).
@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from figures import Figure, LeftOut
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,9 +28,16 @@ BATCH_SIZE = 2
 ORIGINAL, WANTED = 124 / 1470, 300 / 1470
 
 
-def main():
-    default = ROOT.parent / "shared" / "datasets" / "camvid"
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else default
+def figures(datasets):
+    folder = datasets / "camvid"
+    if not folder.is_dir():
+        raise LeftOut(f"{folder}: no such folder")
+    return [Figure("segmentation batches", median_ratio(folder), "PIL's decoding rate",
+                   round(WANTED, 3))]
+
+
+def median_ratio(folder):
+    """Our rate divided by PIL's, the median over the rounds."""
     use_one_core()
     cfg = DatasetConfig(root_dataset=str(folder), num_class=11)
     records = read_seg_list(str(folder / "training.odgt"), str(folder))
@@ -54,7 +62,8 @@ def main():
     median = sorted(ratios)[len(ratios) // 2]
     print(f"median ratio {median:.3f}: {median * 1470:.0f} images/s where PIL decodes 1,470 "
           f"(original {ORIGINAL:.3f}, wanted {WANTED:.3f})")
+    return median
 
 
 if __name__ == "__main__":
-    main()
+    median_ratio(Path(sys.argv[1]))

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from figures import Figure
 from torch import nn
 from torch.nn import functional as F
 
@@ -64,14 +65,17 @@ def build_step():
     return step
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--wall", action="store_true")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    clock = time.perf_counter if args.wall else time.process_time
+def figures(datasets):
+    ours, plain = in_products(threads=2, rounds=5, clock=time.process_time)
+    return [Figure("segmentation step", ours / plain, "the original's way to pool and convolve",
+                   round(WANTED / ORIGINAL, 2), is_cost=True),
+            Figure("segmentation step, in products", ours, "a 2048-cubed product's time",
+                   is_cost=True)]
+
+
+def in_products(threads, rounds, clock):
+    """(our step, the plain one) in products' times, medians over the rounds."""
+    torch.set_num_threads(threads)
     a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
     step = build_step()
 
@@ -82,7 +86,7 @@ def main():
 
     ours = decoders.pyramid_conv
     times = {"product": [], "plain": [], "ours": []}
-    for i in range(args.rounds + 1):
+    for i in range(rounds + 1):
         taken = {"product": min(seconds(lambda: a @ b) for _ in range(5))}
         for name, function in (("plain", plain_pyramid_conv), ("ours", ours)):
             decoders.pyramid_conv = function
@@ -91,11 +95,21 @@ def main():
             for name, value in taken.items():
                 times[name].append(value)
     product, plain, ours_s = (statistics.median(times[key]) for key in times)
-    print(f"threads {args.threads}: product {product:.3f} s, plain {plain:.2f} s "
+    print(f"threads {threads}: product {product:.3f} s, plain {plain:.2f} s "
           f"({plain / product:.1f} products), ours {ours_s:.2f} s ({ours_s / product:.1f})")
     scaled = ORIGINAL * ours_s / plain
     print(f"ours / plain {ours_s / plain:.3f}: {scaled:.1f} products where the original takes "
           f"{ORIGINAL} (wanted at most {WANTED})")
+    return ours_s / product, plain / product
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--wall", action="store_true")
+    args = parser.parse_args()
+    in_products(args.threads, args.rounds, time.perf_counter if args.wall else time.process_time)
 
 
 if __name__ == "__main__":

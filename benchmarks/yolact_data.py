@@ -22,6 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy and torch start their thread
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from figures import Figure, LeftOut
 from PIL import Image
 
 from data.coco_format import CocoIndex, dataset
@@ -34,31 +35,45 @@ BATCH = 8
 TARGET_DECODINGS = 5.5  # 10 ms where PIL takes 1.8
 
 
+def figures(datasets):
+    photos = datasets / "coco_small"
+    if not photos.is_dir():
+        raise LeftOut(f"{photos}: no such folder")
+    use_one_core()
+    ratio = time_samples(photos / "images", photos / "annotations" / "instances_train.json",
+                         "yolact_resnet50", rounds=8)
+    return [Figure("YOLACT samples", ratio, "PIL's time to decode", TARGET_DECODINGS,
+                   is_cost=True)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    photos = Path(__file__).resolve().parents[2] / "shared" / "datasets" / "coco_small"
-    parser.add_argument("--images", type=Path, default=photos / "images")
-    parser.add_argument("--info", type=Path, default=photos / "annotations/instances_train.json")
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--info", type=Path)
     parser.add_argument("--config", default="yolact_resnet50")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--index", action="store_true", help="time index and checker instead")
     args = parser.parse_args()
     if args.index:
-        return time_index()
-    use_one_core()
-    return time_samples(args)
+        time_index()
+    elif args.images is None or args.info is None:
+        parser.error("--images and --info go together, or --index")
+    else:
+        use_one_core()
+        time_samples(args.images, args.info, args.config, args.rounds)
 
 
-def time_samples(args):
+def time_samples(folder, info, config, rounds):
+    """PIL decodings that a sample takes, the median over the rounds."""
     from models.yolact import load_yolact_config
 
-    cfg = load_yolact_config(args.config)
-    index = CocoIndex.from_file(args.info)
-    images = InstanceDataset(index, args.images, cfg, train=True, seed=0)
-    files = [(args.images / index.file_name(row)).read_bytes() for row in index.items()]
+    cfg = load_yolact_config(config)
+    index = CocoIndex.from_file(info)
+    images = InstanceDataset(index, folder, cfg, train=True, seed=0)
+    files = [(folder / index.file_name(row)).read_bytes() for row in index.items()]
     stages = watch_stages()
     pil_ms, ours_ms, stage_ms = [], [], defaultdict(list)
-    for epoch in range(args.rounds + 1):
+    for epoch in range(rounds + 1):
         stages.clear()
         pil = ours = 0.0
         for first in range(0, len(images) - BATCH + 1, BATCH):
@@ -72,7 +87,7 @@ def time_samples(args):
         ours_ms.append(1e3 * ours / number)
         for name, spent in stages.items():
             stage_ms[name].append(1e3 * spent / number)
-    report(cfg, pil_ms, ours_ms, stage_ms)
+    return report(cfg, pil_ms, ours_ms, stage_ms)
 
 
 def report(cfg, pil_ms, ours_ms, stage_ms):
@@ -88,6 +103,7 @@ def report(cfg, pil_ms, ours_ms, stage_ms):
         rest -= statistics.median(values)
         print(f"  {name:28s} {statistics.median(values):6.2f} ms")
     print(f"  {'rest':28s} {rest:6.2f} ms")
+    return ratio
 
 
 def seconds(work, *args):
