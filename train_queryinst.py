@@ -292,7 +292,7 @@ def loop(
                 precision.skip()
             iteration = step + 1
             rescue.done(iteration)
-            run.agree_on_stop()
+            run.stop_as_read()
 
             whole = {"grad_norm": grad_norm, "loss": sum(losses.values())}
             meter.updated(losses, whole)

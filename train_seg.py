@@ -281,7 +281,7 @@ def loop(
                 precision.skip()
             iteration = step + 1
             rescue.done(iteration)
-            run.agree_on_stop()
+            run.stop_as_read()
 
             meter.updated(losses)
             progress.update()

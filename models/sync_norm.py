@@ -1,6 +1,6 @@
-"""Batch statistics over all processes: torch's SyncBatchNorm on GPUs, the same sums on CPUs."""
+"""Batch statistics over all processes: a SyncBatchNorm that never waits, and one for CPUs."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -8,17 +8,78 @@ from torch import nn
 
 Net = TypeVar("Net", bound=nn.Module)
 
+
 def synchronise_norms(net: Net, device: torch.device) -> Net:
     """`net` with every batch norm's statistics taken over all processes; keys stay as they are.
 
     Call it in every process of the group, before wrappers and optimizers see the network.
     """
     if device.type != "cpu":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    # neither has a state of its own: only `forward` differs
+    kinds = {nn.BatchNorm2d: CpuSyncBatchNorm, nn.SyncBatchNorm: GatheredSyncBatchNorm}
     for module in net.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = CpuSyncBatchNorm  # no state of its own: only `forward` differs
+        if type(module) in kinds:
+            module.__class__ = kinds[type(module)]
     return net
+
+
+class GatheredSyncBatchNorm(nn.SyncBatchNorm):
+    """torch's SyncBatchNorm, its numbers and its kernels, without a wait for the device.
+
+    That one looks for processes without input, whose statistics it leaves out: three waits for each
+    norm of each forward pass. Here every process of the default group has an image, always.
+    """
+
+    def forward(self, x):
+        """x: [B, C, H, W] on a GPU; B, H and W may differ between processes."""
+        if not self.training or self.momentum is None or dist.get_world_size() == 1:
+            return super().forward(x)
+        self.num_batches_tracked += 1
+        return _synced_norm(x, self.weight, self.bias, self.running_mean, self.running_var,
+                            self.momentum, self.eps)
+
+
+@torch.compiler.disable  # collectives do not belong into a compiled graph
+def _synced_norm(*args: Any) -> torch.Tensor:
+    return _SyncedNorm.apply(*args)
+
+
+class _SyncedNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps):
+        x, channels = _dense(x), x.shape[1]
+        mean, invstd = torch.batch_norm_stats(x, eps)
+        own = torch.cat((mean, invstd, mean.new_full((1,), x.numel() // channels)))
+        everyones = own.new_empty(dist.get_world_size() * len(own))
+        dist.all_gather_into_tensor(everyones, own)
+        means, invstds, counts = everyones.view(-1, len(own)).split((channels, channels, 1), 1)
+        mean, invstd = torch.batch_norm_gather_stats_with_counts(
+            x, means, invstds, running_mean, running_var, momentum, eps, counts.reshape(-1))
+        ctx.save_for_backward(x, weight, mean, invstd, counts.reshape(-1).int())
+        return torch.batch_norm_elemt(x, weight, bias, mean, invstd, eps)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight, mean, invstd, counts = ctx.saved_tensors
+        gradient = _dense(gradient)
+        of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
+        total, product, weight_grad, bias_grad = torch.batch_norm_backward_reduce(
+            gradient, x, mean, invstd, weight, of_x, of_weight, of_bias)
+        x_grad = None
+        if of_x:
+            sums = torch.stack((total, product))
+            dist.all_reduce(sums)
+            x_grad = torch.batch_norm_backward_elemt(
+                gradient, x, mean, invstd, weight, *sums.unbind(), counts)
+        # those of weight and bias are this process's own: DistributedDataParallel averages them
+        return (x_grad, weight_grad if of_weight else None, bias_grad if of_bias else None,
+                None, None, None, None)
+
+
+def _dense(x: torch.Tensor) -> torch.Tensor:
+    is_dense = x.is_contiguous(memory_format=torch.channels_last)
+    return x if is_dense else x.contiguous()
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
@@ -33,7 +94,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         count = values.new_full((1,), x.numel() / channels)
         sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
         total, square, count = _AllReduceSum.apply(sums).split([channels, channels, 1])
-        if count.item() < 2:
+        if x.numel() == channels and dist.get_world_size() == 1:
             raise ValueError("batch norm needs more than one value per channel in all processes")
         mean = total / count
         # differs: var + eps as in torch; the original takes max(var, eps)

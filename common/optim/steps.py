@@ -84,7 +84,4 @@ def mean_floats(
     terms: 0-d tensors of this rank (all ranks, with the same names)
     A loss and a gradient are so known before the weights change.
     """
-    means = run.mean(terms)
-    together = [value.double() for value in (*means.values(), grad_norm)]
-    *numbers, norm = torch.stack(together).tolist()
-    return dict(zip(means, numbers, strict=True)), norm
+    return run.read_means(terms, grad_norm)

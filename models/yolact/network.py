@@ -54,7 +54,7 @@ def priors_of(net):
     """[P, 4] of a network for images of its config's size, on the CPU: those of its outputs."""
     was_training, size = net.training, net.cfg.max_size
     images = torch.zeros(1, 3, size, size, device=next(net.parameters()).device)
-    priors = net.eval().forward_heads(images)["priors"]  # only a pass tells the levels' sizes
+    priors = net.train(False).forward_heads(images)["priors"]  # only a pass tells levels' sizes
     net.train(was_training)
     return priors.cpu()
 

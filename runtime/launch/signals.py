@@ -46,7 +46,7 @@ class StopSignals:
     `requested` is the name of the stop signal that has arrived, or None.
 
     message: the line printed on stderr when the first signal arrives, "" for none. Under a launcher
-             only rank 0 prints it; one that learns of the signal from others is told by `Run.any`.
+             only rank 0 prints it; one that learns of the signal from others is told by the `Run`.
 
     A thread watches for signals, so the second one also ends a process whose main thread hangs
     in C code, for example in a collective that waits for a dead rank.

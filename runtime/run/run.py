@@ -22,7 +22,7 @@ from runtime.allocator import keep_freed_memory
 from runtime.errors import InputError, SaveError
 from runtime.files import write_atomically
 from runtime.launch.ranks import TIMEOUT_S, Launch, join_group, pick_device, read_launch
-from runtime.launch.signals import Stopped, StopSignals
+from runtime.launch.signals import STOP_SIGNALS, Stopped, StopSignals
 from runtime.report.writer import Report
 from runtime.run import lock as run_lock
 from runtime.run.facts import DONE, RUNNING, STOPPED, RunFacts, read_facts
@@ -110,6 +110,7 @@ class Run:
         self.device = device
         self._folder: Path | None = None
         self.stop_requested: str | None = None
+        self._signal_read = 0  # of any rank, in the last `read_means`
         self._script = script
         self._launch = launch
         self._seed = seed
@@ -241,17 +242,21 @@ class Run:
     def wrap(self, module: nn.Module, find_unused: bool = False) -> nn.Module:
         """`module` in DistributedDataParallel; alone, the module itself (all ranks).
 
-        Rank 0's buffers, such as BatchNorm statistics, go to all before each forward pass. Every
-        update has to give every trained parameter a gradient, unless `find_unused`.
+        Buffers, such as BatchNorm's statistics, stay each rank's own until `share_buffers`; rank
+        0's are saved. Every update has to give every trained parameter a gradient, unless
+        `find_unused`.
         """
         if self.world_size == 1:
             return module
-        return DistributedDataParallel(
+        wrapped = DistributedDataParallel(
             module,
             device_ids=[self.device] if self.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
             find_unused_parameters=find_unused,
         )
+        # `share_buffers` does it where it counts; the argument's name depends on torch's version
+        wrapped.broadcast_buffers = False
+        return wrapped
 
     def share_buffers(self, module: nn.Module) -> None:
         """Rank 0's buffers of `module` on every rank, before all of them evaluate it (all ranks).
@@ -268,28 +273,52 @@ class Run:
         Afterwards `stop_requested` is the same everywhere. Between two updates, so that all ranks
         leave after the same one.
         """
-        own = self._stop.requested if self._stop is not None else None
-        number = signal.Signals[own].value if own else 0
+        number = self._own_signal()
         if self.world_size > 1:
             agreed = torch.tensor(number, dtype=torch.int32)
             dist.all_reduce(agreed, op=dist.ReduceOp.MAX)
             number = int(agreed)
+        self._stop_by(number)
+
+    def stop_as_read(self) -> None:
+        """`agree_on_stop` by what travelled with the last `read_means` (all ranks).
+
+        A signal that came to another rank since then is for the next time.
+        """
+        self._stop_by(self._own_signal() if self.world_size == 1 else self._signal_read)
+
+    def _own_signal(self) -> int:
+        own = self._stop.requested if self._stop is not None else None
+        return signal.Signals[own].value if own else 0
+
+    def _stop_by(self, number: int) -> None:
         if number and self.stop_requested is None:
             self.stop_requested = signal.Signals(number).name
-            if self.is_main and own is None and self._stop is not None:
+            if self.is_main and self._stop is not None and self._stop.requested is None:
                 self.log(self._stop.message)  # the signal came to another rank only
 
-    def mean(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Means of 0-d tensors over the ranks, on their device (all ranks, with the same names).
+    def read_means(
+        self, terms: Mapping[str, torch.Tensor], own: torch.Tensor
+    ) -> tuple[dict[str, float], float]:
+        """({name: mean over the ranks}, `own`) as numbers; the host waits for the device here.
 
-        float64 when there are several ranks; alone, the values detached.
+        terms: 0-d tensors (all ranks, with the same names), added up in float64
+        own:   a 0-d tensor of this rank
+        One all-reduce takes the terms and, for `stop_as_read`, the stop signals to all ranks.
         """
-        detached = {name: value.detach() for name, value in values.items()}
-        if self.world_size == 1 or not detached:
-            return detached
-        total = torch.stack([value.double() for value in detached.values()])
+        values = torch.stack([value.detach().double() for value in (*terms.values(), own)])
+        if self.world_size == 1:
+            *means, number = values.tolist()
+            return dict(zip(terms, means, strict=True)), number
+        arrived = self._own_signal()
+        signals = torch.tensor([float(each == arrived) for each in STOP_SIGNALS]).double()
+        total = torch.cat((values[:-1], signals.to(values.device, non_blocking=True)))
         dist.all_reduce(total)
-        return dict(zip(detached, total / self.world_size, strict=True))
+        means, counts = total.split((len(terms), len(signals)))
+        numbers = torch.cat((means / self.world_size, counts, values[-1:])).tolist()
+        counted = zip(STOP_SIGNALS, numbers[len(terms):-1], strict=True)
+        self._signal_read = max((int(each) for each, count in counted if count), default=0)
+        return dict(zip(terms, numbers[:len(terms)], strict=True)), numbers[-1]
 
     def num_devices(self, named: str | None) -> int:
         """Processes, or the GPUs that one process drives when it was not told which one.

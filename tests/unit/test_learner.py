@@ -128,8 +128,8 @@ def test_gradients_travel_with_the_last_batch(monkeypatch):
 
 def test_sums_and_means():
     class Run:
-        def mean(self, terms):
-            return {name: value / 2 for name, value in terms.items()}
+        def read_means(self, terms, own):
+            return {name: float(value / 2) for name, value in terms.items()}, float(own)
 
     sums = {}
     weight = torch.tensor(1.0, requires_grad=True)

@@ -31,7 +31,8 @@ def test_alone_it_is_rank_zero_of_one(make_run):
     assert (run.rank, run.world_size, run.local_rank, run.is_main) == (0, 1, 0, True)
     module = nn.Linear(1, 1)
     assert run.wrap(module) is module
-    assert run.mean({"B": torch.tensor(2.0, requires_grad=True)})["B"].requires_grad is False
+    loss = torch.tensor(2.0, requires_grad=True)
+    assert run.read_means({"B": loss}, torch.tensor(7.0)) == ({"B": 2.0}, 7.0)
     assert (run.gather("x"), run.broadcast("y")) == (["x"], "y")
     assert run.barrier() is None
 
@@ -287,8 +288,10 @@ def main():
     if run.rank == 1:
         run.warn("odd")
     run.record({"event": "train", "iteration": 0})
-    seen["mean"] = {k: v.item() for k, v in run.mean(
-        {"B": torch.tensor(float(run.rank)), "C": torch.tensor(3.0)}).items()}
+    terms = {"B": torch.tensor(float(run.rank)), "C": torch.tensor(3.0)}
+    seen["mean"] = run.read_means(terms, torch.tensor(run.rank + 1))
+    run.stop_as_read()
+    seen["early stop"] = run.stop_requested
     seen["gather"], seen["broadcast"] = run.gather(run.rank * 10), run.broadcast(run.rank + 5)
     run.seed_step(4)
     seen["draw"] = torch.rand(()).item()
@@ -304,11 +307,23 @@ def main():
     seen["weight"] = net.module.weight.tolist()
     seen["grad"] = net.module.weight.grad.tolist()
 
+    norm = run.wrap(nn.BatchNorm1d(1))
+    for _ in range(2):
+        norm(torch.tensor([[run.rank], [run.rank + 1.0]]))
+    seen["statistics"] = [round(norm.module.running_mean.item(), 6)]
+    run.share_buffers(norm.module)
+    seen["statistics"].append(round(norm.module.running_mean.item(), 6))
+
     if run.rank == 1:
         os.kill(os.getpid(), signal.SIGUSR1)
         while stop.requested is None:
             time.sleep(0.01)
-    run.barrier()
+    calls, all_reduce = [], torch.distributed.all_reduce
+    torch.distributed.all_reduce = lambda *args, **kwargs: (
+        calls.append(1), all_reduce(*args, **kwargs))
+    run.read_means(terms, torch.tensor(0.0))
+    run.stop_as_read()
+    seen["calls"] = len(calls)
     seen["stop"] = stop.requested, run.stop_requested
     run.close()
     print("SEEN", json.dumps(seen))
@@ -350,7 +365,12 @@ def test_two_processes(tmp_path):
         == second["fault"]
         == (f"{tmp_path}/file/run: could not be written: Not a directory")
     )
-    assert first["mean"] == second["mean"] == {"B": 0.5, "C": 3.0}
+    assert first["mean"] == [{"B": 0.5, "C": 3.0}, 1.0]
+    assert second["mean"] == [{"B": 0.5, "C": 3.0}, 2.0]
+    assert first["early stop"] is second["early stop"] is None
+    assert first["calls"] == second["calls"] == 1  # losses and stop together
+    # in training a rank's own, 0.19 of its mean; then rank 0's
+    assert (first["statistics"], second["statistics"]) == ([0.095, 0.095], [0.285, 0.095])
     assert (first["gather"], second["gather"]) == ([0, 10], None)
     assert first["broadcast"] == second["broadcast"] == 5
     assert first["draw"] != second["draw"]

@@ -33,7 +33,7 @@ run = start_run("train_test", "cpu", stop=stop)
 net = torch.nn.BatchNorm1d(2)
 net.running_mean.fill_(rank)
 run.share_buffers(net)
-mean = run.mean({"B": torch.tensor(float(rank))})["B"].item()
+mean = run.read_means({"B": torch.tensor(float(rank))}, torch.tensor(0))[0]["B"]
 line = f"{run.world_size} {run.local_rank} {mean} {net.running_mean.tolist()}\\n"
 os.write(1, line.encode())
 run.close()
