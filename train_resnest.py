@@ -294,7 +294,7 @@ def loop(
             names = map(train_set.folders.name, indices)
             if guard.allows_update(losses, own, names, step, grad_norm):
                 rescue.changes()
-                learner.update(flags.clip_grad, norm)
+                learner.update(flags.clip_grad, norm, grad_norm)
                 history.add(losses["cross_entropy"], top1)
             else:
                 rescue.undo()

@@ -275,7 +275,7 @@ def loop(
             names = segmentation.image_names(batches)
             if guard.allows_update(losses, own_terms, names, step, grad_norm):
                 rescue.changes()
-                learner.update(flags.clip_grad, norm)
+                learner.update(flags.clip_grad, norm, grad_norm)
             else:
                 rescue.undo()
                 precision.skip()

@@ -314,7 +314,7 @@ def loop(
             image_ids = [i for batch in batches for i in batch["image_ids"]]
             if guard.allows_update(losses, own_losses, image_ids, step, grad_norm):
                 rescue.changes()
-                learner.update(flags.clip_grad, norm)
+                learner.update(flags.clip_grad, norm, grad_norm)
             else:
                 rescue.undo()
                 precision.skip()

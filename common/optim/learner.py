@@ -1,5 +1,6 @@
 """What an update changes, and so what a checkpoint holds: network, optimizers, average."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
@@ -38,12 +39,15 @@ class Learner(Generic[Net]):
         """With an average that begins at the present weights; `decay` None: without one."""
         return self if decay is None else replace(self, ema=MovingAverage(self.net, decay))
 
-    def update(self, clip_grad: float | None, grad_norm: torch.Tensor) -> None:
+    def update(
+        self, clip_grad: float | None, grad_norm: torch.Tensor, norm_read: float = math.nan
+    ) -> None:
         """Clip the gradients, change the weights and follow them with the average.
 
         clip_grad: the largest norm, None for any; grad_norm: `Precision.grad_norm` of this update
+        norm_read: the same as a number, where that is known
         """
-        self.precision.step(self.optimizer, clip_grad, grad_norm)
+        self.precision.step(self.optimizer, clip_grad, grad_norm, math.isfinite(norm_read))
         if self.ema is not None:
             self.ema.update_parameters(self.net)
 

@@ -68,16 +68,21 @@ class Precision:
         optimizer: OneOrSeveral,
         clip_grad: float | None = None,
         grad_norm: torch.Tensor | None = None,
+        is_finite: bool = False,
     ) -> None:
         """Clip and update; an fp16 update whose gradients overflowed is left out.
 
         clip_grad: the largest norm of all gradients together; None leaves them as they are
         grad_norm: what `grad_norm` gave; needed with `clip_grad`
+        is_finite: the norm is known to be, so that the scaler need not wait to look
         """
         if clip_grad is not None:
             assert grad_norm is not None, "clip_grad needs grad_norm"
             torch.nn.utils.clip_grads_with_norm_(_with_gradient(optimizer), clip_grad, grad_norm)
-        self.scaler.step(optimizer)  # type: ignore[arg-type]  # calls only its step()
+        if self.is_scaled and is_finite:
+            optimizer.step()
+        else:
+            self.scaler.step(optimizer)  # type: ignore[arg-type]  # calls only its step()
         self.scaler.update(self._fixed_scale)
 
     def skip(self) -> None:

@@ -42,7 +42,8 @@ class SplAtConv2d(nn.Module):
         """[B, C, H, W] to [B, C, H / stride, W / stride]."""
         maps = self.relu(self.bn0(self.conv(x)))  # [B, R*C, H, W], chunk r is radix r
         weights = self.attention(maps.mean((2, 3), keepdim=True))
-        return weighted_sum(maps, weights, self.radix)
+        # under autocast the softmax is float32, and would make the maps so, too
+        return weighted_sum(maps, weights.to(maps.dtype), self.radix)
 
     def attention(self, means):
         """Means of the maps -> their weights, both [B, R*C, 1, 1] and radix-major."""

@@ -1,5 +1,8 @@
+import math
+
 import pytest
 import torch
+from host_waits import HostWaits
 
 from common.optim.precision import Precision
 from runtime.errors import InputError
@@ -55,3 +58,18 @@ def test_the_norm_is_of_all_gradients_and_clipping_uses_it():
     (3 * weights[0]).sum().backward()
     precision.step(optimizer, None, precision.grad_norm(optimizer))
     assert round(weights[0].item(), 4) == -3.6
+
+
+@pytest.mark.parametrize("gradient, weight, scale", [(2.0, -1.0, 4.0), (math.inf, 1.0, 2.0)])
+def test_a_scaler_waits_only_where_the_norm_is_not_finite(gradient, weight, scale):
+    parameter = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    precision = Precision("off", CPU)
+    precision.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)  # as fp16 has on a GPU
+    precision.scaler.scale(parameter.sum() * gradient).backward()
+    norm = precision.grad_norm(optimizer)
+    is_finite = math.isfinite(norm.item())
+    with HostWaits() as seen:
+        precision.step(optimizer, None, norm, is_finite)
+    assert bool(seen.found) is not is_finite
+    assert (parameter.item(), precision.scaler.get_scale()) == (weight, scale)

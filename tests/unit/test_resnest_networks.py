@@ -109,6 +109,15 @@ def test_split_attention_is_the_papers(radix, cardinality):
     torch.testing.assert_close(conv(x), wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("radix", [1, 2])
+def test_attention_keeps_the_maps_in_half_precision(monkeypatch, radix):
+    conv = SplAtConv2d(8, radix, 1, 1, 1, nn.BatchNorm2d)
+    attention = conv.attention  # on a GPU autocast has softmax in float32
+    monkeypatch.setattr(conv, "attention", lambda means: attention(means).float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert conv(torch.randn(3, 8, 6, 4)).dtype == torch.bfloat16
+
+
 def test_frozen_attention_still_passes_gradients_on():
     torch.manual_seed(0)
     conv = SplAtConv2d(8, 2, 1, 1, 1, nn.BatchNorm2d)
