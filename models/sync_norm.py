@@ -48,6 +48,7 @@ def _synced_norm(*args: Any) -> torch.Tensor:
 class _SyncedNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps):
+        """x [B, C, H, W], the others [C]: x normalised; the running ones change in place."""
         x, channels = _dense(x), x.shape[1]
         mean, invstd = torch.batch_norm_stats(x, eps)
         own = torch.cat((mean, invstd, mean.new_full((1,), x.numel() // channels)))
