@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
+from data.loading.shared_memory import check_shared_memory
 from data.loading.workers import fetched
 from runtime.errors import InputError
 from runtime.streams import Stream
@@ -125,6 +126,7 @@ class ResumableLoader(UpdateLoader):
         self._pin_memory = pin_memory
         self._slice = _rank_slice(batch_size, rank, world_size, shares)
         self._rank, self._world_size, self._min_last = rank, world_size, min_last
+        check_shared_memory(dataset, lambda: self.keys(0)[0], workers)
 
     def steps_per_epoch(self, accumulate: int = 1) -> int:
         """Updates in an epoch when each takes `accumulate` batches, the last one what is left."""
@@ -189,7 +191,9 @@ def ordered_batches(
     closing the iterator ends the workers.
     """
     lists = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
-    return fetched(dataset, collate, lists, min(workers, len(lists)))
+    workers = min(workers, len(lists))
+    check_shared_memory(dataset, lambda: lists[0], workers)
+    return fetched(dataset, collate, lists, workers)
 
 
 def whole_batches(count: int, batch_size: int, rank: int, world_size: int) -> list[int]:

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from data.loading.loader import SampleKey, UpdateLoader
+from data.loading.shared_memory import check_shared_memory
 from runtime.errors import InputError
 
 
@@ -53,6 +54,7 @@ class AspectRatioLoader(UpdateLoader):
         if not self._batches_per_epoch():
             raise InputError(f"drop_last leaves no batch: {len(dataset)} images over {world_size} "
                              f"processes are less than batch_size {batch_size} each")
+        check_shared_memory(dataset, lambda: self.keys(0)[0], workers)
 
     @classmethod
     def of(cls, dataset: Any, section: Any, **process: Any) -> "AspectRatioLoader":
