@@ -108,7 +108,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     cfg, notes = queryinst.read_settings(flags)
     take_launcher(flags.launcher, flags.local_rank, os.environ)
     run = start_run(SCRIPT, flags.device, flags.seed, stop, dist_timeout_s=flags.dist_timeout,
-                    deterministic=cfg.randomness.deterministic)
+                    deterministic=cfg.randomness.deterministic, tf32=flags.tf32)
     with closing(run):
         flags.export = check_export(flags.export, flags.export_format, flags.export_detections)
         if flags.config.endswith(".py") and not os.path.isfile(flags.config):

@@ -105,7 +105,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     if status is not None:
         sys.exit(status)
     run = start_run(SCRIPT, flags.device, cfg.SEED, stop, flags.dist_backend, clock=True,
-                    dist_timeout_s=flags.dist_timeout)
+                    dist_timeout_s=flags.dist_timeout, tf32=flags.tf32, fixed_shapes=True)
     limit_threads(cfg.TRAINING.THREADS)
     with closing(run):
         flags.export = check_export(flags.export, flags.export_format)

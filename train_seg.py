@@ -101,7 +101,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
     flags.layout = torch.channels_last if flags.channels_last else torch.contiguous_format
     cfg = read_settings(flags)
     device, flags.gpu_numbers = pick_gpus(flags.gpus, DEFAULT_GPUS, flags.device)
-    run = start_run(SCRIPT, device, cfg.TRAIN.seed, stop, dist_timeout_s=flags.dist_timeout)
+    run = start_run(SCRIPT, device, cfg.TRAIN.seed, stop, dist_timeout_s=flags.dist_timeout,
+                    tf32=flags.tf32)
     with closing(run):
         flags.export = check_export(flags.export, flags.export_format)
         if flags.predict:

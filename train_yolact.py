@@ -128,7 +128,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
     flags.trains = not (flags.eval_only or flags.export or flags.predict)
     flags.layout = torch.channels_last if flags.channels_last else torch.contiguous_format
     device = flags.device or (None if flags.cuda else "cpu")
-    run = start_run(SCRIPT, device, flags.seed, stop, dist_timeout_s=flags.dist_timeout)
+    run = start_run(SCRIPT, device, flags.seed, stop, dist_timeout_s=flags.dist_timeout,
+                    tf32=flags.tf32, fixed_shapes=True)
     with closing(run):
         flags.export = check_export(flags.export, flags.export_format, flags.export_detections)
         cfg, own_indexes = run.from_main(lambda: read_settings(flags, run))
@@ -137,9 +138,8 @@ def main(flags: Flags, stop: StopSignals) -> None:
             return predict(flags, run, cfg, folder)
         if flags.check_data:
             images = cfg.dataset.train_images, cfg.dataset.valid_images
-            show_checked(run, own_indexes, images, folder,
-                         lambda boxes: yolact.objects_without_prior(cfg, boxes))
-            return
+            return show_checked(run, own_indexes, images, folder,
+                                lambda boxes: yolact.objects_without_prior(cfg, boxes))
         indexes = share_indexes(run, cfg.dataset, own_indexes)
         check_one_process(run.own_devices(flags.device), flags.compile)
         run.describe(network=yolact.facts_of(cfg).plain(), **yolact.about(flags.config, cfg))

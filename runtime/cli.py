@@ -128,6 +128,11 @@ ChannelsLast = Annotated[
     bool,
     _addition("--channels-last/--no-channels-last", help="Memory layout of images and features."),
 ]
+Tf32 = Annotated[
+    bool | None,
+    _addition("--tf32/--no-tf32", help="On a GPU: float32 products in TF32, faster and less exact; "
+              "without either, convolutions only."),
+]
 Accumulate = Annotated[
     int | None, _addition("--accumulate", min=1, help="Batches whose gradients make one update.")
 ]
@@ -255,7 +260,7 @@ Debug = Annotated[bool, _addition("--debug", help="Show the traceback of input e
 # The options of all scripts, in the order of --help: type, and default where a script says none.
 SHARED: dict[str, tuple[object, object]] = {
     "device": (Device, None), "amp": (Amp, "off"), "compile": (Compile, False),
-    "channels_last": (ChannelsLast, False), "accumulate": (Accumulate, 1),
+    "channels_last": (ChannelsLast, False), "tf32": (Tf32, None), "accumulate": (Accumulate, 1),
     "clip_grad": (ClipGrad, None), "ema": (Ema, None), "seed": (Seed, None),
     "workers": (Workers, None), "max_iters": (MaxIters, None), "log_every": (LogEvery, None),
     "save_every": (SaveEvery, None), "force_resume": (ForceResume, False),

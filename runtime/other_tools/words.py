@@ -142,6 +142,7 @@ _TRAINING = (
     ),
     _row("torchcompile torch-compile use-compile jit torchscript", "--compile"),
     _row("channel-last memory-format nhwc", "--channels-last"),
+    _row("allow-tf32 matmul-precision float32-matmul-precision", "--tf32"),
     _row(
         "freeze freeze-bn fix-bn freeze-backbone frozen-stages trainable-backbone-layers "
         "freeze-layers",

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from runtime.allocator import keep_freed_memory
+from runtime.arithmetic import compute_repeatably, refuse_unrepeatable, set_up_gpu
 from runtime.errors import InputError, SaveError
 from runtime.files import write_atomically
 from runtime.launch.ranks import TIMEOUT_S, Launch, join_group, pick_device, read_launch
@@ -54,6 +55,8 @@ def start_run(
     clock: bool = False,
     dist_timeout_s: float = TIMEOUT_S,
     deterministic: bool = False,
+    tf32: bool | None = None,
+    fixed_shapes: bool = False,
 ) -> "Run":
     """Join the process group, pick the device, seed the generators, begin to log. Makes no files.
 
@@ -64,6 +67,7 @@ def start_run(
     clock:  begin each log line with [MM/DD HH:MM:SS]
     dist_timeout_s: how long a process waits for another one that does not answer
     deterministic: refuse every operation whose result may differ from run to run
+    tf32, fixed_shapes: see `set_up_gpu`
 
     Raises InputError for a device or a process group that cannot be had.
     """
@@ -74,13 +78,16 @@ def start_run(
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)  # the same on every rank, so that all build the same network
     if picked.type == "cpu":
-        _compute_repeatably()
+        compute_repeatably()
         keep_freed_memory()
+    else:
+        set_up_gpu(tf32, fixed_shapes)
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        torch.use_deterministic_algorithms(True)
-    return Run(script, launch, picked, seed, stop, clock)
+        refuse_unrepeatable()
+    run = Run(script, launch, picked, seed, stop, clock)
+    if tf32 is not None and picked.type == "cpu":
+        run.warn(f"--{'' if tf32 else 'no-'}tf32 changes nothing on a CPU, which has no TF32")
+    return run
 
 
 class Run:
@@ -481,12 +488,3 @@ class Run:
 
 def _write_text(text: str, file: BinaryIO) -> None:
     file.write(text.encode())
-
-
-def _compute_repeatably() -> None:
-    # On several threads torch adds up the gradient of an indexing by atomics, in any order.
-    # Everything else that the trainers do on a CPU repeats its bits anyway; on a GPU the switch
-    # would cost speed and refuse operations.
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # only finds bugs, costs time; a property of the module, which no stub can tell
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

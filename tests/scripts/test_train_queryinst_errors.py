@@ -15,8 +15,8 @@ FLAGS = """--accumulate --amp --auto-scale-lr --bad-images --benchmark --cfg-opt
 --channels-last --check-data --clip-grad --compile --debug --device --dist-timeout --dry-run --ema
 --eval-only --export --export-detections --export-format --force-resume --help --launcher
 --local_rank --log-every --max-iters --nan --no-channels-last --predict --predict-to --pretrained
---resume --save-every --score-threshold --seed --tensorboard --top-k --version --wandb --work-dir
---workers"""
+--no-tf32 --resume --save-every --score-threshold --seed --tensorboard --tf32 --top-k --version
+--wandb --work-dir --workers"""
 
 
 def one_line(run, *parts, status=2):
