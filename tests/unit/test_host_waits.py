@@ -78,14 +78,13 @@ def test_what_a_loader_gives_lies_on_the_host():
 
 
 def test_the_line_of_the_project_is_named():
-    from common.optim import mean_floats
     from runtime.launch.ranks import Launch
     from runtime.run.run import Run
 
     run = Run("test", Launch(), CPU, 0, None)
     loss = torch.ones(())
     with HostWaits() as seen:
-        mean_floats(run, {"B": loss}, loss)
+        run.read_means({"B": loss}, loss)
     (wait,) = seen.found
-    assert wait.startswith("common/optim/steps.py:")
-    assert wait.endswith(" mean_floats: tolist")
+    assert wait.startswith("runtime/run/run.py:")
+    assert wait.endswith(" read_means: tolist")

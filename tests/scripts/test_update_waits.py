@@ -15,7 +15,7 @@ DRIVER = Path(__file__).resolve().parents[1] / "host_waits.py"
 # of every update: how often, and why it may stand
 LOOP = {
     # the losses are looked at before the weights change
-    "common/optim/steps.py mean_floats: tolist": 1,
+    "runtime/run/run.py read_means: tolist": 1,
     # AveragedModel's count of updates lies on the host, whatever the device
     "common/optim/learner.py update_parameters: _local_scalar_dense": 1,
 }
