@@ -5,6 +5,7 @@ the ranks leave their last words in a folder (runtime/launch/peers.py), and the 
 printed last; the exit status is that rank's own.
 """
 
+import ast
 import contextlib
 import logging
 import os
@@ -14,6 +15,7 @@ import signal
 import socket
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +90,8 @@ def read_command(words: list[str], env: Mapping[str, str]) -> Command:
     """The command line and the environment. Raises InputError with every fault."""
     faults: list[str] = []
     what, count, *rest = [*words, ""] if len(words) == 1 else words
-    script = own_script(what) or PROJECT / DEFAULT_SCRIPT
-    if own_script(what) is None:
+    script = script_of(what) or PROJECT / DEFAULT_SCRIPT
+    if script_of(what) is None:
         rest = [what, *rest]
     if not script.is_file():
         faults.append(f"{what}: no such script")
@@ -115,15 +117,29 @@ def read_command(words: list[str], env: Mapping[str, str]) -> Command:
                    env.get("MASTER_ADDR") or "127.0.0.1", numbers.get("PORT"))
 
 
-def own_script(word: str) -> Path | None:
-    """The script of this project that the first word names, None for a config.
+def script_of(word: str) -> Path | None:
+    """The script that the first word names, None for a config.
 
-    A config may be called train_x.py as well: a file that is none of our scripts is one.
+    One of this project, or a program of the user's that is called train_x.py. A config may be
+    called so as well: it imports nothing but other configs.
     """
     if not re.fullmatch(r"(.*/)?train_\w+\.py", word):
         return None
-    own = PROJECT / Path(word).name
-    return None if Path(word).is_file() and Path(word).resolve() != own.resolve() else own
+    given, own = Path(word), PROJECT / Path(word).name
+    if not given.is_file() or given.resolve() == own.resolve():
+        return own
+    return given if _is_program(given) else None
+
+
+def _is_program(path: Path) -> bool:
+    """Whether a Python file imports modules at its top; what cannot be read is no program."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd escapes in its text
+            body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return any(isinstance(node, ast.Import) for node in body)
 
 
 def pick_port(command: Command) -> int:

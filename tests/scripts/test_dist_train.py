@@ -70,6 +70,14 @@ def launch(tmp_path):
             job.kill()
 
 
+def wait_for_going(job):
+    """Until rank 0 has made its first steps; a job that ends before fails with what it said."""
+    lines = [job.stdout.readline()]
+    while lines[-1] != "going\n":
+        assert lines[-1], "".join(lines)
+        lines.append(job.stdout.readline())
+
+
 def finish(job):
     """(status, lines) of a job."""
     text, _ = job.communicate(timeout=240)
@@ -132,8 +140,7 @@ for env in ({{}}, {{"PORT": str(port)}}):
     ("SIGTERM", 75), pytest.param("SIGINT", 130, marks=pytest.mark.slow)])
 def test_a_stop_signal_prints_one_line_and_keeps_its_status(launch, name, status):
     job = launch("train_toy.py", 2, 100000, "-")
-    while job.stdout.readline() != "going\n":
-        pass
+    wait_for_going(job)
     job.send_signal(getattr(signal, name))
     assert finish(job) == (status, ["Stopping after this iteration, saving the state..."])
 
@@ -180,8 +187,7 @@ def test_kill_9_of_a_rank_ends_everything_within_20_s(launch, scenes, tiny_confi
 @pytest.mark.slow
 def test_a_rank_that_hangs_does_not_outlive_a_killed_one(launch):
     job = launch("train_toy.py", 2, 100000, "hang1")
-    while job.stdout.readline() != "going\n":
-        pass
+    wait_for_going(job)
     time.sleep(0.5)  # rank 1 hangs a moment later
     ranks = descendants(job.pid)
     os.kill(ranks[0], signal.SIGKILL)
@@ -197,8 +203,7 @@ def test_a_rank_that_hangs_does_not_outlive_a_killed_one(launch):
 @pytest.mark.slow
 def test_a_killed_launcher_takes_its_ranks_along(launch):
     job = launch("train_toy.py", 2, 100000, "-")
-    while job.stdout.readline() != "going\n":
-        pass
+    wait_for_going(job)
     ranks = descendants(job.pid)
     assert len(ranks) == 2
     job.kill()

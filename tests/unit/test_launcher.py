@@ -40,6 +40,9 @@ def test_a_config_may_be_called_like_a_script(tmp_path, monkeypatch):
     for name in ("train_mine.py", "./train_yolact.py", str(tmp_path / "train_yolact.py")):
         command = read_command([name, "2"], {})
         assert (command.script, command.arguments) == (ROOT / "train_queryinst.py", [name])
+    (tmp_path / "train_own.py").write_text("import torch\nmodel = dict()")
+    command = read_command(["train_own.py", "2", "--epochs", "3"], {})
+    assert (command.script, command.arguments) == (Path("train_own.py"), ["--epochs", "3"])
     for name in ("train_seg.py", str(ROOT / "train_yolact.py")):
         command = read_command([name, "2"], {})
         assert (command.script, command.arguments) == (ROOT / Path(name).name, [])
