@@ -54,30 +54,33 @@ class ClassFolders:
                 if name not in set(classes)
             ]
         self.classes = tuple(own if classes is None else classes)
-        label_of = {name: i for i, name in enumerate(self.classes)}
-        names, labels, left = [], [], Counter()
+        text, counts, left = bytearray(), [], Counter()
         for name in own:
-            found, others = [], Counter()
-            for path in _files(self.folder, name, self.remarks):
-                if path.lower().endswith(SUFFIXES):
-                    found.append(path)
-                else:
-                    others[os.path.splitext(path)[1].lower() or "no suffix"] += 1
-            if not found:
-                there = ", ".join(f"{count} with {suffix}" for suffix, count in others.items())
+            count, others = 0, Counter()
+            for below, files in _files(self.folder, name, self.remarks):
+                found = [file for file in files if file.lower().endswith(SUFFIXES)]
+                count += len(found)
+                text += os.fsencode("".join([f"{os.path.join(below, file)}\0" for file in found]))
+                if len(found) < len(files):
+                    others.update(os.path.splitext(file)[1].lower() or "no suffix"
+                                  for file in set(files).difference(found))
+            if not count:
+                there = ", ".join(f"{number} with {suffix}" for suffix, number in others.items())
                 faults.append(f"{self.folder / name}: no images in it; put some there "
                               f"({', '.join(SUFFIXES)}) or remove the folder"
                               + (f"; it holds {there}" if there else ""))
             left += others
-            names += found
-            labels += [label_of.get(name, -1)] * len(found)
+            counts.append(count)
         if faults:
             raise InputError(faults)
         self.remarks += _left_pictures(self.folder, left)
-        encoded = [os.fsencode(name) for name in names]
-        self._names = np.frombuffer(b"".join(encoded), np.uint8)
-        self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-        self.labels = np.array(labels, np.int32)
+        block = np.frombuffer(text, np.uint8)
+        ends = np.flatnonzero(block == 0)
+        self._names = block[block != 0]
+        self._ends = ends - np.arange(len(ends))
+        label_of = {name: i for i, name in enumerate(self.classes)}
+        own_labels = np.array([label_of.get(name, -1) for name in own], np.int32)
+        self.labels = np.repeat(own_labels, counts)
         hasher = hashlib.sha256("\0".join(self.classes).encode(errors="surrogateescape"))
         for part in (self._names, self._ends.astype("<i8"), self.labels.astype("<i4")):
             hasher.update(part.tobytes())
@@ -322,14 +325,11 @@ def _link_above(path, real):
     return f"{path}: a link to {real}, a folder above it, is left alone; remove it"
 
 
-def _files(folder, class_name, remarks) -> Iterator[str]:
-    """Relative paths of a class's files in torchvision's order; names with a dot are left out."""
+def _files(folder, class_name, remarks) -> Iterator[tuple[str, list[str]]]:
+    """(folder below `folder`, names of its files) of a class, in torchvision's order."""
     top = os.path.join(folder, class_name)
     for where, names in sorted(_walk(top, remarks)):
-        below = os.path.relpath(where, folder)
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield os.path.join(below, name)
+        yield os.path.relpath(where, folder), sorted(n for n in names if not n.startswith("."))
 
 
 def _walk(top, remarks):
