@@ -32,14 +32,17 @@ test: lint
 INSTANCES = $(wildcard tests/scripts/test_train_yolact_*.py tests/scripts/test_train_queryinst_*.py) \
             tests/scripts/test_dist_train.py
 
+# A test that waits for ever ends its part with a traceback. The longest one takes a minute.
+TIMED = $(PYTEST) -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
+
 test-instances: install
-	$(PYTEST) $(INSTANCES)
+	$(TIMED) $(INSTANCES)
 
 test-others: install
-	$(PYTEST) tests/scripts $(addprefix --ignore=,$(INSTANCES))
+	$(TIMED) tests/scripts $(addprefix --ignore=,$(INSTANCES))
 
 test-rooms: install
-	$(PYTEST) tests --ignore tests/scripts
+	$(TIMED) tests --ignore tests/scripts
 
 # All tests marked `fault`, those marked `slow` too. As root some of them mount small disks and cut off the network.
 test-faults: install
