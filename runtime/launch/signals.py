@@ -6,6 +6,7 @@ nothing here imports torch.
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -25,13 +26,17 @@ INTERRUPT_STATUS = 130  # 128 + SIGINT, as a shell reports Ctrl-C
 ECHO_S = 0.3
 LAUNCHER_ECHO_S = 1.5
 
+HOURS = "--max-hours"  # in place of a signal's name
+_OVER = 1  # ... and of its number; SIGHUP, which has it, is none of the stop signals
+STOP_NUMBERS = (_OVER, *map(int, STOP_SIGNALS))  # what `StopSignals.number` may be beside 0
+
 _PR_SET_PDEATHSIG = 1
 
 
 class Stopped(Exception):
-    """The run was stopped by a signal and its state is saved.
+    """The run was stopped by a signal, or its hours were over, and its state is saved.
 
-    `status` is the exit status: 130 after Ctrl-C, 75 after SIGTERM or SIGUSR1.
+    `status` is the exit status: 130 after Ctrl-C, 75 after SIGTERM, SIGUSR1 or --max-hours.
     """
 
     def __init__(self, name: str):
@@ -47,12 +52,15 @@ class StopSignals:
 
     message: the line printed on stderr when the first signal arrives, "" for none. Under a launcher
              only rank 0 prints it; one that learns of the signal from others is told by the `Run`.
+    max_hours: from now on, after which the run stops as by a signal; None: never
 
     A thread watches for signals, so the second one also ends a process whose main thread hangs
     in C code, for example in a collective that waits for a dead rank.
     """
 
-    def __init__(self, message: str = "Stopping after this iteration, saving the state..."):
+    def __init__(self, message: str = "Stopping after this iteration, saving the state...",
+                 max_hours: float | None = None):
+        self._ends_at = math.inf if max_hours is None else time.monotonic() + 3600 * max_hours
         self.message = message
         self.requested: str | None = None
         self._first_at = 0.0
@@ -66,6 +74,16 @@ class StopSignals:
             target=self._watch, args=(read_end,), name="stop-signals", daemon=True
         )
         watcher.start()
+
+    @property
+    def number(self) -> int:
+        """Of the stop signal that has arrived; 0 for none; another one when the hours are over.
+
+        Of several ranks' numbers the largest counts: a signal more than the hours.
+        """
+        if self.requested is not None:
+            return signal.Signals[self.requested].value
+        return _OVER if time.monotonic() >= self._ends_at else 0
 
     def _watch(self, read_end: int) -> None:
         while True:
@@ -85,6 +103,11 @@ class StopSignals:
                 _print_line(self.message)
         elif time.monotonic() - self._first_at > self._echo_s:
             os._exit(128 + number)
+
+
+def name_of(number: int) -> str:
+    """What a number of `StopSignals.number` other than 0 is called."""
+    return HOURS if number == _OVER else signal.Signals(number).name
 
 
 def ignore_in_worker() -> None:

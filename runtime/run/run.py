@@ -4,7 +4,6 @@ import contextlib
 import math
 import os
 import random
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -23,7 +22,7 @@ from runtime.arithmetic import compute_repeatably, refuse_unrepeatable, set_up_g
 from runtime.errors import InputError, SaveError
 from runtime.files import write_atomically
 from runtime.launch.ranks import TIMEOUT_S, Launch, join_group, pick_device, read_launch
-from runtime.launch.signals import STOP_SIGNALS, Stopped, StopSignals
+from runtime.launch.signals import STOP_NUMBERS, Stopped, StopSignals, name_of
 from runtime.report.writer import Report
 from runtime.run import lock as run_lock
 from runtime.run.facts import DONE, RUNNING, STOPPED, RunFacts, read_facts
@@ -275,7 +274,7 @@ class Run:
                 dist.broadcast(buffer, 0)
 
     def agree_on_stop(self) -> None:
-        """A stop signal to one rank reaches all: one small all-reduce (all ranks).
+        """A stop signal to one rank, or its hours' end, reaches all: one all-reduce (all ranks).
 
         Afterwards `stop_requested` is the same everywhere. Between two updates, so that all ranks
         leave after the same one.
@@ -295,14 +294,13 @@ class Run:
         self._stop_by(self._own_signal() if self.world_size == 1 else self._signal_read)
 
     def _own_signal(self) -> int:
-        own = self._stop.requested if self._stop is not None else None
-        return signal.Signals[own].value if own else 0
+        return self._stop.number if self._stop is not None else 0
 
     def _stop_by(self, number: int) -> None:
         if number and self.stop_requested is None:
-            self.stop_requested = signal.Signals(number).name
+            self.stop_requested = name_of(number)
             if self.is_main and self._stop is not None and self._stop.requested is None:
-                self.log(self._stop.message)  # the signal came to another rank only
+                self.log(self._stop.message)  # the signal came to another rank only, or none did
 
     def read_means(
         self, terms: Mapping[str, torch.Tensor], own: torch.Tensor
@@ -318,13 +316,13 @@ class Run:
             *means, number = values.tolist()
             return dict(zip(terms, means, strict=True)), number
         arrived = self._own_signal()
-        signals = torch.tensor([float(each == arrived) for each in STOP_SIGNALS]).double()
+        signals = torch.tensor([float(each == arrived) for each in STOP_NUMBERS]).double()
         total = torch.cat((values[:-1], signals.to(values.device, non_blocking=True)))
         dist.all_reduce(total)
         means, counts = total.split((len(terms), len(signals)))
         numbers = torch.cat((means / self.world_size, counts, values[-1:])).tolist()
-        counted = zip(STOP_SIGNALS, numbers[len(terms):-1], strict=True)
-        self._signal_read = max((int(each) for each, count in counted if count), default=0)
+        counted = zip(STOP_NUMBERS, numbers[len(terms):-1], strict=True)
+        self._signal_read = max((each for each, count in counted if count), default=0)
         return dict(zip(terms, numbers[:len(terms)], strict=True)), numbers[-1]
 
     def num_devices(self, named: str | None) -> int:

@@ -54,6 +54,36 @@ def test_first_signal_is_noted_with_one_line(name):
     assert (out, err, process.returncode) == (f"{name}\n", "stopping\n", 0)
 
 
+HOURS = """
+import time
+from runtime.launch.signals import Stopped, StopSignals, name_of
+stop = StopSignals("stopping", max_hours={hours})
+print("ready", flush=True)
+before = stop.number
+time.sleep(0.5)
+print(before, stop.number and name_of(stop.number), stop.requested, flush=True)
+{rest}
+"""
+
+
+@pytest.mark.parametrize("hours, said", [("None", "0 0 None"), ("1.0", "0 0 None"),
+                                         ("0.3 / 3600", "0 --max-hours None")])
+def test_the_hours_stop_as_a_signal_does(hours, said):
+    process = start(HOURS.format(hours=hours, rest=""))
+    assert process.communicate(timeout=60) == (f"{said}\n", "")
+
+
+def test_a_signal_after_the_hours_is_a_first_one_and_counts_more():
+    process = start(HOURS.format(hours="0.1 / 3600", rest="""
+while stop.requested is None:
+    time.sleep(0.01)
+print(name_of(stop.number), stop.number > 1, Stopped("--max-hours").status)
+"""))
+    assert process.stdout.readline() == "0 --max-hours None\n"
+    process.send_signal(signal.SIGUSR1)
+    assert process.communicate(timeout=60) == ("SIGUSR1 True 75\n", "stopping\n")
+
+
 def test_other_ranks_are_quiet():
     process = start(WAITER.format(rest=""), RANK="1", WORLD_SIZE="2")
     process.send_signal(signal.SIGTERM)
