@@ -51,9 +51,10 @@ class EarlyStop:
         elif self._best + rule.min_delta > value:
             self._waited += 1
             if self._waited >= rule.patience:
+                # --patience: by anything at all
+                by = "" if 0 < rule.min_delta < 1e-5 else f" by {rule.min_delta:g}"
                 self.reason = (f"{rule.monitor} has not become better than "
-                               f"{self._sign * self._best:g} by {rule.min_delta:g} for "
-                               f"{self._waited} validations")
+                               f"{self._sign * self._best:g}{by} for {self._waited} validations")
         else:
             self._best, self._waited = value, 0
 

@@ -13,8 +13,8 @@ class ClassHistory(Scores):
     closed_at:  iteration at whose epoch end `train` was last extended
     """
 
-    def __init__(self) -> None:
-        super().__init__("top1")
+    def __init__(self, patience: int | None = None) -> None:
+        super().__init__("top1", patience)
         self.train: list[float] = []
         self.val: list[float] = []
         self.closed_at = -1

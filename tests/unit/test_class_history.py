@@ -40,8 +40,8 @@ def test_it_survives_a_checkpoint_inside_an_epoch():
     history.validated(1, {"top1": 30.0})
     history.add(3.0, 10.0)
     packed = history.pack()
-    assert packed.keys() == {"best_pred", "acclist_train", "acclist_val", "best", "validated_at",
-                             "closed_at", "sums"}
+    assert packed.keys() == {"best_pred", "acclist_train", "acclist_val", "best", "waited",
+                             "validated_at", "closed_at", "sums"}
     assert restored(packed | {"iteration": 2, "position": 1}).pack() == packed
 
 

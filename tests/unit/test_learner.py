@@ -145,7 +145,7 @@ def test_scores_keep_the_best_and_when():
     assert not scores.validated(6, {"mask/all": 0.0})
     assert scores.validated(9, {"mask/all": 2.5})
     assert not scores.validated(12, {})  # the truth is elsewhere
-    assert scores.pack() == {"best": 2.5, "validated_at": 12}
+    assert scores.pack() == {"best": 2.5, "waited": 0, "validated_at": 12}
     again = Scores("mask/all")
     again.restore({**scores.pack(), "optimizer": {}})
     assert (again.best, again.validated_at, again.metrics) == (2.5, 12, None)

@@ -1,7 +1,10 @@
 """runtime.run.timetable: when a loop logs, saves, validates and ends, tabulated for each family."""
 
+import math
+
 import pytest
 
+from runtime.run.scores import Scores
 from runtime.run.timetable import Timetable, last_iteration
 
 
@@ -76,3 +79,65 @@ def test_lines_of_a_validation_that_comes_again_are_cut():
     assert resumed.keeps_metrics_to(validated_at=6) == 6
     assert resumed.keeps_metrics_to(validated_at=3) == 5.5
     assert table(start=7, validate_every=1).keeps_metrics_to(validated_at=6) == 7
+
+
+# --- the patience, which ends a training
+
+
+def told(scores, timetable, values):
+    """(the iteration where it ends, lines) with a validation of each value every third update."""
+    lines = []
+    for i, value in enumerate(values, start=1):
+        scores.validated(3 * i, {"ap": value})
+        timetable = scores.ends(timetable, 3 * i, lines.append)
+    return timetable.stop_at, lines
+
+
+def test_a_training_ends_when_the_patience_has():
+    stop_at, lines = told(Scores("ap", 2), table(stop_at=30), [1.0, 2.0, 2.0, 1.5])
+    assert stop_at == 12  # an equal score is no better one
+    assert lines == ["ap has not become better than 2 for 2 validations (--patience 2): the "
+                     "training ends after 12 iterations."]
+
+
+@pytest.mark.parametrize("patience, values", [
+    (2, [1.0, 0.5, 2.0, 1.0]),  # a better one in between
+    (3, [1.0, 0.5, 0.5]),
+    (None, [1.0] * 9),
+    (1, [0.0]),  # the first one is the best in any case
+])
+def test_a_training_with_patience_left_goes_on(patience, values):
+    assert told(Scores("ap", patience), table(stop_at=30), values) == (30, [])
+
+
+def test_scores_that_are_not_there_or_no_number():
+    scores = Scores("ap", 2)
+    assert not scores.validated(3, {})
+    assert scores.waited == 0
+    assert not scores.validated(6, {"ap": math.nan})
+    assert scores.waited == 1
+
+
+def test_the_patience_goes_on_in_a_resumed_run():
+    scores = Scores("ap", 3)
+    told(scores, table(stop_at=30), [2.0, 1.0, 1.0])
+    resumed = Scores("ap", 3)
+    resumed.restore(scores.pack())
+    assert not resumed.is_over
+    assert told(resumed, table(start=9, stop_at=30), [1.0])[0] == 3
+    ended = Scores("ap", 3)
+    ended.restore(resumed.pack())
+    timetable = table(start=12, stop_at=30)
+    assert ended.ends(timetable, 12, print).stop_at == 12  # there is nothing left to do
+    patient = Scores("ap", 9)
+    patient.restore(resumed.pack())
+    assert patient.ends(timetable, 12, print) == timetable
+    patient.restore({"best": 2.0, "validated_at": 9})  # of an older checkpoint
+    assert patient.waited == 0
+
+
+def test_a_dry_run_is_not_ended():
+    scores = Scores("ap", 1)
+    scores.validated(3, {"ap": 1.0})
+    scores.validated(6, {"ap": 1.0})
+    assert scores.ends(table(start=6, is_dry=True), 6, print).stop_at == 12
