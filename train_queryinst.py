@@ -59,7 +59,7 @@ def flags(
 
 if __name__ == "__main__":
     FLAGS = cli.read_flags(flags, SCRIPT)  # --help and misspelt flags end here, before torch
-    STOP = StopSignals()  # from here on a signal lets the present update finish
+    STOP = StopSignals(max_hours=FLAGS.max_hours)  # a signal lets an update finish from here on
 
 import torch
 
@@ -93,7 +93,6 @@ from runtime.run.run import Run, start_run
 from runtime.run.scores import LastScores
 from runtime.run.timetable import Timetable, last_iteration
 from runtime.sizing.summary import ModelSize
-from settings.foreign import note_lines
 from settings.loading import to_yaml
 from settings.queryinst.config import QueryInstConfig
 
@@ -105,7 +104,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     """One run, from the flags to the closed files."""
     flags.trains = not (flags.eval_only or flags.export or flags.predict)
     flags.layout = torch.channels_last if flags.channels_last else torch.contiguous_format
-    cfg, notes = queryinst.read_settings(flags)
+    cfg = queryinst.read_settings(flags)
     take_launcher(flags.launcher, flags.local_rank, os.environ)
     run = start_run(SCRIPT, flags.device, flags.seed, stop, dist_timeout_s=flags.dist_timeout,
                     deterministic=cfg.randomness.deterministic, tf32=flags.tf32)
@@ -113,8 +112,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
         flags.export = check_export(flags.export, flags.export_format, flags.export_detections)
         if flags.config.endswith(".py") and not os.path.isfile(flags.config):
             run.log(f"{flags.config}: no such file; this is our recipe {cfg.name}.")
-        for line in note_lines(notes):
-            run.log(line)
+        cli.say_notes(flags, run.log)
         folder = Path(flags.work_dir or cfg.work_dir or Path("work_dirs") / str(cfg.name))
         if flags.predict:
             return predict(flags, run, cfg, folder)
@@ -174,7 +172,7 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
     train_set = open_part(flags, cfg, names, indexes, "train")
     valid_set = open_part(flags, cfg, names, indexes, "valid") if cfg.val_cfg else None
     loader = open_loader(flags, run, cfg, train_set)
-    cfg, per_epoch = queryinst.with_pace(cfg, flags, loader, run.log)
+    cfg, per_epoch = queryinst.fitted_to_data(cfg, flags, run, loader)
     learner, step_net = build_network(flags, run, cfg)
     form = queryinst.MmengineForm(learner.net, names, flags.seed, per_epoch)
 

@@ -54,7 +54,7 @@ def flags(
 
 if __name__ == "__main__":
     FLAGS = cli.read_flags(flags, SCRIPT)  # --help and misspelt flags end here, before torch
-    STOP = StopSignals()  # from here on a signal lets the present update finish
+    STOP = StopSignals(max_hours=FLAGS.max_hours)  # a signal lets an update finish from here on
 
 import torch
 
@@ -108,6 +108,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
                     dist_timeout_s=flags.dist_timeout, tf32=flags.tf32, fixed_shapes=True)
     limit_threads(cfg.TRAINING.THREADS)
     with closing(run):
+        cli.say_notes(flags, run.log)
         flags.export = check_export(flags.export, flags.export_format)
         applies = flags.eval_only or flags.export or flags.predict
         if applies and flags.pretrained and not flags.resume:
@@ -140,11 +141,8 @@ def read_settings(flags: Flags) -> ResNeStConfig:
     if flags.export and not flags.export_format and flags.export.suffix not in PACKAGES:
         flags.export = flags.export.with_name(f"{flags.export.name}.pth")  # the original's prefix
     overrides = cli.paired(flags.pairs) + (flags.cfg_options or [])
-    cfg = resnest.load_resnest_config(flags.config_file, overrides)
-    seed = cfg.SEED if flags.seed is None else flags.seed
-    workers = cfg.TRAINING.WORKERS if flags.workers is None else flags.workers
-    return replace(cfg, SEED=seed, TRAINING=replace(cfg.TRAINING, WORKERS=workers),
-                   DATA=replace(cfg.DATA, ROOT=str(Path(cfg.DATA.ROOT).expanduser())))
+    cfg = resnest.with_flags(resnest.load_resnest_config(flags.config_file, overrides), flags)
+    return replace(cfg, DATA=replace(cfg.DATA, ROOT=str(Path(cfg.DATA.ROOT).expanduser())))
 
 
 def build_data(flags: Flags, run: Run, cfg: ResNeStConfig, *folders: ClassFolders
@@ -193,7 +191,7 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
     identity = {"batch_size": cfg.TRAINING.BATCH_SIZE * run.world_size,
                 "accumulate": flags.accumulate, "seed": cfg.SEED, "num_images": len(train_set),
                 "num_classes": len(names), "classes": names, "data": train_set.folders.fingerprint}
-    history, epochs = ClassHistory(), cfg.TRAINING.EPOCHS
+    history, epochs = ClassHistory(flags.patience), cfg.TRAINING.EPOCHS
     learner, start, source = resnest.find_start(
         flags, run, cfg, checkpoints, learner, history, identity, per_epoch, WEIGHTS)
     stop_at = last_iteration(start, epochs * per_epoch, flags.max_iters, flags.dry_run)
@@ -238,7 +236,7 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
             save(iteration, Occasion.BEST)
             best = found, f"best, iteration {iteration}"
         rescue.saved(iteration, save(iteration))  # with its scores
-        if iteration == stop_at or time.perf_counter() - drawn_at > PICTURES_S:
+        if iteration == stop_at or history.is_over or time.perf_counter() - drawn_at > PICTURES_S:
             drawn_at = time.perf_counter()
             if best is not None:
                 imagenet.save_findings(run, best[0], val_set, best[1])
@@ -271,14 +269,15 @@ def loop(
     images = cfg.TRAINING.BATCH_SIZE * run.world_size * flags.accumulate
     meter = Meter(run.device, images, flags.log_every, run.warn)
     lr_at = resnest.schedule(cfg, run.world_size, timetable.per_epoch)
-    start, stop_at = timetable.start, timetable.stop_at
+    timetable = history.ends(timetable, timetable.start, run.log)
+    start = timetable.start
 
     net.train()
     seconds = 0.0  # of this session's updates in the present epoch
     size = ModelSize(run, flags, learner, step_net, loader.largest_shape)
     meter.begin(run.log if flags.compile else None)
-    updates = loader.steps(start, stop_at, flags.accumulate)
-    with closing(updates), run.progress(stop_at, start) as progress:
+    updates = loader.steps(start, timetable.stop_at, flags.accumulate)
+    with closing(updates), run.progress(timetable.stop_at, start) as progress:
         for step, epoch, batches in updates:
             meter.data_ready()
             lr = lr_at(step)
@@ -322,8 +321,12 @@ def loop(
             if timetable.validates_now(iteration, history.validated_at):
                 validate(iteration)
                 meter.restart_clock()
+                timetable = history.ends(timetable, iteration, run.log)
+                if iteration == timetable.stop_at:
+                    break
     if flags.dry_run:
         return size.tell_dry_run(meter)
+    stop_at = timetable.stop_at
     rescue.saved(stop_at, save(stop_at))
     if timetable.validates_end(history.validated_at):
         validate(stop_at)  # after the save: a fault in it must not cost the last weights

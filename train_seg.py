@@ -15,7 +15,6 @@ DIR. Mean IoU to expect on ADE20K, several scales: mobilenetv2dilated-c1_deepsup
 resnet18dilated-ppm_deepsup 38.8, resnet50dilated-ppm_deepsup 42.1, hrnetv2 43.2.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -57,7 +56,7 @@ def flags(
 
 if __name__ == "__main__":
     FLAGS = cli.read_flags(flags, SCRIPT)  # --help and misspelt flags end here, before torch
-    STOP = StopSignals()  # from here on a signal lets the present update finish
+    STOP = StopSignals(max_hours=FLAGS.max_hours)  # a signal lets an update finish from here on
 
 import torch
 
@@ -104,6 +103,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     run = start_run(SCRIPT, device, cfg.TRAIN.seed, stop, dist_timeout_s=flags.dist_timeout,
                     tf32=flags.tf32)
     with closing(run):
+        cli.say_notes(flags, run.log)
         flags.export = check_export(flags.export, flags.export_format)
         if flags.predict:
             return predict(flags, run, cfg)
@@ -126,13 +126,7 @@ def read_settings(flags: Flags) -> SegConfig:
     options = flags.cfg_options or []
     # a checkpoint that the command line names is what is meant, whatever is newer or better
     flags.named = {*pairs, *(option.partition("=")[0].strip() for option in options)}
-    cfg = models.load_seg_config(flags.cfg, [*pairs.items(), *options])
-    # differs: no more workers than cores; the batches do not depend on their number
-    # [segmentation.md: Config keys]. Way back: --workers 16.
-    workers = min(cfg.TRAIN.workers, os.cpu_count() or 1)
-    return replace(cfg, TRAIN=replace(
-        cfg.TRAIN, seed=cfg.TRAIN.seed if flags.seed is None else flags.seed,
-        workers=workers if flags.workers is None else flags.workers))
+    return models.with_flags(models.load_seg_config(flags.cfg, [*pairs.items(), *options]), flags)
 
 
 def build_training(flags: Flags, run: Run, cfg: SegConfig, num_devices: int
@@ -162,12 +156,12 @@ def build_training(flags: Flags, run: Run, cfg: SegConfig, num_devices: int
 
 def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     """Data, networks, where to start, the run's files, and then the loop."""
-    settings, folder = cfg.TRAIN, Path(cfg.DIR)
+    settings, folder, per_epoch = cfg.TRAIN, Path(cfg.DIR), cfg.TRAIN.epoch_iters
     num_devices = max(run.world_size, len(flags.gpu_numbers), 1)
     learner, norms, step_net = build_training(flags, run, cfg, num_devices)
     batches = segmentation.TrainBatches(
         lists["train"], cfg.DATASET, batch_size=settings.batch_size_per_gpu,
-        batches_per_epoch=settings.epoch_iters * flags.accumulate * num_devices,
+        batches_per_epoch=per_epoch * flags.accumulate * num_devices,
         seed=settings.seed, bad_images=flags.bad_images)
     loader = ResumableLoader(
         batches, num_devices, seed=settings.seed, workers=settings.workers, rank=run.rank,
@@ -177,20 +171,20 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     # where to start
     if not flags.dry_run:
         run.claim(folder / ".lock")
-    checkpoints = seg_series(folder, settings.epoch_iters, flags.save_every)
+    checkpoints = seg_series(folder, per_epoch, flags.save_every)
     # what a continuation must share with the run it continues, or its batches would differ
     identity = {"batch_size_per_gpu": settings.batch_size_per_gpu, "devices": num_devices,
-                "accumulate": flags.accumulate, "epoch_iters": settings.epoch_iters,
+                "accumulate": flags.accumulate, "epoch_iters": per_epoch,
                 "seed": settings.seed, "num_images": len(lists["train"]),
                 "num_class": cfg.DATASET.num_class, "data": lists["train"].fingerprint,
                 "classes": list(models.facts_of(cfg).classes)}
-    scores, history = Scores("mean_iou"), SegHistory(settings.epoch_iters, settings.disp_iter)
+    scores = Scores("mean_iou", flags.patience)
+    history = SegHistory(per_epoch, settings.disp_iter)
     learner, start, source = models.find_start(
         flags, run, cfg, checkpoints, learner, scores, history, identity, PRETRAINED)
-    stop_at = last_iteration(start, settings.epoch_iters * settings.num_epoch, flags.max_iters,
-                             flags.dry_run)
+    stop_at = last_iteration(start, per_epoch * settings.num_epoch, flags.max_iters, flags.dry_run)
     timetable = Timetable(
-        start, stop_at, settings.epoch_iters, flags.log_every or settings.disp_iter,
+        start, stop_at, per_epoch, flags.log_every or settings.disp_iter,
         checkpoints.due, validate_every=cfg.VAL.interval, validate_end="val" in lists,
         logs_by_epoch=True, is_dry=flags.dry_run)
 
@@ -203,7 +197,7 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
             pictures.save_training_grid(batches, cfg.DATASET, folder / "train_samples.png")
     images = settings.batch_size_per_gpu * num_devices * flags.accumulate
     meter = Meter(run.device, images, settings.disp_iter, run.warn)
-    run.log(f"1 Epoch = {settings.epoch_iters} iters\n"
+    run.log(f"1 Epoch = {per_epoch} iters\n"
             f"Iterations {start} to {stop_at}, {images} images each on {num_devices} x "
             f"{run.device.type}; lr {settings.lr_encoder} / {settings.lr_decoder}, not scaled")
 
@@ -216,7 +210,7 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
         net = learner.scored if occasion is Occasion.BEST else learner.net
         weights = models.weights_of(net, cfg)
         state = learner.state(
-            iteration, settings.epoch_iters, world_size=run.world_size, identity=identity,
+            iteration, per_epoch, world_size=run.world_size, identity=identity,
             config=to_yaml(cfg), **scores.pack(), **history.pack())
         return checkpoints.save(iteration, weights, state, occasion, history=history.curves)
 
@@ -249,19 +243,20 @@ def loop(
 ) -> None:
     """The updates of a session, with saves and validations, and the last of both."""
     settings, optimizers, precision = cfg.TRAIN, learner.optimizer, learner.precision
-    start, stop_at = timetable.start, timetable.stop_at
+    start = timetable.start
     guard = NonFiniteGuard(run, flags.nan, precision.is_scaled)
     lr_at = {net: poly(lr, settings.epoch_iters * settings.num_epoch, settings.lr_pow)
              for net, lr in zip(NETS, (settings.lr_encoder, settings.lr_decoder), strict=True)}
 
     if timetable.validates_at(start, scores.validated_at):
         validate(start)  # stopped between an epoch's last update and its validation
+    timetable = scores.ends(timetable, start, run.log)
     # parity: fix_bn stops dropout as well [segmentation.md: Training loop]
     learner.net.train(not settings.fix_bn)
     size = ModelSize(run, flags, learner, step_net, loader.largest_shape)
     meter.begin(run.log if flags.compile else None)
-    updates = loader.steps(start, stop_at, flags.accumulate)
-    with closing(updates), run.progress(stop_at, start) as progress:
+    updates = loader.steps(start, timetable.stop_at, flags.accumulate)
+    with closing(updates), run.progress(timetable.stop_at, start) as progress:
         for step, epoch, batches in updates:
             meter.data_ready()
             lrs = {net: lr_at[net](step) for net in NETS}
@@ -299,8 +294,12 @@ def loop(
             if timetable.validates_now(iteration, scores.validated_at):
                 validate(iteration)
                 meter.restart_clock()
+                timetable = scores.ends(timetable, iteration, run.log)
+                if iteration == timetable.stop_at:
+                    break
     if flags.dry_run:
         return size.tell_dry_run(meter)
+    stop_at = timetable.stop_at
     rescue.saved(stop_at, save(stop_at, Occasion.LAST))
     if timetable.validates_end(scores.validated_at):
         validate(stop_at, Occasion.LAST)  # after the save: a fault must not cost the weights

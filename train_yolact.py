@@ -83,7 +83,7 @@ def flags(
 
 if __name__ == "__main__":
     FLAGS = cli.read_flags(flags, SCRIPT)  # --help and misspelt flags end here, before torch
-    STOP = StopSignals()  # from here on a signal lets the present update finish
+    STOP = StopSignals(max_hours=FLAGS.max_hours)  # a signal lets an update finish from here on
 
 import torch
 
@@ -101,7 +101,7 @@ from data.predicting.findings import classes_of, save_findings
 from data.predicting.instances import InstanceResults, compact
 from data.yolact import INPUTS, InstanceDataset, collate_instances, save_samples
 from data.yolact.transform import YolactTransform
-from metrics.coco import CocoEvaluator, format_table
+from metrics.coco import CocoEvaluator, format_table, score_lines
 from metrics.instances import SHOWN_SCORE, InstanceScores
 from models import yolact
 from models.export import check_export
@@ -131,6 +131,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
     run = start_run(SCRIPT, device, flags.seed, stop, dist_timeout_s=flags.dist_timeout,
                     tf32=flags.tf32, fixed_shapes=True)
     with closing(run):
+        yolact.limit_workers(flags, run.log)
         flags.export = check_export(flags.export, flags.export_format, flags.export_detections)
         cfg, own_indexes = run.from_main(lambda: read_settings(flags, run))
         folder = Path(flags.log_folder) / str(cfg.name)
@@ -152,6 +153,7 @@ def read_settings(flags: Flags, run: Run) -> tuple[YolactConfig, Indexes]:
     Order of the original: config, --dataset, autoscale, flags; the data's own classes come between.
     """
     cfg = yolact.load_fitting_config(flags.config, flags.resume, flags.cfg_options, run.log)
+    cfg = yolact.with_flags(cfg, flags, run.log)
     dataset = yolact.load_dataset_config(flags.dataset) if flags.dataset else cfg.dataset
     if flags.predict:  # no data set is needed for it
         return replace(cfg, dataset=dataset), {}
@@ -166,11 +168,7 @@ def read_settings(flags: Flags, run: Run) -> tuple[YolactConfig, Indexes]:
         dataset, parts, own_data=own_data, deep=flags.check_data, run=run,
         cache_folder=None if flags.dry_run or flags.check_data else cache)
     cfg = replace(cfg, dataset=dataset, num_classes=len(dataset.class_names) + 1)
-    if not flags.no_autoscale:
-        cfg = yolact.scaled_to_batch(cfg, flags.batch_size * flags.accumulate, run.log)
-    per_device = flags.batch_size // run.num_devices(flags.device)
-    cfg = yolact.with_batch_norm_rule(cfg, per_device, run.log)
-    return yolact.with_given(cfg, vars(flags), "lr", "momentum", "decay", "gamma"), indexes
+    return yolact.fitted_to_batch(cfg, flags, run), indexes
 
 
 def open_part(flags: Flags, cfg: YolactConfig, indexes: Indexes, part: str) -> InstanceDataset:
@@ -208,7 +206,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
         world_size=run.world_size, shares=shares if run.world_size > 1 else None,
         collate=partial(collate_instances, match=yolact.matching(learner.net)),
         pin_memory=run.device.type == "cuda")
-    per_epoch = loader.steps_per_epoch(flags.accumulate)
+    cfg, per_epoch = yolact.with_epochs(flags, run, loader, learner.net, criterion)
 
     # where to start
     if not flags.dry_run:
@@ -220,7 +218,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
     identity = {"batch_size": flags.batch_size, "accumulate": flags.accumulate,
                 "seed": flags.seed, "num_images": len(train_set), "num_classes": cfg.num_classes,
                 "data": indexes["train"].fingerprint, "classes": list(cfg.dataset.class_names)}
-    scores, session_log = Scores("mask/all"), SessionLog()
+    scores, session_log = Scores("mask/all", flags.patience), SessionLog()
     learner, start, source = yolact.find_start(flags, run, checkpoints, learner, scores, identity)
     stop_at = last_iteration(start, cfg.max_iter, flags.max_iters, flags.dry_run)
     timetable = Timetable(  # parity: none after the first epoch [yolact.md: Training loop]
@@ -264,7 +262,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
         session_log.val(metrics, epoch, iteration, round(time.perf_counter() - begin, 2))
         if is_best := scores.validated(iteration, metrics):
             save(iteration, Occasion.BEST)
-        pictures.validated(found, iteration, is_best, is_last=iteration == stop_at)
+        pictures.validated(found, iteration, is_best, scores.is_over or iteration == stop_at)
         draw_curves(run, CURVES, folder.name)
         learner.net.train()
 
@@ -287,15 +285,16 @@ def loop(
     meter = Meter(run.device, flags.batch_size * flags.accumulate, AVERAGED, run.warn)
     lr_at = yolact.schedule(net.cfg)
     delayed = sorted(net.cfg.delayed_settings, key=lambda due: due[0])
-    start, stop_at = timetable.start, timetable.stop_at
+    start = timetable.start
     if timetable.validates_at(start, scores.validated_at):
         validate(start)  # stopped between an epoch's last update and its validation
+    timetable = scores.ends(timetable, start, run.log)
 
     size = ModelSize(run, flags, learner, step_net, loader.largest_shape)
     net.train()
     meter.begin(run.log if flags.compile else None)
-    updates = loader.steps(start, stop_at, flags.accumulate)
-    with closing(updates), run.progress(stop_at, start) as progress:
+    updates = loader.steps(start, timetable.stop_at, flags.accumulate)
+    with closing(updates), run.progress(timetable.stop_at, start) as progress:
         for step, epoch, batches in updates:
             meter.data_ready()
             while delayed and step >= delayed[0][0]:
@@ -328,8 +327,8 @@ def loop(
             session_log.train(losses, epoch, step, lr, round(meter.elapsed_s, 2))
             if timetable.logs_at(step):
                 run.record(meter.train_event(step, epoch, lr, losses, grad_norm))
-                run.log(console_line(epoch, step, meter.means(), meter.eta(stop_at - iteration),
-                                     meter.elapsed_s))
+                eta = meter.eta(timetable.stop_at - iteration)
+                run.log(console_line(epoch, step, meter.means(), eta, meter.elapsed_s))
             rescue.leave_if_stopped()
             if timetable.saves_at(iteration):
                 rescue.saved(iteration, save(iteration))
@@ -337,18 +336,19 @@ def loop(
             if timetable.validates_now(iteration, scores.validated_at):
                 validate(iteration)
                 meter.restart_clock()
+                timetable = scores.ends(timetable, iteration, run.log)
+                if iteration == timetable.stop_at:
+                    break
     if flags.dry_run:
         return size.tell_dry_run(meter)
+    stop_at = timetable.stop_at
     rescue.saved(stop_at, save(stop_at, Occasion.LAST))
     if timetable.validates_end(scores.validated_at):
         validate(stop_at)  # after the save: a fault in it must not cost the last weights
         save(stop_at, Occasion.LAST)  # with the best score in the state
     draw_curves(run, CURVES, run.folder.name)
-    lines = [f"Done. Weights are in {flags.save_folder}, log and metrics in {run.folder}."]
-    if scores.metrics:
-        lines += ["mask AP {:.2f}, at IoU 0.5 {:.2f}, box AP {:.2f}".format(
-            *(scores.metrics[name] / 100 for name in CURVES[:3]))]
-    say_done(run, guard, lines)
+    say_done(run, guard, [f"Done. Weights are in {flags.save_folder}, log and metrics in "
+                          f"{run.folder}.", *score_lines(scores.metrics)])
 
 
 def backward(flags: Flags, run: Run, learner: YolactLearner, step_net: torch.nn.Module,

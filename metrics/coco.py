@@ -344,6 +344,14 @@ def format_table(metrics: Mapping[str, float]) -> str:
     return "\n".join([lines[0], "+".join(["-" * 8] * len(rows[0])), *lines[1:]])
 
 
+def score_lines(metrics: Mapping[str, float] | None) -> list[str]:
+    """The last line of a run, with its scores as fractions; none without scores."""
+    if not metrics:
+        return []
+    mask, mask_50, box = (metrics[name] / 100 for name in ("mask/all", "mask/50", "box/all"))
+    return [f"mask AP {mask:.2f}, at IoU 0.5 {mask_50:.2f}, box AP {box:.2f}"]
+
+
 def _checked_protocol(protocol):
     if protocol not in ("coco", "yolact"):
         raise ValueError(f'protocol is {protocol!r}; it is "coco" or "yolact"')

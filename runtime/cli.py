@@ -160,6 +160,30 @@ MaxIters = Annotated[
     int | None,
     _addition("--max-iters", min=1, help="End after this many updates in all; schedules stay."),
 ]
+Epochs = Annotated[
+    int | None,
+    _addition("--epochs", min=1, help="Length of the training, over the config's; the schedule is "
+              "stretched with it."),
+]
+ImageSize = Annotated[
+    int | None,
+    _addition("--image-size", min=1, metavar="PIXELS", help="Side of the input, where the sides "
+              "differ the shorter one, over the config's."),
+]
+Mirror = Annotated[
+    bool | None,
+    _addition("--mirror/--no-mirror", help="Mirror training images at random; not for data where "
+              "left and right mean something."),
+]
+Patience = Annotated[
+    int | None,
+    _addition("--patience", min=1, help="End after this many validations without a better score."),
+]
+MaxHours = Annotated[
+    float | None,
+    _addition("--max-hours", metavar="HOURS", callback=between(0, math.inf), help="Stop this "
+              "session after so long as a stop signal does: saved, status 75."),
+]
 LogEvery = Annotated[int | None, _addition("--log-every", min=1, help="Updates between log lines.")]
 SaveEvery = Annotated[
     int | None, _addition("--save-every", min=1, help="Updates between checkpoints.")
@@ -262,7 +286,9 @@ SHARED: dict[str, tuple[object, object]] = {
     "device": (Device, None), "amp": (Amp, "off"), "compile": (Compile, False),
     "channels_last": (ChannelsLast, False), "tf32": (Tf32, None), "accumulate": (Accumulate, 1),
     "clip_grad": (ClipGrad, None), "ema": (Ema, None), "seed": (Seed, None),
-    "workers": (Workers, None), "max_iters": (MaxIters, None), "log_every": (LogEvery, None),
+    "workers": (Workers, None), "epochs": (Epochs, None), "image_size": (ImageSize, None),
+    "mirror": (Mirror, None), "patience": (Patience, None), "max_hours": (MaxHours, None),
+    "max_iters": (MaxIters, None), "log_every": (LogEvery, None),
     "save_every": (SaveEvery, None), "force_resume": (ForceResume, False),
     "pretrained": (Pretrained, None), "eval_only": (EvalOnly, False), "export": (Export, None),
     "export_format": (ExportFormat, None), "export_detections": (ExportDetections, False),
@@ -363,6 +389,12 @@ def trackers(flags: Flags) -> list[str]:
         if importlib.util.find_spec(name) is None:
             raise InputError(f"--{name}: the package is not installed; pip install {name}")
     return wanted
+
+
+def say_notes(flags: Flags, log: Callable[[str], object]) -> None:
+    """Log the lines of `flags.notes`: what the flags have changed beyond their own keys."""
+    for line in flags.notes:
+        log(line)
 
 
 def run(

@@ -4,8 +4,9 @@ Source: [resnest.md: Config keys].
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 from settings.changes import about_config, is_own
@@ -22,6 +23,7 @@ from settings.ranges import (
     Seed,
     Whole,
 )
+from settings.shared_flags import longest_warmup, named_in_faults, say_changes, usable_workers
 
 PROJECT = Path(__file__).resolve().parents[1]
 MODEL_NAMES = (  # what `models.resnest` can build
@@ -61,6 +63,7 @@ class DataConfig(Section):
     CENTER_MARGIN: Whole = 32  # validation sees CROP / (CROP + margin) of the shorter side
     # of the random crop, as a fraction of the image; torchvision's is 0.08
     MIN_CROP_AREA: Annotated[float, Range(above=0, at_most=1)] = 0.1
+    MIRROR: bool = True  # training images are mirrored left to right, every other time
     CUTMIX: NotNegative = 0.0  # alpha; with MIXUP as well, each batch gets one of the two
     RANDOM_ERASING: Fraction = 0.0  # probability; with AUGMENT standard
     # parity: of validation; bicubic is verify.py's [resnest.md: Validation transform]
@@ -192,6 +195,62 @@ def _config_file(named: str | Path) -> Path:
         places += [recipes / name, recipes / name.lower().replace("-", "_")]
     found = next((place for place in places if is_file(place)), None)
     return found or (Path(named) if Path(named).suffix else recipes / f"{named}.yaml")
+
+
+def with_flags(cfg: ResNeStConfig, flags: SimpleNamespace) -> ResNeStConfig:
+    """The config with --seed, --workers, --epochs, --image-size and --mirror.
+
+    What they change beyond their own key goes to `flags.notes`, a line each.
+    Raises InputError for a size that the networks cannot take, naming the smallest one.
+    """
+    flags.notes = []
+    training, data = cfg.TRAINING, cfg.DATA
+    # differs: no more workers than cores; the batches do not depend on their number
+    # [resnest.md: Config keys]. Way back: --workers 4.
+    workers = usable_workers(training.WORKERS, flags.workers, "TRAINING.WORKERS",
+                             flags.notes.append)
+    cfg = replace(cfg, SEED=cfg.SEED if flags.seed is None else flags.seed,
+                  TRAINING=replace(training, WORKERS=workers))
+    if flags.mirror is not None:
+        cfg = replace(cfg, DATA=replace(data, MIRROR=flags.mirror))
+    if flags.epochs is not None:
+        cfg = _of_length(cfg, flags.epochs, flags.notes)
+    if flags.image_size is not None:
+        cfg = _of_size(cfg, flags.image_size, flags.notes)
+    return cfg
+
+
+def _of_length(cfg: ResNeStConfig, epochs: int, notes: list[str]) -> ResNeStConfig:
+    """With so many epochs; drops of the rate move with them, the other schedules are stated over
+    the whole."""
+    before = cfg.OPTIMIZER
+    factor = epochs / cfg.TRAINING.EPOCHS
+    after = replace(
+        before, WARMUP_EPOCHS=longest_warmup(before.WARMUP_EPOCHS, epochs),
+        LR_STEP=before.LR_STEP and max(1, round(before.LR_STEP * factor)),
+        MILESTONES=before.MILESTONES and tuple(round(each * factor) for each in before.MILESTONES))
+    with named_in_faults(f"--epochs {epochs}"):
+        cfg = replace(cfg, TRAINING=replace(cfg.TRAINING, EPOCHS=epochs), OPTIMIZER=after)
+    keys = {"step": ["LR_STEP"], "multistep": ["MILESTONES"]}.get(before.LR_SCHEDULER, [])
+    say_changes(notes.append, "--epochs", {
+        f"OPTIMIZER.{key}": (getattr(before, key), getattr(after, key))
+        for key in ("WARMUP_EPOCHS", *keys)})
+    return cfg
+
+
+def _of_size(cfg: ResNeStConfig, size: int, notes: list[str]) -> ResNeStConfig:
+    """With this side of the crops; of smaller ones the margin of the centre crop is in proportion,
+    so that validation sees no less of an image, of larger ones it stays, as in the original."""
+    before = cfg.DATA
+    factor = size / before.CROP_SIZE
+    with named_in_faults(f"--image-size {size}"):
+        after = replace(
+            before, CROP_SIZE=size, CENTER_MARGIN=round(before.CENTER_MARGIN * min(1.0, factor)),
+            BASE_SIZE=before.BASE_SIZE and round(before.BASE_SIZE * factor))
+    say_changes(notes.append, "--image-size", {
+        f"DATA.{key}": (getattr(before, key), getattr(after, key))
+        for key in ("CROP_SIZE", "CENTER_MARGIN", "BASE_SIZE")})
+    return replace(cfg, DATA=after)
 
 
 def about(name: str | None, cfg: ResNeStConfig) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """The config of train_seg: the original's keys and defaults, and what they may be together."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 from runtime.errors import InputError, did_you_mean
@@ -18,6 +20,13 @@ from settings.ranges import (
     Section,
     Seed,
     Whole,
+)
+from settings.shared_flags import (
+    check_patience,
+    check_size,
+    named_in_faults,
+    say_changes,
+    usable_workers,
 )
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "configs" / "seg"
@@ -250,6 +259,47 @@ def pairs_to_overrides(words: Sequence[str]) -> dict[str, str]:
             f"overrides are KEY VALUE pairs, {len(words)} words were given: {remedy}"
         )
     return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def with_flags(cfg: SegConfig, flags: SimpleNamespace) -> SegConfig:
+    """The config with --seed, --workers, --epochs, --image-size and --mirror.
+
+    What they change beyond their own key goes to `flags.notes`, a line each.
+    Raises InputError for a size that the networks cannot take, and for --patience without
+    validations.
+    """
+    flags.notes = []
+    check_patience(flags.patience, cfg.VAL.interval > 0,
+                   "VAL.interval is 0; give the epochs between two")
+    train, dataset = cfg.TRAIN, cfg.DATASET
+    # differs: no more workers than cores; the batches do not depend on their number
+    # [segmentation.md: Config keys]. Way back: --workers 16.
+    workers = usable_workers(train.workers, flags.workers, "TRAIN.workers", flags.notes.append)
+    epochs = flags.epochs or train.num_epoch  # the rates follow: they are stated over the whole
+    with named_in_faults(f"--epochs {epochs}"):
+        train = replace(train, seed=train.seed if flags.seed is None else flags.seed,
+                        workers=workers, num_epoch=epochs)
+    if flags.mirror is not None:
+        dataset = replace(dataset, random_flip=flags.mirror)
+    if flags.image_size is not None:
+        dataset = _of_size(dataset, flags.image_size)
+        say_changes(flags.notes.append, "--image-size", {
+            f"DATASET.{key}": (getattr(cfg.DATASET, key), getattr(dataset, key))
+            for key in ("imgSizes", "imgMaxSize")})
+    return replace(cfg, TRAIN=train, DATASET=dataset)
+
+
+def _of_size(dataset: DatasetConfig, size: int) -> DatasetConfig:
+    """With `size` as the largest of the short sides, and all others in the same proportion."""
+    sides = dataset.imgSizes if isinstance(dataset.imgSizes, tuple) else (dataset.imgSizes,)
+    rate = dataset.segm_downsampling_rate
+    check_size(size, math.ceil(rate * max(sides) / min(sides)),
+               f"the scores have a cell for {rate} pixels"
+               + ("" if len(sides) == 1 else f", and the least of the sizes is {min(sides)} / "
+                  f"{max(sides)} of it"))
+    factor = size / max(sides)
+    return replace(dataset, imgSizes=tuple(max(1, round(side * factor)) for side in sides),
+                   imgMaxSize=max(1, round(dataset.imgMaxSize * factor)))
 
 
 def check_batch(arch_decoder: str, train: TrainConfig, is_synchronised: bool) -> None:

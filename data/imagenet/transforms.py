@@ -232,10 +232,11 @@ class TrainTransform(_StagedTransform):
     mirroring, jitter, lighting and normalisation done in one go.
     """
 
-    def __init__(self, crop_size: int, rand_aug: bool, min_area: float, margin: int):
+    def __init__(self, crop_size: int, rand_aug: bool, min_area: float, margin: int,
+                 mirror: bool = True):
         self._rand_augment = RandAugment(RAND_AUGMENT_N, RAND_AUGMENT_M) if rand_aug else None
         self._crop = ERandomCrop(crop_size, min_area, margin)
-        self._flip = RandomHorizontalFlip()
+        self._flip = RandomHorizontalFlip(0.5 if mirror else 0.0)
         self._jitter = ColorJitter(JITTER)
         self._lighting = Lighting(LIGHTING_STD)
         steps = [self._crop, self._flip, self._jitter, ToTensor(), self._lighting, Normalize()]
@@ -262,10 +263,11 @@ class TrainTransform(_StagedTransform):
 class StandardTransform(_StagedTransform):
     """torchvision's usual ImageNet augmentation: random resized crop, mirror, normalise, erase."""
 
-    def __init__(self, crop_size: int, rand_aug: bool, min_area: float, random_erasing: float):
+    def __init__(self, crop_size: int, rand_aug: bool, min_area: float, random_erasing: float,
+                 mirror: bool = True):
         self._rand_augment = RandAugment(RAND_AUGMENT_N, RAND_AUGMENT_M) if rand_aug else None
         self._crop = RandomResizedCrop(crop_size, min_area)
-        self._flip = RandomHorizontalFlip()
+        self._flip = RandomHorizontalFlip(0.5 if mirror else 0.0)
         self._erasing = RandomErasing(random_erasing) if random_erasing > 0 else None
         steps = [self._rand_augment, self._crop, self._flip, ToTensor(), Normalize()]
         self.transforms = [step for step in [*steps, self._erasing] if step is not None]
@@ -309,14 +311,16 @@ def train_transform(
     rand_aug: bool = False,
     min_area: float = MIN_AREA_REL,
     margin: int = CENTER_MARGIN_PX,
+    mirror: bool = True,
 ) -> TrainTransform:
     """The original's training transform.
 
     rand_aug: RandAugment(2, 12) in front
     min_area: of the random crop, as a fraction of the image's; 0.1 is the original
     margin:   of the centre crop that stands in where no random crop fits, as in `val_transform`
+    mirror:   every other image is mirrored; without it the other random numbers are the same
     """
-    return TrainTransform(crop_size, rand_aug, min_area, margin)
+    return TrainTransform(crop_size, rand_aug, min_area, margin, mirror)
 
 
 def standard_transform(
@@ -324,9 +328,10 @@ def standard_transform(
     rand_aug: bool = False,
     min_area: float = STANDARD_MIN_AREA_REL,
     random_erasing: float = 0.0,
+    mirror: bool = True,
 ) -> StandardTransform:
     """torchvision's usual training transform; the same, and the probability of random erasing."""
-    return StandardTransform(crop_size, rand_aug, min_area, random_erasing)
+    return StandardTransform(crop_size, rand_aug, min_area, random_erasing, mirror)
 
 
 def transforms_of(cfg: Any) -> tuple[TrainTransform | StandardTransform, ValTransform]:
@@ -334,10 +339,11 @@ def transforms_of(cfg: Any) -> tuple[TrainTransform | StandardTransform, ValTran
     val = val_transform(cfg.CROP_SIZE, cfg.INTERPOLATION, cfg.CENTER_MARGIN)
     if cfg.AUGMENT == "standard":
         train = standard_transform(
-            cfg.CROP_SIZE, cfg.RAND_AUG, cfg.MIN_CROP_AREA, cfg.RANDOM_ERASING
+            cfg.CROP_SIZE, cfg.RAND_AUG, cfg.MIN_CROP_AREA, cfg.RANDOM_ERASING, cfg.MIRROR
         )
     else:
-        train = train_transform(cfg.CROP_SIZE, cfg.RAND_AUG, cfg.MIN_CROP_AREA, cfg.CENTER_MARGIN)
+        train = train_transform(cfg.CROP_SIZE, cfg.RAND_AUG, cfg.MIN_CROP_AREA, cfg.CENTER_MARGIN,
+                                cfg.MIRROR)
     return train, val
 
 

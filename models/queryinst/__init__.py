@@ -9,7 +9,7 @@ from models.queryinst.optim import (
     param_groups,
     set_rates,
 )
-from models.queryinst.schedule import lr_schedule, with_pace
+from models.queryinst.schedule import fitted_to_data, lr_schedule, with_pace
 from models.queryinst.series import held_by, publish, queryinst_series
 from models.queryinst.starting import find_start, in_parts, predicting_network
 from models.queryinst.weights import (
@@ -21,7 +21,7 @@ from models.queryinst.weights import (
     start_weights,
 )
 from settings.queryinst.config import QueryInstConfig
-from settings.queryinst.flags import read_settings
+from settings.queryinst.flags import read_settings, with_epochs
 from settings.queryinst.recipes import about, load_queryinst_config
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "export_trained",
     "facts_of",
     "find_start",
+    "fitted_to_data",
     "held_by",
     "in_parts",
     "load_backbone",
@@ -56,5 +57,6 @@ __all__ = [
     "set_rates",
     "start_weights",
     "weights_of",
+    "with_epochs",
     "with_pace",
 ]

@@ -13,6 +13,7 @@ from typing import Any
 
 from runtime.sizing.pace import paced
 from settings.queryinst.config import QueryInstConfig
+from settings.queryinst.flags import with_epochs
 from settings.queryinst.recipes import sets_own
 
 RateAt = Callable[[float, int], float]  # (a group's base rate, iteration) -> its rate
@@ -124,6 +125,16 @@ def _moved(schedule: Any, clock: _Clock, t: int, rate: float, base: float) -> fl
             return rate + (base - low) * (1 - math.cos(math.pi / half)) / 2
     before, now = (_factor(schedule, clock, each) if each >= 0 else 1.0 for each in (t - 1, t))
     return (rate - low) * now / before + low
+
+
+def fitted_to_data(
+    cfg: QueryInstConfig, flags: SimpleNamespace, run: Any, loader: Any
+) -> tuple[QueryInstConfig, int]:
+    """(the config with --epochs as its length and fitting intervals, updates in an epoch).
+
+    run: is told what changes; loader: an UpdateLoader
+    """
+    return with_pace(with_epochs(cfg, flags, run, loader), flags, loader, run.log)
 
 
 def with_pace(

@@ -22,7 +22,7 @@ from models.resnest.weights import (
     pretrained_file,
 )
 from models.resnest.zoo import build_network, build_resnest, param_groups
-from settings.resnest import MODEL_NAMES, ResNeStConfig, about, load_resnest_config
+from settings.resnest import MODEL_NAMES, ResNeStConfig, about, load_resnest_config, with_flags
 
 __all__ = [
     "MODEL_NAMES",
@@ -52,4 +52,5 @@ __all__ = [
     "schedule",
     "start_weights",
     "weights_of",
+    "with_flags",
 ]

@@ -34,6 +34,7 @@ from settings.segmentation import (
     check_batch,
     load_seg_config,
     pairs_to_overrides,
+    with_flags,
 )
 
 __all__ = [
@@ -71,4 +72,5 @@ __all__ = [
     "synchronise_norms",
     "to_original_state_dict",
     "weights_of",
+    "with_flags",
 ]

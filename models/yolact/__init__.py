@@ -7,9 +7,13 @@ from models.yolact.network import Yolact, build_yolact, objects_without_prior
 from models.yolact.recognise import load_fitting_config
 from models.yolact.schedule import (
     epochs_between_validations,
+    fitted_to_batch,
+    limit_workers,
     scaled_to_batch,
     schedule,
     with_batch_norm_rule,
+    with_epochs,
+    with_flags,
     with_given,
 )
 from models.yolact.starting import find_start, found_in_parts, predicting_network
@@ -26,7 +30,9 @@ __all__ = [
     "export_trained",
     "facts_of",
     "find_start",
+    "fitted_to_batch",
     "found_in_parts",
+    "limit_workers",
     "load_dataset_config",
     "load_fitting_config",
     "load_weights",
@@ -41,5 +47,7 @@ __all__ = [
     "start_weights",
     "weights_of",
     "with_batch_norm_rule",
+    "with_epochs",
+    "with_flags",
     "with_given",
 ]

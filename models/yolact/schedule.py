@@ -1,4 +1,4 @@
-"""YOLACT's schedule, and what its trainer changes in a config because of the batch size.
+"""YOLACT's schedule, and what its trainer changes in a config because of batch size and flags.
 
 Source: [yolact.md: Batch size], [yolact.md: Learning rate].
 """
@@ -7,8 +7,18 @@ from dataclasses import replace
 
 from common.schedulers import autoscale, warmup_multistep
 from runtime.sizing.pace import paced
+from settings.shared_flags import (
+    check_patience,
+    check_size,
+    longest_warmup,
+    named_in_faults,
+    say_changes,
+    usable_workers,
+)
+from settings.yolact_recipes import about
 
 WRITTEN_FOR = 8  # images: the batch that learning rates and lengths of the configs are for
+LEAST_SIZE = 32  # px: what the deepest stage of a backbone makes one cell of
 FEWEST_FOR_BATCH_NORM = 6  # images a device; below, its statistics are left alone
 
 
@@ -54,3 +64,75 @@ def epochs_between_validations(cfg, flags, per_epoch, log):
     return paced(per_epoch, cfg.max_iter, flags.validation_epoch,
                  "validation_epoch" in flags.given, log, "validates",
                  f"--validation_epoch {flags.validation_epoch}")
+
+
+def with_flags(cfg, flags, log):
+    """The config with --image-size and --mirror; `log` is told what changes with the size.
+
+    Raises InputError for a size that the network cannot take, naming the smallest one, and for
+    --patience without validations.
+    """
+    check_patience(flags.patience, flags.validation_epoch > 0,
+                   "--validation_epoch is 0; give the epochs between two")
+    check_patience(flags.patience, cfg.dataset.has_gt,
+                   "dataset.has_gt is false, the truth is elsewhere")
+    if flags.mirror is not None:
+        cfg = replace(cfg, augment_random_mirror=flags.mirror)
+    size, backbone = flags.image_size, cfg.backbone
+    if size is None:
+        return cfg
+    scales = backbone.pred_scales if backbone else ()
+    if backbone and backbone.use_pixel_scales:  # as the original's im400 and im700 have them
+        scales = tuple(tuple(float(max(1, int(scale / cfg.max_size * size))) for scale in level)
+                       for level in scales)
+    check_size(size, LEAST_SIZE, "the deepest stage makes one cell of that")
+    with named_in_faults(f"--image-size {size}"):
+        sized = replace(cfg, max_size=size,
+                        backbone=backbone and replace(backbone, pred_scales=scales))
+    say_changes(log, "--image-size", {"max_size": (cfg.max_size, size), "backbone.pred_scales": (
+        backbone.pred_scales if backbone else (), scales)})
+    return sized
+
+
+def fitted_to_batch(cfg, flags, run):
+    """The config for the batch of the flags, and with their rates over it; `run` is told."""
+    if not flags.no_autoscale:
+        cfg = scaled_to_batch(cfg, flags.batch_size * flags.accumulate, run.log)
+    per_device = flags.batch_size // run.num_devices(flags.device)
+    cfg = with_batch_norm_rule(cfg, per_device, run.log)
+    return with_given(cfg, vars(flags), "lr", "momentum", "decay", "gamma")
+
+
+def limit_workers(flags, log):
+    """At most a data worker for each core, unless the command line says how many."""
+    # differs: no more workers than cores; the batches do not depend on their number
+    # [yolact.md: Command line]. Way back: --num_workers 4.
+    given = flags.num_workers if "num_workers" in flags.given else None
+    flags.num_workers = usable_workers(flags.num_workers, given, "--num_workers", log,
+                                       "--num_workers")
+
+
+def with_epochs(flags, run, loader, *owners):
+    """(the config of the `owners` with --epochs as its length, updates in an epoch of `loader`).
+
+    owners: network and loss, whose `cfg` it becomes
+    All that is counted in iterations moves with the length, and that is told by `run`.
+    The warm-up stays as long as it was, but for at most half of the training.
+    """
+    cfg, per_epoch = owners[0].cfg, loader.steps_per_epoch(flags.accumulate)
+    if flags.epochs is None:
+        return cfg, per_epoch
+    length = flags.epochs * per_epoch
+    factor = length / cfg.max_iter
+    changed = replace(
+        cfg, max_iter=length, lr_steps=tuple(round(step * factor) for step in cfg.lr_steps),
+        lr_warmup_until=longest_warmup(cfg.lr_warmup_until, length),
+        delayed_settings=tuple((round(at * factor), changes)
+                               for at, changes in cfg.delayed_settings))
+    keys = ("max_iter", "lr_steps", "lr_warmup_until", "delayed_settings")
+    say_changes(run.log, "--epochs", {key: (getattr(cfg, key), getattr(changed, key))
+                                      for key in keys})
+    run.describe(**about(flags.config, changed))
+    for owner in owners:
+        owner.cfg = changed
+    return changed, per_epoch

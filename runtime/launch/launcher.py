@@ -47,8 +47,8 @@ Environment:
     MASTER_ADDR  address of machine 0; 127.0.0.1
     PYTHON       the interpreter
 
-Exit status: 0 done, 2 bad input, 3 could not write, 75 stopped by SIGTERM or SIGUSR1 with the
-state saved, 130 Ctrl-C with the state saved, 1 anything else."""
+Exit status: 0 done, 2 bad input, 3 could not write, 75 stopped by SIGTERM, SIGUSR1 or
+--max-hours with the state saved, 130 Ctrl-C with the state saved, 1 anything else."""
 
 
 @dataclass(frozen=True)

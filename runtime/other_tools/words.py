@@ -32,10 +32,10 @@ def _row(words: str, *answers: str | None) -> Row:
 _TRAINING = (
     _row(
         "epochs epoch num-epochs num-epoch n-epochs max-epochs max-epoch total-epochs nepochs",
-        "--cfg-options max_iter=N, in iterations",
-        "TRAIN.num_epoch N",
-        "TRAINING.EPOCHS N",
-        "--cfg-options train_cfg.max_epochs=N",
+        "--epochs N, or --cfg-options max_iter=N, in iterations",
+        "--epochs N, or TRAIN.num_epoch N",
+        "--epochs N, or TRAINING.EPOCHS N",
+        "--epochs N, or --cfg-options train_cfg.max_epochs=N",
     ),
     _row(
         "iters max-iter iterations num-iters num-iterations total-iters steps max-steps num-steps "
@@ -178,10 +178,10 @@ _TRAINING = (
     ),
     _row(
         "hflip flip fliplr hflip-prob random-flip",
-        "--cfg-options augment_random_mirror=False",
-        "DATASET.random_flip False",
-        None,
-        "--cfg-options train_dataloader.dataset.pipeline.3.prob=X",
+        "--no-mirror, or --cfg-options augment_random_mirror=False",
+        "--no-mirror, or DATASET.random_flip False",
+        "--no-mirror, or DATA.MIRROR False",
+        "--no-mirror, or --cfg-options train_dataloader.dataset.pipeline.3.prob=X",
     ),
 )
 
@@ -189,10 +189,10 @@ _DATA = (
     _row(
         "imgsz img-size img image-size imsize input-size size crop-size base-size resize "
         "img-scale train-crop-size train-size val-crop-size val-resize-size resolution",
-        "--cfg-options max_size=N",
-        "DATASET.imgSizes N, and DATASET.imgMaxSize N",
-        "DATA.CROP_SIZE N",
-        "--cfg-options train_dataloader.dataset.pipeline.2.scale=[W,H] "
+        "--image-size N, or --cfg-options max_size=N",
+        "--image-size N, or DATASET.imgSizes N and DATASET.imgMaxSize N",
+        "--image-size N, or DATA.CROP_SIZE N",
+        "--image-size N, or --cfg-options train_dataloader.dataset.pipeline.2.scale=[W,H] "
         "val_dataloader.dataset.pipeline.1.scale=[W,H]",
     ),
     _row(
@@ -305,9 +305,9 @@ _RUNNING = (
     ),
     _row(
         "patience early-stop early-stopping early-stopping-patience stop-patience",
-        ": this script does not stop early; it keeps the best checkpoint, and --max-iters N ends "
-        "a run",
+        "--patience N, counted in validations",
     ),
+    _row("max-time time-limit max-train-hours train-hours hours time", "--max-hours H"),
     _row(
         "save-period save-interval save-freq save-frequency save-epoch save-epochs save-steps "
         "save-step save-iter save-every-epoch checkpoint-interval checkpoint-period "

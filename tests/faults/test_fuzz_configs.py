@@ -292,7 +292,7 @@ def read_config(script, words):
     if script == "train_yolact":
         return load_yolact_config(flags.config, options=flags.cfg_options or [])
     if script == "train_queryinst":
-        return queryinst.read_settings(flags)[0]
+        return queryinst.read_settings(flags)
     return module.read_settings(flags)
 
 

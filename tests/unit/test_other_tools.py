@@ -108,10 +108,11 @@ def fault_of(script, *words):
 
 
 @pytest.mark.parametrize("script, flag, answer", [
-    ("train_seg", "--epochs", "; in this script it is TRAIN.num_epoch N (behind the flags)"),
-    ("train_resnest", "--epochs", "; in this script it is TRAINING.EPOCHS N (behind the flags)"),
-    ("train_queryinst", "--epochs",
-     "; in this script it is --cfg-options train_cfg.max_epochs=N"),
+    ("train_seg", "--wd", "; in this script it is TRAIN.weight_decay X (behind the flags)"),
+    ("train_resnest", "--nepochs",
+     "; in this script it is --epochs N, or TRAINING.EPOCHS N"),
+    ("train_queryinst", "--nepochs",
+     "; in this script it is --epochs N, or --cfg-options train_cfg.max_epochs=N"),
     ("train_yolact", "-j", "; in this script it is --num_workers N"),
     ("train_seg", "-c", "; in this script it is --cfg FILE"),
     ("train_yolact", "--display", ": no script opens windows; a validation draws some "
@@ -142,8 +143,8 @@ def test_keys_of_other_tools_find_ours():
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_script_itself_says_it_in_one_line(script):
-    done = subprocess.run([sys.executable, f"{script}.py", "--epochs", "3"], cwd=ROOT,
+    done = subprocess.run([sys.executable, f"{script}.py", "--lr0", "3"], cwd=ROOT,
                           capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"{script}: no such option --epochs; in this script it is ")
+    assert done.stderr.startswith(f"{script}: no such option --lr0; in this script it is ")
     assert done.stderr.count("\n") == 1

@@ -1,0 +1,138 @@
+"""Trainings of another length: --epochs, --patience and --max-hours, also over stops."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from script_run import ScriptRun
+from seg_run import TINY
+
+ROOT = Path(__file__).resolve().parents[2]
+SECOND = "0.0003"  # of an hour: over before the first update is done
+# fixture, what learns nothing, so that no score becomes better; the metric; updates an epoch; the
+# files of the best and of the last weights
+SCRIPTS = {
+    "yolact": ("train", "--validation_epoch 1 --lr 0 --cfg-options lr_warmup_until=0 "
+               "freeze_bn=true", "mask/all", 2,
+               ("weights/tiny_best.pth", "weights/tiny_{}_{}.pth")),
+    "seg": ("segment", "TRAIN.lr_encoder 0 TRAIN.lr_decoder 0 TRAIN.fix_bn True VAL.interval 1",
+            "mean_iou", 4, ("encoder_best.pth", "encoder_epoch_{2}.pth")),
+    "resnest": ("classify", "OPTIMIZER.LR 0 TRAINING.EVAL_EVERY 1", "top1", 6,
+                ("model_best.pth", "checkpoint_{}.pth", "model_weights.pth")),
+    "queryinst": ("query_train", "--cfg-options train_cfg.val_interval=1 "
+                  "optim_wrapper.optimizer.lr=0", "coco/segm_mAP", 4,
+                  ("best_coco_segm_mAP_epoch_1.pth", "epoch_{2}.pth")),
+}
+PATIENCE, EPOCHS = 1, 40
+
+
+@pytest.fixture(params=SCRIPTS)
+def case(request):
+    """(runs the script with more flags, its metric, updates an epoch, its files)"""
+    fixture, words, *rest = SCRIPTS[request.param]
+    run = request.getfixturevalue(fixture)
+
+    def begin(flags, **how):
+        return run(f"--epochs {EPOCHS} --patience {PATIENCE} {flags} {words}",
+                   **({"launcher": [sys.executable]} | how))
+
+    return begin, *rest
+
+
+def ends_at(evals, metric):
+    """The iteration of the first validation that ends the patience."""
+    best, waited = -1.0, 0
+    for event in evals:
+        value = event["metrics"][metric]
+        best, waited = (value, 0) if value > best else (best, waited + 1)
+        if waited == PATIENCE:
+            return event["iteration"]
+    return None
+
+
+def test_the_patience_ends_a_training_also_over_a_stop_of_max_hours(case):
+    begin, metric, per_epoch, files = case
+    whole = begin("")
+    assert whole.status == 0, whole.err_text
+    assert f"0 to {EPOCHS * per_epoch}" in whole.text  # --epochs
+    last = whole.evals[-1]["iteration"]
+    assert last == ends_at(whole.evals, metric) == len(whole.losses) < EPOCHS * per_epoch
+    assert f"the training ends after {last} iterations" in whole.text
+    epoch = last // per_epoch
+    for name in files:
+        assert (whole.out / name.format(epoch - 1, last, epoch)).is_file(), name
+
+    first = begin(f"--max-hours {SECOND}", out="again")
+    assert (first.status, first.err) == (75, [])
+    assert len(first.losses) == 1  # it finishes the present update
+    assert "Stopped by --max-hours. The state after 1 update is saved in " in first.text
+    assert first.events[-1] == {"event": "stop", "iteration": 1, "reason": "--max-hours"}
+    rest = begin("--resume latest", out="again")
+    assert rest.status == 0, rest.err_text
+    assert (rest.losses, rest.evals) == (whole.losses, whole.evals)
+    assert sorted(path.name for path in rest.out.rglob("*.pth")) == sorted(
+        path.name for path in whole.out.rglob("*.pth"))
+
+
+def test_the_patience_counts_on_after_a_signal(segment, tmp_path):
+    words = SCRIPTS["seg"][1]
+    flags = f"--epochs {EPOCHS} --patience 3 --save-every 1 {words}"
+    first = segment(flags, stop=(signal.SIGTERM, 9), launcher=[sys.executable])
+    assert first.status == 75, first.err_text
+    done = len(first.losses)
+    assert 9 <= done < 16
+    assert first.evals  # the patience has begun to end
+    rest = segment(f"{flags} --resume latest")
+    assert rest.status == 0, rest.err_text
+    assert [event["iteration"] for event in rest.evals] == [4, 8, 12, 16]
+    last = rest.losses
+    again = segment(f"{flags} --resume latest")  # as a queue may do
+    assert (again.status, again.losses) == (0, last)
+
+
+def test_ranks_agree_that_the_hours_are_over(tmp_path, seg_scenes):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    out = tmp_path / "out"
+    words = ["2", "--cfg", "tiny.yaml", "--device", "cpu", "--max-hours", SECOND, "DIR", out,
+             "DATASET.root_dataset", seg_scenes,
+             "DATASET.list_train", seg_scenes / "training.odgt"]
+    run = ScriptRun("train_seg.py", words, tmp_path, out, launcher=[str(ROOT / "dist_train.sh")],
+                    env={"PYTHON": sys.executable})
+    assert run.status == 75, run.err_text
+    assert run.text.count("Stopped by --max-hours. The state after 1 update is saved in ") == 1
+    assert run.text.count("Stopping after this iteration") == 1
+    assert (out / "encoder_iter_1.pth").is_file()
+
+
+@pytest.mark.parametrize("script, words", [
+    ("train", "--patience 2"),  # the fixture has --validation_epoch 0
+    ("segment", "--patience 2"),  # and this one VAL.interval 0
+])
+def test_patience_without_validations_is_one_line(request, script, words):
+    run = request.getfixturevalue(script)(words)
+    assert run.status == 2
+    assert len(run.err) == 1
+    assert "--patience 2 counts validations, and there are none: " in run.err[0]
+    assert not run.out.exists()
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "nan"])
+def test_hours_that_are_none(segment, hours):
+    run = segment(f"--max-hours {hours}")
+    assert (run.status, len(run.err)) == (2, 1)
+    assert "--max-hours" in run.err[0]
+
+
+def test_sizes_and_mirroring_reach_the_images(segment):
+    run = segment("--epochs 1 --image-size 32 --no-mirror --max-iters 1")
+    assert run.status == 0, run.err_text
+    line = "--image-size: DATASET.imgSizes [48] becomes [32], DATASET.imgMaxSize 64 becomes 43."
+    assert line in run.text
+    config = yaml.safe_load((run.out / "config.yaml").read_text())
+    assert config["DATASET"]["imgSizes"] == [32]
+    assert config["DATASET"]["random_flip"] is False
+    facts = json.loads((run.out / "env.json").read_text())
+    assert facts["differs_from_recipe"]["TRAIN.num_epoch"] == [1, 3]
