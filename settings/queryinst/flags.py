@@ -71,6 +71,8 @@ def _with_flags(cfg: QueryInstConfig, flags: SimpleNamespace) -> QueryInstConfig
     """
     flags.notes = []
     say = flags.notes.append
+    if flags.predict:  # also where the config has no validation
+        cfg = replace(cfg, test_dataloader=cfg.predicted_by)
     for key in LOADERS:
         loader = vars(cfg)[key]
         if loader is None:

@@ -1,6 +1,7 @@
 """Trainings of another length: --epochs, --patience and --max-hours, also over stops."""
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -121,13 +122,41 @@ def test_hours_that_are_none(segment, hours):
     assert "--max-hours" in run.err[0]
 
 
-def test_sizes_and_mirroring_reach_the_images(segment):
-    run = segment("--epochs 1 --image-size 32 --no-mirror --max-iters 1")
+# fixture; what config.yaml has with --epochs 2 --image-size 96 --no-mirror
+CONFIGS = {
+    "yolact": ("train", {"max_iter": 4, "max_size": 96, "augment_random_mirror": False}),
+    "seg": ("segment", {"TRAIN.num_epoch": 2, "DATASET.imgSizes": [96], "DATASET.imgMaxSize": 128,
+                        "DATASET.random_flip": False}),
+    "resnest": ("classify", {"TRAINING.EPOCHS": 2, "DATA.CROP_SIZE": 96, "DATA.MIRROR": False}),
+    "queryinst": ("query_train", {"train_cfg.max_epochs": 2, "train_dataloader.dataset.pipeline.2"
+                                  ".scale": [96, 96], "train_dataloader.dataset.pipeline.3.prob":
+                                  0.0, "val_dataloader.dataset.pipeline.1.scale": [96, 96]}),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_lengths_sizes_and_mirroring_are_in_force(request, name):
+    fixture, wanted = CONFIGS[name]
+    run = request.getfixturevalue(fixture)("--epochs 2 --image-size 96 --no-mirror --max-iters 1")
     assert run.status == 0, run.err_text
-    line = "--image-size: DATASET.imgSizes [48] becomes [32], DATASET.imgMaxSize 64 becomes 43."
-    assert line in run.text
-    config = yaml.safe_load((run.out / "config.yaml").read_text())
-    assert config["DATASET"]["imgSizes"] == [32]
-    assert config["DATASET"]["random_flip"] is False
-    facts = json.loads((run.out / "env.json").read_text())
-    assert facts["differs_from_recipe"]["TRAIN.num_epoch"] == [1, 3]
+    assert "--image-size: " in run.text
+    config = yaml.safe_load((run.logs / "config.yaml").read_text())
+    for key, value in wanted.items():
+        found = config
+        for part in key.split("."):
+            found = found[int(part) if part.isdecimal() else part]
+        assert found == value, key
+    assert json.loads((run.logs / "env.json").read_text())["differs_from_recipe"]
+
+
+def one_core():
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux sets the cores")
+def test_the_default_of_num_workers_is_bounded_too(train):
+    run = train("--config nowhere", data=False, preexec=one_core)
+    assert run.status == 2
+    assert "--num_workers asks for 4 data workers; with 1 core here there are 1." in run.text
+    own = train("--config nowhere --num_workers 4", data=False, preexec=one_core)
+    assert "data workers" not in own.text

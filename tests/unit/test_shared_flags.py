@@ -208,6 +208,12 @@ def test_queryinst_size_keeps_the_recipes_ratio_in_every_pipeline():
                              "becomes [666, 400].")
 
 
+def test_queryinst_predicts_at_that_size_without_a_validation_in_the_config():
+    after, _ = query("--image-size", "400", "--predict", "photo.jpg", "--cfg-options",
+                     "val_cfg=None", "val_dataloader=None", "val_evaluator=None")
+    assert scales(after.predicted_by) == [(666, 400)]
+
+
 def test_queryinst_size_goes_into_choices_and_crops():
     after, _ = query("--image-size", "400",
                      cfg="queryinst_r50_fpn_300-proposals_crop-ms-480-800-3x_coco")
