@@ -1,5 +1,6 @@
 """What --check-data shows of sound COCO files: numbers as text, and a picture of samples."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def save_checked(parts: Mapping[str, tuple[CocoIndex, Path]], path: Path) -> Non
         for at in np.unique(np.linspace(0, len(rows) - 1, count).astype(int)).tolist():
             row = int(rows[at])
             tiles.append(_tile(index, folder, row))
-            name = image_path(folder, index.file_name(row)).name
+            name = os.path.basename(image_path(folder, index.file_name(row)))
             titles.append(f"{part}: {name}")
     save_grid(tiles, path, titles)
 

@@ -94,8 +94,12 @@ class ClassFolders:
         start = self._ends[i - 1] if i else 0
         return os.fsdecode(self._names[start : self._ends[i]].tobytes())
 
+    def file(self, i: int) -> str:
+        """The path of image `i` as text: a Path would leave its parts behind in each worker."""
+        return os.path.join(self.folder, self.name(i))
+
     def path(self, i: int) -> Path:
-        return self.folder / self.name(i)
+        return Path(self.file(i))
 
     def take_outputs(self, names: Sequence[str]) -> None:
         """Label the images by a network's outputs `names`, all of `classes` among them."""
@@ -180,7 +184,7 @@ class ClassificationDataset(Dataset):
 
     def _cropped(self, index, sampled, rng, for_numpy):
         def sample_at(index):
-            image = read_rgb(self.folders.path(index))
+            image = read_rgb(self.folders.file(index))
             self._np_rng.seed(for_numpy)
             return self._sample(self.transform.crop(image, sampled, rng, self._np_rng), index)
 
@@ -189,7 +193,7 @@ class ClassificationDataset(Dataset):
 
     def _eval_sample(self, index):
         return eval_sample(
-            lambda: self._sample(self.transform(read_rgb(self.folders.path(index))), index),
+            lambda: self._sample(self.transform(read_rgb(self.folders.file(index))), index),
             skip=self._skip_bad)
 
     def describe(self, key: SampleKey | int) -> str:

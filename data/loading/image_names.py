@@ -67,12 +67,15 @@ def near_name(images_dir: Path, name: str) -> str | None:
     return with_suffix[0] if len(with_suffix) == 1 else None
 
 
-def image_path(images_dir: Path, name: str) -> Path:
-    """The file of an image; that of the name as it is where there is none."""
+def image_path(images_dir: Path, name: str) -> str:
+    """The file of an image; that of the name as it is where there is none.
+
+    Text: the parts of a Path are interned, and a worker would grow with every image of an epoch.
+    """
     if not name.startswith("COCO") and "\\" not in name and "%" not in name:
-        return images_dir / name  # asks the disk for nothing
-    paths = [images_dir / each for each in spellings(name)]
-    return next((path for path in paths if path.is_file()), paths[0])
+        return os.path.join(images_dir, name)  # asks the disk for nothing
+    paths = [os.path.join(images_dir, each) for each in spellings(name)]
+    return next(filter(os.path.isfile, paths), paths[0])
 
 
 def _listing(images_dir: Path) -> Callable[[str], bool]:

@@ -240,7 +240,7 @@ def test_names_as_in_addresses(tmp_path):
     content["images"][1]["file_name"] = "100% 2.png"  # is its own name
     info.write_text(json.dumps(content))
     assert check_coco(info, images, deep=True) == []
-    assert image_path(images, "my%201.png").name == "my 1.png"
+    assert image_path(images, "my%201.png") == f"{images}/my 1.png"
 
 
 @pytest.mark.parametrize("name, near", [
