@@ -4,9 +4,7 @@
     python train_queryinst.py queryinst_r50_fpn_1x_coco              # one GPU
     python train_queryinst.py my/configs/queryinst_mine.py           # MMDetection's form; not run
     ./dist_train.sh queryinst_r50_fpn_1x_coco 8 --resume             # one process per GPU
-    NNODES=2 NODE_RANK=0 MASTER_ADDR=HOST PORT=29500 ./dist_train.sh queryinst_r50_fpn_1x_coco 8
     python train_queryinst.py CONFIG --eval-only --resume work_dirs/CONFIG/epoch_12.pth
-    ... --cfg-options default_hooks.checkpoint.interval=100 default_hooks.checkpoint.by_epoch=False
 
 Data: data/coco/{train2017,val2017}, data/coco/annotations/instances_*2017.json, or your own by
 --cfg-options train_dataloader.dataset.data_root=DIR train_dataloader.dataset.ann_file=FILE.json
@@ -92,7 +90,7 @@ from runtime.run.rescue import Rescue
 from runtime.run.run import Run, start_run
 from runtime.run.scores import LastScores
 from runtime.run.timetable import Timetable, last_iteration
-from runtime.sizing.summary import ModelSize
+from runtime.sizing import ModelSize, Trial
 from settings.loading import to_yaml
 from settings.queryinst.config import QueryInstConfig
 
@@ -124,6 +122,10 @@ def main(flags: Flags, stop: StopSignals) -> None:
             images = cfg.files.train_images, cfg.files.valid_images
             return show_checked(run, own_indexes, images, folder)
         indexes = share_indexes(run, cfg.files, own_indexes)
+        cfg = queryinst.fitted_to_batch(flags, run, cfg, folder, lambda: Trial(
+            open_part(flags, cfg, names, indexes, "train"),
+            lambda flags, run: build_network(flags, run, cfg),
+            lambda flags, run, built, data: backward(flags, run, cfg, built[0], built[1], data)))
         run.describe(network=queryinst.facts_of(cfg, names=names).plain(),
                      **queryinst.about(flags.config, cfg))
         (train if flags.trains else use_trained)(flags, run, cfg, names, folder, indexes)

@@ -88,7 +88,7 @@ from runtime.run.meter import Meter
 from runtime.run.rescue import Rescue
 from runtime.run.run import Run, start_run
 from runtime.run.timetable import Timetable, last_iteration
-from runtime.sizing.summary import ModelSize
+from runtime.sizing import ModelSize, Trial, with_batch_size
 from settings.loading import to_yaml
 from settings.resnest import ResNeStConfig
 
@@ -114,8 +114,7 @@ def main(flags: Flags, stop: StopSignals) -> None:
         if applies and flags.pretrained and not flags.resume:
             flags.resume = str(resnest.find_weights_once(run, flags.pretrained, WEIGHTS))
         if flags.export:
-            export_network(flags, run, cfg)
-            return
+            return export_network(flags, run, cfg)
         if flags.predict:
             return predict(flags, run, cfg)
         folders, _ = run.from_main(lambda: (imagenet.open_class_folders(
@@ -127,6 +126,11 @@ def main(flags: Flags, stop: StopSignals) -> None:
             return
         resnest.join_outputs(run, folders, resnest_series(flags.outdir, per_epoch=1), flags.resume,
                              flags.eval_only)
+        cfg = resnest.fitted_to_batch(flags, run, cfg, lambda: Trial(
+            build_data(flags, run, cfg, *folders)[0],
+            lambda flags, run: build_network(flags, run, cfg, len(folders[0].classes)),
+            lambda flags, run, built, data: backward(
+                flags, run, cfg, built[0], built[1], built[2], data, 0), MIN_SHARE))
         run.describe(network=resnest.facts_of(cfg, folders[0].classes).plain(),
                      data=imagenet.data_facts(folders), **resnest.about(flags.config_file, cfg))
         data = build_data(flags, run, cfg, *folders)
@@ -140,7 +144,8 @@ def read_settings(flags: Flags) -> ResNeStConfig:
     """The frozen config in force: file, then KEY VALUE pairs and --cfg-options, then flags."""
     if flags.export and not flags.export_format and flags.export.suffix not in PACKAGES:
         flags.export = flags.export.with_name(f"{flags.export.name}.pth")  # the original's prefix
-    overrides = cli.paired(flags.pairs) + (flags.cfg_options or [])
+    overrides = with_batch_size(cli.paired(flags.pairs) + (flags.cfg_options or []),
+                                "TRAINING.BATCH_SIZE", flags)
     cfg = resnest.with_flags(resnest.load_resnest_config(flags.config_file, overrides), flags)
     return replace(cfg, DATA=replace(cfg.DATA, ROOT=str(Path(cfg.DATA.ROOT).expanduser())))
 

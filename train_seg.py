@@ -86,7 +86,7 @@ from runtime.run.run import Run, start_run
 from runtime.run.scores import Scores
 from runtime.run.seg_history import SegHistory
 from runtime.run.timetable import Timetable, last_iteration
-from runtime.sizing.summary import ModelSize
+from runtime.sizing import ModelSize, Trial, with_batch_size
 from settings.loading import to_yaml
 from settings.segmentation import SegConfig
 
@@ -114,7 +114,11 @@ def main(flags: Flags, stop: StopSignals) -> None:
             with_drawn_scenes(cfg.DATASET, PROJECT, "ade"), parts, cfg.DIR, run.log,
             deep=flags.check_data, bad_images=flags.bad_images, warn=run.warn), None))
         if not flags.check_data:
-            cfg = replace(cfg, DATASET=dataset)
+            cfg = models.fitted_to_batch(flags, run, replace(cfg, DATASET=dataset), lambda: Trial(
+                segmentation.TrainBatches.one_by_one(lists["train"], dataset),
+                lambda flags, run: build_training(flags, run, cfg, 1),
+                lambda flags, run, built, data: backward(
+                    flags, run, built[0], built[1], built[2], [data], 0), least=2))
             run.describe(network=models.facts_of(cfg).plain(), **models.about(flags.cfg, cfg),
                          data=segmentation.data_facts(lists))
             (train if flags.trains else use_trained)(flags, run, cfg, lists)
@@ -126,7 +130,9 @@ def read_settings(flags: Flags) -> SegConfig:
     options = flags.cfg_options or []
     # a checkpoint that the command line names is what is meant, whatever is newer or better
     flags.named = {*pairs, *(option.partition("=")[0].strip() for option in options)}
-    return models.with_flags(models.load_seg_config(flags.cfg, [*pairs.items(), *options]), flags)
+    cfg = models.load_seg_config(flags.cfg, with_batch_size(
+        [*pairs.items(), *options], "TRAIN.batch_size_per_gpu", flags))
+    return models.with_flags(cfg, flags)
 
 
 def build_training(flags: Flags, run: Run, cfg: SegConfig, num_devices: int

@@ -3,8 +3,6 @@
     python train_yolact.py --config yolact_shapes                   # CPU; draws its own scenes
     python train_yolact.py --config yolact_base --batch_size 8      # one GPU, or all of them
     torchrun --nproc_per_node 4 train_yolact.py --batch_size 32     # one process per GPU
-    torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
-        train_yolact.py --batch_size 128
     python train_yolact.py --config yolact_resnet50 --resume latest # carry on after any stop
     python train_yolact.py --eval-only --resume weights/FILE.pth    # or --predict photos/
 
@@ -35,13 +33,14 @@ PICTURED = 9  # images in each grid
 CURVES = ("mask/all", "mask/50", "box/all", "box/50")  # scores that are drawn
 
 
-@cli.with_shared("workers", "score_threshold", accumulate=1, seed=0, log_every=10)
+@cli.with_shared("workers", "score_threshold", "batch_size", accumulate=1, seed=0, log_every=10)
 def flags(
     # --- the original's training flags; names, defaults and meaning are its own
     config: Annotated[str | None, flag("--config", "Config name, YAML file or NAME.copy({...}); "
                                        "else the --resume file's own, else yolact_base")] = None,
     dataset: Annotated[str | None, flag("--dataset", "data set name, over the config's")] = None,
-    batch_size: Annotated[int, flag("--batch_size", "images a batch, over all GPUs", min=1)] = 8,
+    batch_size: Annotated[str, flag("--batch_size", "images a batch, over all GPUs; auto: what "
+                                    "fits", metavar="N|auto", callback=cli.batch_size)] = "8",
     lr: Annotated[float | None, flag("--lr --learning_rate", "base rate, as is", min=0)] = None,
     momentum: Annotated[float | None, flag("--momentum", "of SGD", min=0)] = None,
     decay: Annotated[float | None, flag("--decay --weight_decay", "weight decay", min=0)] = None,
@@ -114,7 +113,7 @@ from runtime.run.run import Run, start_run
 from runtime.run.scores import Scores
 from runtime.run.timetable import Timetable, last_iteration
 from runtime.run.yolact_log import LEGEND, SessionLog, console_line, open_session_log
-from runtime.sizing.summary import ModelSize
+from runtime.sizing import ModelSize, Trial
 from settings.loading import to_yaml
 from settings.yolact import YolactConfig
 
@@ -143,6 +142,10 @@ def main(flags: Flags, stop: StopSignals) -> None:
                                 lambda boxes: yolact.objects_without_prior(cfg, boxes))
         indexes = share_indexes(run, cfg.dataset, own_indexes)
         check_one_process(run.own_devices(flags.device), flags.compile)
+        cfg = yolact.fitted_to_batch(flags, run, cfg, lambda: Trial(
+            open_part(flags, cfg, indexes, "train"),
+            lambda flags, run: build_network(flags, run, cfg, None),
+            lambda flags, run, built, data: backward(flags, run, built[0], built[2], data)))
         run.describe(network=yolact.facts_of(cfg).plain(), **yolact.about(flags.config, cfg))
         (train if flags.trains else use_trained)(flags, run, cfg, folder, indexes)
 
@@ -168,7 +171,7 @@ def read_settings(flags: Flags, run: Run) -> tuple[YolactConfig, Indexes]:
         dataset, parts, own_data=own_data, deep=flags.check_data, run=run,
         cache_folder=None if flags.dry_run or flags.check_data else cache)
     cfg = replace(cfg, dataset=dataset, num_classes=len(dataset.class_names) + 1)
-    return yolact.fitted_to_batch(cfg, flags, run), indexes
+    return cfg, indexes
 
 
 def open_part(flags: Flags, cfg: YolactConfig, indexes: Indexes, part: str) -> InstanceDataset:
@@ -297,11 +300,8 @@ def loop(
     with closing(updates), run.progress(timetable.stop_at, start) as progress:
         for step, epoch, batches in updates:
             meter.data_ready()
-            while delayed and step >= delayed[0][0]:
-                _, changes = delayed.pop(0)
-                net.cfg = criterion.cfg = replace(net.cfg, **changes)  # for all who read it
+            if yolact.delayed_settings(delayed, step, (net, criterion), run.log):
                 lr_at = yolact.schedule(net.cfg)
-                run.log(f"Delayed settings are in force: {changes}")
             lr = lr_at(step)
             set_lr(optimizer, lr)
             run.seed_step(step)  # random choices in the loss depend on seed, step, rank alone
@@ -390,10 +390,8 @@ def evaluate(
             for i, detection in enumerate(detections):
                 height, width = batch["sizes"][i]
                 found = yolact.postprocess(detection, width, height, net, flags.score_threshold)
-                evaluator.update({batch["image_ids"][i]: {
-                    "boxes": found["box"], "scores": found["score"], "masks": found["mask"],
-                    "labels": valid_set.category_ids[found["class"].cpu()],
-                    "mask_scores": found["mask_score"]}})
+                found = yolact.in_coco_names(found, valid_set.category_ids)
+                evaluator.update({batch["image_ids"][i]: found})
     for part in run.gather(evaluator.results()) or []:
         evaluator.merge(part)
     metrics: dict[str, float] = {}

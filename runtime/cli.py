@@ -37,6 +37,7 @@ Flags = SimpleNamespace  # what a script's `flags` returns: a value by each para
 Answer = TypeVar("Answer")
 
 EXPORT_FORMATS = ("onnx", "pt2", "safetensors", "pth")
+AUTO = "auto"  # in place of a number of images
 TRUE_TEXTS = ("yes", "true", "t", "1")
 
 
@@ -93,6 +94,21 @@ def between(low: float, high: float) -> Callable[[float | None], float | None]:
     return check
 
 
+def batch_size(value: str | int | None) -> str | int | None:
+    """An option callback: a number of images, at least 1, or "auto" (or nothing)."""
+    if value is None or value == AUTO:
+        return value
+    try:
+        number = int(value)
+    except ValueError:
+        raise typer.BadParameter(f"{value!r} is no whole number, nor {AUTO}") from None
+    if number < 1:
+        raise typer.BadParameter(f"{value!r} is less than 1")
+    if number >= 2**63:
+        raise typer.BadParameter(f"{value} is too large")
+    return number
+
+
 def _check_device(value: str | None) -> str | None:
     if value is None or re.fullmatch(r"cpu|cuda(:\d+)?", value):
         return value
@@ -132,6 +148,11 @@ Tf32 = Annotated[
     bool | None,
     _addition("--tf32/--no-tf32", help="On a GPU: float32 products in TF32, faster and less exact; "
               "without either, convolutions only."),
+]
+BatchSize = Annotated[
+    str | None,
+    _addition("--batch-size", metavar="N|auto", callback=batch_size, help="Images a batch on each "
+              "device, over the config's; auto: as many as fit into memory."),
 ]
 Accumulate = Annotated[
     int | None, _addition("--accumulate", min=1, help="Batches whose gradients make one update.")
@@ -284,7 +305,8 @@ Debug = Annotated[bool, _addition("--debug", help="Show the traceback of input e
 # The options of all scripts, in the order of --help: type, and default where a script says none.
 SHARED: dict[str, tuple[object, object]] = {
     "device": (Device, None), "amp": (Amp, "off"), "compile": (Compile, False),
-    "channels_last": (ChannelsLast, False), "tf32": (Tf32, None), "accumulate": (Accumulate, 1),
+    "channels_last": (ChannelsLast, False), "tf32": (Tf32, None), "batch_size": (BatchSize, None),
+    "accumulate": (Accumulate, 1),
     "clip_grad": (ClipGrad, None), "ema": (Ema, None), "seed": (Seed, None),
     "workers": (Workers, None), "epochs": (Epochs, None), "image_size": (ImageSize, None),
     "mirror": (Mirror, None), "patience": (Patience, None), "max_hours": (MaxHours, None),

@@ -167,7 +167,7 @@ class ResNeStConfig(Section):
 
 def load_resnest_config(
     cfg: ResNeStConfig | str | Path | None = None,
-    overrides: Mapping[str, Any] | Iterable[str] = (),
+    overrides: Mapping[str, Any] | Iterable[str | tuple[str, Any]] = (),
 ) -> ResNeStConfig:
     """The frozen config.
 

@@ -27,6 +27,7 @@ from common.losses.multibox_match import (
     split_crowds,
 )
 from common.losses.sparse import SparseTargetBCE, TakeRows, at_least_float32
+from runtime.launch.ranks import computes_together
 
 Matches = Sequence[Mapping[str, Tensor]] | None
 IGNORE = -100  # rows of the class loss that count nothing; cross_entropy's own value
@@ -124,7 +125,7 @@ class MultiBoxLoss(nn.Module):
         totals = torch.tensor([sum(counts), len(counts)], dtype=torch.float32)
         totals = totals.to(device, non_blocking=True)
         world_size = 1
-        if self.normalize == "global" and dist.is_available() and dist.is_initialized():
+        if self.normalize == "global" and computes_together():
             dist.all_reduce(totals)
             world_size = dist.get_world_size()
         # differs: no positive at all divides by 1 [yolact.md: Losses]. Way back: none, it gave NaN.

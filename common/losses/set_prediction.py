@@ -27,6 +27,7 @@ from common.losses.set_matching import (
     total_cost,
 )
 from common.losses.sparse import at_least_float32
+from runtime.launch.ranks import computes_together
 
 MASK_SIDE = 28
 DICE_EPS = 1e-5
@@ -132,7 +133,7 @@ def mean_positives(
     """Matched proposals of the batch, averaged over the ranks, 0-d float32 (all ranks)."""
     own = sum(min(num_proposals, len(sample["labels"])) for sample in samples)
     count = torch.tensor(float(own)).to(device, non_blocking=True)
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if computes_together():
         dist.all_reduce(count)
         count /= dist.get_world_size()
     return count

@@ -165,6 +165,11 @@ class TrainBatches(Dataset):
         self._stream, self._next_number = iter(()), 0
         self._restart()
 
+    @classmethod
+    def one_by_one(cls, records: SegList, dataset_cfg) -> "TrainBatches":
+        """An epoch that has each record once, in a batch of its own."""
+        return cls(records, dataset_cfg, batch_size=1, batches_per_epoch=len(records), seed=0)
+
     def __len__(self):
         return self._batches_per_epoch
 

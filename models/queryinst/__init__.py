@@ -11,7 +11,12 @@ from models.queryinst.optim import (
 )
 from models.queryinst.schedule import fitted_to_data, lr_schedule, with_pace
 from models.queryinst.series import held_by, publish, queryinst_series
-from models.queryinst.starting import find_start, in_parts, predicting_network
+from models.queryinst.starting import (
+    find_start,
+    fitted_to_batch,
+    in_parts,
+    predicting_network,
+)
 from models.queryinst.weights import (
     backbone_file,
     checkpoint_of,
@@ -38,6 +43,7 @@ __all__ = [
     "export_trained",
     "facts_of",
     "find_start",
+    "fitted_to_batch",
     "fitted_to_data",
     "held_by",
     "in_parts",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-from runtime.sizing.pace import paced
+from runtime.sizing import paced
 from settings.queryinst.config import QueryInstConfig
 from settings.queryinst.flags import with_epochs
 from settings.queryinst.recipes import sets_own

@@ -1,6 +1,6 @@
 """Where a QueryInst training starts, and which trained network predicts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from models.queryinst.facts import said_in
 from models.queryinst.network import QueryInst, build_queryinst
 from models.queryinst.series import queryinst_series
 from models.queryinst.weights import load_weights, start_weights
+from runtime.cli import AUTO
+from runtime.sizing import Trial, settled_batch
 from settings.queryinst.config import QueryInstConfig
 
 
@@ -58,6 +60,23 @@ def find_start(
     run.log(f"resumed epoch: {iteration // per_epoch}, iter: {iteration}; the rates are those of "
             "the present config")
     return learner, iteration, found.path
+
+
+def fitted_to_batch(
+    flags: Any, run: Any, cfg: QueryInstConfig, folder: Path, trial: Callable[[], Trial]
+) -> QueryInstConfig:
+    """The config with the number that --batch-size auto stands for (all ranks).
+
+    folder: the run's; trial: makes the Trial. Raises InputError as `settled_batch`.
+    """
+    if flags.batch_size != AUTO or not flags.trains:
+        return cfg
+    hook = replace(cfg.default_hooks.checkpoint, save_best=None, rule=None)
+    number = settled_batch(
+        run, flags, trial(), queryinst_series(hook, folder, 1, [])[0], key="batch_size",
+        shown="--batch-size {}", devices=run.world_size,
+        rates="" if cfg.auto_scale_lr.enable else "The rate is scaled with --auto-scale-lr only.")
+    return replace(cfg, train_dataloader=replace(cfg.train_dataloader, batch_size=number))
 
 
 def predicting_network(

@@ -8,6 +8,7 @@ from models.resnest.starting import find_start, load_trained
 from models.resnest.training import (
     announce,
     find_weights_once,
+    fitted_to_batch,
     join_outputs,
     load_all,
     paced_series,
@@ -40,6 +41,7 @@ __all__ = [
     "find_start",
     "find_weights",
     "find_weights_once",
+    "fitted_to_batch",
     "join_outputs",
     "load_all",
     "load_resnest_config",

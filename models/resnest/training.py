@@ -1,6 +1,7 @@
 """What a training begins with: its weights, the rates of its updates, and what is said of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,9 @@ from models.load_report import bare_state_dict
 from models.resnest.facts import FAMILY
 from models.resnest.weights import find_weights, load_weights
 from models.resnest.zoo import build_network, fitting_models
-from runtime.cli import paired
+from runtime.cli import AUTO, paired
 from runtime.errors import InputError
-from runtime.sizing.pace import paced
+from runtime.sizing import Trial, paced, settled_batch
 from settings.resnest import ResNeStConfig, sets_own
 
 
@@ -142,3 +143,19 @@ def paced_series(
                   "validates and saves", f"{key} {rules.EVAL_EVERY}")
     # a validation saves, too
     return resnest_series(folder, per_epoch, flags.save_every, every == rules.EVAL_EVERY), every
+
+
+def fitted_to_batch(
+    flags: SimpleNamespace, run: Any, cfg: ResNeStConfig, trial: Callable[[], Trial]
+) -> ResNeStConfig:
+    """The config with the number that --batch-size auto stands for (all ranks).
+
+    trial: makes the Trial. Raises InputError as `settled_batch`.
+    """
+    if flags.batch_size != AUTO or flags.eval_only:
+        return cfg
+    number = settled_batch(
+        run, flags, trial(), resnest_series(flags.outdir, per_epoch=1), key="batch_size",
+        shown="--batch-size {}", devices=run.world_size, ranks=run.world_size,
+        rates="OPTIMIZER.LR stays as it is.")
+    return replace(cfg, TRAINING=replace(cfg.TRAINING, BATCH_SIZE=number))

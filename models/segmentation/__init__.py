@@ -15,7 +15,7 @@ from models.segmentation.network import (
 )
 from models.segmentation.norm_momentum import NormMomentum, corrected_momentum, is_corrected
 from models.segmentation.recognise import load_both
-from models.segmentation.starting import find_start, predicting_module
+from models.segmentation.starting import find_start, fitted_to_batch, predicting_module
 from models.segmentation.weights import (
     IMAGENET_FILES,
     find_imagenet_file,
@@ -54,6 +54,7 @@ __all__ = [
     "facts_of",
     "find_imagenet_file",
     "find_start",
+    "fitted_to_batch",
     "group_weight",
     "imagenet_file",
     "is_corrected",

@@ -1,6 +1,6 @@
 """Where a training begins, and which trained networks predict."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +15,12 @@ from models.segmentation.facts import said_in
 from models.segmentation.network import SegmentationModule, build_module
 from models.segmentation.recognise import load_both
 from models.segmentation.weights import networks_in, start_weights
+from runtime.cli import AUTO
 from runtime.errors import InputError
 from runtime.run.run import Run
 from runtime.run.scores import Scores
 from runtime.run.seg_history import SegHistory
+from runtime.sizing import Trial, settled_batch
 from settings.segmentation import SegConfig
 
 
@@ -88,3 +90,19 @@ def _anyones(path: Path, run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
                          "file with both networks, or one of encoder_*.pth and decoder_*.pth side "
                          "by side")
     return weights, weights
+
+
+def fitted_to_batch(
+    flags: SimpleNamespace, run: Run, cfg: SegConfig, trial: Callable[[], Trial]
+) -> SegConfig:
+    """The config with the number that --batch-size auto stands for (all ranks).
+
+    trial: makes the Trial. Raises InputError as `settled_batch`.
+    """
+    if flags.batch_size != AUTO or not flags.trains:
+        return cfg
+    number = settled_batch(
+        run, flags, trial(), seg_series(cfg.DIR, cfg.TRAIN.epoch_iters), key="batch_size_per_gpu",
+        shown="--batch-size {}", rates="The rates stay the config's.",
+        devices=max(run.world_size, len(flags.gpu_numbers), 1))
+    return replace(cfg, TRAIN=replace(cfg.TRAIN, batch_size_per_gpu=number))

@@ -6,6 +6,7 @@ from models.yolact.matching import matching
 from models.yolact.network import Yolact, build_yolact, objects_without_prior
 from models.yolact.recognise import load_fitting_config
 from models.yolact.schedule import (
+    delayed_settings,
     epochs_between_validations,
     fitted_to_batch,
     limit_workers,
@@ -16,7 +17,12 @@ from models.yolact.schedule import (
     with_flags,
     with_given,
 )
-from models.yolact.starting import find_start, found_in_parts, predicting_network
+from models.yolact.starting import (
+    find_start,
+    found_in_parts,
+    in_coco_names,
+    predicting_network,
+)
 from models.yolact.weights import load_weights, start_weights
 from settings.yolact_recipes import about, load_dataset_config, load_yolact_config
 
@@ -24,6 +30,7 @@ __all__ = [
     "Yolact",
     "about",
     "build_yolact",
+    "delayed_settings",
     "detect",
     "epochs_between_validations",
     "export_as_asked",
@@ -32,6 +39,7 @@ __all__ = [
     "find_start",
     "fitted_to_batch",
     "found_in_parts",
+    "in_coco_names",
     "limit_workers",
     "load_dataset_config",
     "load_fitting_config",

@@ -5,8 +5,11 @@ Source: [yolact.md: Batch size], [yolact.md: Learning rate].
 
 from dataclasses import replace
 
+from common.checkpoint.series import yolact_series
 from common.schedulers import autoscale, warmup_multistep
-from runtime.sizing.pace import paced
+from runtime.cli import AUTO
+from runtime.errors import InputError
+from runtime.sizing import paced, settled_batch
 from settings.shared_flags import (
     check_patience,
     check_size,
@@ -41,6 +44,21 @@ def scaled_to_batch(cfg, batch_size, log):
     return replace(cfg, lr=lr, lr_steps=steps, max_iter=max_iter)
 
 
+def delayed_settings(delayed, step, owners, log):
+    """Whether some of `delayed` are due at the update `step`: they are taken out of the list and
+    put into the `cfg` of each of `owners`, and `log` is told.
+
+    delayed: (step, {key: value}) each, in order
+    """
+    due = [changes for at, changes in delayed if step >= at]
+    del delayed[:len(due)]
+    for changes in due:
+        for owner in owners:  # the network and the loss, for all who read it
+            owner.cfg = replace(owner.cfg, **changes)
+        log(f"Delayed settings are in force: {changes}")
+    return bool(due)
+
+
 def with_batch_norm_rule(cfg, per_device, log):
     """The config with freeze_bn on where a device sees too few images at once."""
     if per_device >= FEWEST_FOR_BATCH_NORM or cfg.freeze_bn:
@@ -52,6 +70,32 @@ def with_batch_norm_rule(cfg, per_device, log):
 def with_given(cfg, values, *keys):
     """The config with those of `keys` that are not None in `values`, the command line's flags."""
     return replace(cfg, **{key: values[key] for key in keys if values[key] is not None})
+
+
+def fitted_to_batch(flags, run, cfg, trial):
+    """The config for the batch of the flags, and with their rates over it; `run` is told.
+
+    flags: a batch_size of "auto" is replaced by the number (all ranks)
+    trial: makes the Trial. Raises InputError as `settled_batch`, and beside --batch_alloc
+    """
+    devices = run.num_devices(flags.device)
+    if flags.batch_size == AUTO:
+        flags.batch_size = WRITTEN_FOR if not flags.trains else _settled(flags, run, cfg, trial,
+                                                                         devices)
+    if not flags.no_autoscale:
+        cfg = scaled_to_batch(cfg, flags.batch_size * flags.accumulate, run.log)
+    cfg = with_batch_norm_rule(cfg, flags.batch_size // devices, run.log)
+    return with_given(cfg, vars(flags), "lr", "momentum", "decay", "gamma")
+
+
+def _settled(flags, run, cfg, trial, devices):
+    if flags.batch_alloc:
+        raise InputError(f"--batch_alloc {flags.batch_alloc}: the images of each GPU want a number "
+                         "for --batch_size, which auto is not")
+    series = yolact_series(flags.save_folder, str(cfg.name), flags.save_interval, per_epoch=1)
+    rates = "The rates are the config's." if flags.no_autoscale else ""
+    return settled_batch(run, flags, trial(), series, key="batch_size", shown="--batch_size {}",
+                         devices=devices, counted=devices, rates=rates)
 
 
 def epochs_between_validations(cfg, flags, per_epoch, log):
@@ -92,15 +136,6 @@ def with_flags(cfg, flags, log):
     say_changes(log, "--image-size", {"max_size": (cfg.max_size, size), "backbone.pred_scales": (
         backbone.pred_scales if backbone else (), scales)})
     return sized
-
-
-def fitted_to_batch(cfg, flags, run):
-    """The config for the batch of the flags, and with their rates over it; `run` is told."""
-    if not flags.no_autoscale:
-        cfg = scaled_to_batch(cfg, flags.batch_size * flags.accumulate, run.log)
-    per_device = flags.batch_size // run.num_devices(flags.device)
-    cfg = with_batch_norm_rule(cfg, per_device, run.log)
-    return with_given(cfg, vars(flags), "lr", "momentum", "decay", "gamma")
 
 
 def limit_workers(flags, log):

@@ -117,6 +117,17 @@ def found_in_parts(
                                      flags.top_k)
 
 
+def in_coco_names(
+    found: dict[str, torch.Tensor], category_ids: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """What `postprocess` gives, in the names of this module, with category ids as labels.
+
+    category_ids: [classes] int64, on the CPU
+    """
+    named = {NAMES[name]: value for name, value in found.items()}
+    return named | {"labels": category_ids[named["labels"].cpu()]}
+
+
 def _parts(detection, size, net, score_threshold, top_k):
     height, width = size
     count = int((detection["score"] > score_threshold).sum())

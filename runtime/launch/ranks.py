@@ -6,7 +6,9 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -24,6 +26,7 @@ TIMEOUT_S = 600.0  # for a peer that does not answer
 JOIN_TRIES = 3
 # NCCL's own end of a process is an abort with a page of C++; the watch of the peers comes before
 NCCL_MARGIN_S = 60
+_TOGETHER = ContextVar("_TOGETHER", default=True)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,22 @@ def read_launch(env: Mapping[str, str]) -> Launch:
     if "SLURM_PROCID" in env and _number(env, "SLURM_NTASKS", "1") > 1:
         return _read_slurm(env)
     return Launch()
+
+
+def computes_together() -> bool:
+    """Whether numbers have to be added up over several ranks: not inside of `by_itself`."""
+    return (_TOGETHER.get() and dist.is_available() and dist.is_initialized()
+            and dist.get_world_size() > 1)
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """In it the rank computes for itself, as often as it likes: losses wait for no other rank."""
+    token = _TOGETHER.set(False)
+    try:
+        yield
+    finally:
+        _TOGETHER.reset(token)
 
 
 def take_launcher(

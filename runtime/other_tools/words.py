@@ -54,9 +54,9 @@ _TRAINING = (
         "images-per-batch imgs-per-gpu images-per-gpu samples-per-gpu batch-size-per-gpu "
         "per-device-train-batch-size",
         "--batch_size N, over all GPUs",
-        "TRAIN.batch_size_per_gpu N",
-        "TRAINING.BATCH_SIZE N, of each process",
-        "--cfg-options train_dataloader.batch_size=N, of each process",
+        "--batch-size N, on each GPU",
+        "--batch-size N, of each process",
+        "--batch-size N, of each process",
     ),
     _row(
         "val-batch-size vb validation-batch-size test-batch-size eval-batch-size "

@@ -92,7 +92,8 @@ def start_run(
 class Run:
     """What a script asks about its process and its folder. Made by `start_run`.
 
-    rank, world_size, local_rank: of this process; is_main: rank 0
+    rank, world_size, local_rank, local_world_size: of this process; is_main: rank 0
+    drives_one:     it drives a single device, however many there are
     device:         where to compute
     stop_requested: name of the stop signal that the ranks agreed on, or None
     skipped:        says and counts the images that this session does without
@@ -111,7 +112,7 @@ class Run:
     ):
         self.rank = launch.rank
         self.world_size = launch.world_size
-        self.local_rank = launch.local_rank
+        self.local_rank, self.local_world_size = launch.local_rank, launch.local_world_size
         self.is_main = launch.rank == 0
         self.device = device
         self._folder: Path | None = None
@@ -129,6 +130,7 @@ class Run:
         self._report: Report | None = None
         self.skipped = SkippedImages(self)
         self._claimed: list[Path] = []
+        self.drives_one = False
 
     @property
     def folder(self) -> Path:
@@ -330,7 +332,8 @@ class Run:
 
         named: the `--device` flag
         """
-        if self.world_size > 1 or self.device.type == "cpu" or named not in (None, "cuda"):
+        if (self.world_size > 1 or self.device.type == "cpu" or named not in (None, "cuda")
+                or self.drives_one):
             return self.world_size
         return torch.cuda.device_count()
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from runtime.cli import trackers
+from runtime.sizing import with_batch_size
 from settings.foreign import Note, note_lines
 from settings.queryinst.config import QueryInstConfig
 from settings.queryinst.data import DataLoaderConfig
@@ -42,8 +43,8 @@ def read_settings(flags: SimpleNamespace) -> QueryInstConfig:
     that change nothing here.
     """
     notes: list[Note] = []
-    cfg = load_queryinst_config(
-        flags.config, options=flags.cfg_options or [], notes=notes)
+    options = with_batch_size(flags.cfg_options or [], "train_dataloader.batch_size", flags)
+    cfg = load_queryinst_config(flags.config, options=options, notes=notes)
     if flags.eval_only:
         cfg = cfg.for_test
     if cfg.resume and not flags.resume and not flags.predict:

@@ -26,7 +26,7 @@ _OLD_SPELLING = {
 
 
 def load_queryinst_config(
-    cfg: str | Path | QueryInstConfig, *, options: Iterable[str] = (),
+    cfg: str | Path | QueryInstConfig, *, options: Iterable[str | tuple[str, Any]] = (),
     notes: list[Note] | None = None, **overrides: Any,
 ) -> QueryInstConfig:
     """The frozen config that `cfg` stands for.
@@ -34,7 +34,7 @@ def load_queryinst_config(
     cfg:       a recipe's name, also in MMDetection 2.x's spelling; the path of a YAML file or of a
                Python config, which is read and never run; the path that MMDetection's file of a
                recipe had, when no file is there; or a config
-    options:   texts KEY=VALUE with dotted keys, applied last
+    options:   texts KEY=VALUE with dotted keys, or pairs (dotted key, value), applied last
     notes:     gets MMDetection's keys that are accepted and change nothing
     overrides: values by key; a mapping changes only the keys of its section that it names
 

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [
     "config_file", "outdir", "resume", "world_size", "rank", "dist_url", "dist_backend",
     "pairs",
-    "device", "amp", "compile", "channels_last", "tf32", "accumulate", "clip_grad", "ema", "seed",
+    "device", "amp", "compile", "channels_last", "tf32", "batch_size", "accumulate", "clip_grad",
+    "ema", "seed",
     "workers", "epochs", "image_size", "mirror", "patience", "max_hours", "max_iters", "log_every",
     "save_every", "force_resume", "pretrained",
     "eval_only", "export", "export_format", "predict", "predict_to", "score_threshold", "top_k",

@@ -28,7 +28,7 @@ FLAGS = {
     "predict_to": None, "benchmark": False,
     "predict": None, "resume": None, "device": None, "amp": "off", "compile": False,
     "channels_last": False, "tf32": None,
-    "accumulate": 1, "clip_grad": None, "ema": None, "seed": None,
+    "batch_size": None, "accumulate": 1, "clip_grad": None, "ema": None, "seed": None,
     "workers": None, "epochs": None, "image_size": None, "mirror": None, "patience": None,
     "max_hours": None, "max_iters": None, "log_every": None, "save_every": None,
     "force_resume": False, "pretrained": None, "eval_only": False, "export": None,
