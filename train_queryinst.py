@@ -268,7 +268,7 @@ def loop(
         validate(start)  # stopped between an epoch's last update and its validation
     stop_at = start if early.reason else timetable.stop_at
 
-    size = ModelSize(run, flags, learner, step_net, loader.largest_shape)
+    size = ModelSize(run, flags, learner, step_net, loader)
     net.train()
     meter.begin(run.log if flags.compile else None)
     updates = loader.steps(start, stop_at, flags.accumulate)

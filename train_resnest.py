@@ -279,7 +279,7 @@ def loop(
 
     net.train()
     seconds = 0.0  # of this session's updates in the present epoch
-    size = ModelSize(run, flags, learner, step_net, loader.largest_shape)
+    size = ModelSize(run, flags, learner, step_net, loader)
     meter.begin(run.log if flags.compile else None)
     updates = loader.steps(start, timetable.stop_at, flags.accumulate)
     with closing(updates), run.progress(timetable.stop_at, start) as progress:

@@ -259,7 +259,7 @@ def loop(
     timetable = scores.ends(timetable, start, run.log)
     # parity: fix_bn stops dropout as well [segmentation.md: Training loop]
     learner.net.train(not settings.fix_bn)
-    size = ModelSize(run, flags, learner, step_net, loader.largest_shape)
+    size = ModelSize(run, flags, learner, step_net, loader)
     meter.begin(run.log if flags.compile else None)
     updates = loader.steps(start, timetable.stop_at, flags.accumulate)
     with closing(updates), run.progress(timetable.stop_at, start) as progress:

@@ -293,7 +293,7 @@ def loop(
         validate(start)  # stopped between an epoch's last update and its validation
     timetable = scores.ends(timetable, start, run.log)
 
-    size = ModelSize(run, flags, learner, step_net, loader.largest_shape)
+    size = ModelSize(run, flags, learner, step_net, loader)
     net.train()
     meter.begin(run.log if flags.compile else None)
     updates = loader.steps(start, timetable.stop_at, flags.accumulate)

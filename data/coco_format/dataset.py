@@ -54,6 +54,12 @@ class IndexedImages(Dataset):
         """An image as it is, uint8 [h, w, 3] RGB, by its COCO id. Raises InputError."""
         return np.ascontiguousarray(self._read(self._row_of(image_id))[..., ::-1])
 
+    @property
+    def median_size(self) -> tuple[int, int]:
+        """Median width and median height, px, as the annotation file has them."""
+        height, width = np.median(self._index.image_hw[self._rows], axis=0)
+        return int(width), int(height)
+
     def _fullest(self):
         """The position of the image with the most annotations."""
         counts = np.diff(self._index.ann_starts)[self._rows]

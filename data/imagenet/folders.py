@@ -1,5 +1,6 @@
 """Class folders as ImageNet has them: root/{train,val}/<class>/*.jpg, indexed, checked, sampled."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -15,13 +16,14 @@ from torch.utils.data import Dataset
 
 from data.imagenet.summary import tell
 from data.loading.bad_images import eval_sample, fault_lines, usable, usable_sample
-from data.loading.decode import check_image, read_rgb
+from data.loading.decode import check_image, read_header, read_rgb
 from data.loading.loader import SampleKey
 from data.loading.photo_summary import PhotoCounts, absent_classes
 from runtime.errors import InputError, did_you_mean
 from runtime.streams import Stream
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+MOST_HEADERS = 32  # photos that tell how large they all are
 # Pictures by name, which the originals leave out without a word.
 _PICTURES_TOO = frozenset((".gif", ".jfif", ".jpe", ".jp2", ".avif", ".heic", ".heif"))
 # What systems and archives leave behind, besides everything whose name begins with a dot.
@@ -148,6 +150,17 @@ class ClassificationDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.folders)
+
+    @functools.cached_property
+    def median_size(self) -> tuple[int, int]:
+        """Median width and median height, px, of a few photos, whose headers are read for it."""
+        spread = np.linspace(0, len(self) - 1, min(len(self), MOST_HEADERS)).astype(int).tolist()
+        sizes = []
+        for i in dict.fromkeys(spread):
+            with contextlib.suppress(InputError):  # training says what is wrong with it
+                sizes.append(read_header(self.folders.path(i)).size(turn=False))
+        width, height = np.median(sizes, axis=0).astype(int).tolist() if sizes else (0, 0)
+        return width, height
 
     @functools.cached_property
     def largest_size(self) -> tuple[int, int]:

@@ -44,6 +44,11 @@ class UpdateLoader:
         height, width = self._dataset.largest_size  # type: ignore[attr-defined]  # each family's
         return self._images_per_batch(), 3, height, width
 
+    @property
+    def median_size(self) -> tuple[int, int]:
+        """Median width and median height of the photos as they are stored, px; 0, 0: not known."""
+        return self._dataset.median_size  # type: ignore[attr-defined]  # each family's
+
     def _images_per_batch(self) -> int:
         raise NotImplementedError
 

@@ -198,6 +198,11 @@ class TrainBatches(Dataset):
         return {**batch, "info": info, "skipped": skipped}
 
     @property
+    def median_size(self) -> tuple[int, int]:
+        """Median width and median height of the photos, px, as the list has them."""
+        return int(np.median(self._records.widths)), int(np.median(self._records.heights))
+
+    @property
     def images_per_item(self) -> int:
         """Images of an item, which is one device's batch."""
         return self._batch_size

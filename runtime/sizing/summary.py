@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from runtime.run.meter import Meter, peak_memory_mb
 from runtime.run.run import Run
 
+FAR_LARGER = 4  # times the sides of what the network sees
 WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
@@ -20,14 +21,18 @@ class ModelSize:
     flags:    compile, dry_run
     learner:  a `Learner`: its net, optimizer and average
     step_net: the module that an update calls
-    batch:    (images, channels, h, w) of this process's largest batch
+    loader:   an UpdateLoader: its largest_shape, (images, channels, h, w) of this process's largest
+              batch, and its median_size, (w, h) of the photos
     """
 
     def __init__(self, run: Run, flags: SimpleNamespace, learner: Any, step_net: nn.Module,
-                 batch: Sequence[int]):
+                 loader: Any):
         self._run, self._learner, self._is_compiled = run, learner, bool(flags.compile)
         self._operations: float | None = None  # of an image
-        run.log(start_line(learner, batch))
+        run.log(start_line(learner, loader.largest_shape))
+        hint = size_hint(loader.median_size, loader.largest_shape[2:])
+        if hint:
+            run.log(hint)
         if flags.dry_run and not flags.compile:
             self._count_in(step_net)
 
@@ -73,6 +78,18 @@ def start_line(learner: Any, batch: Sequence[int]) -> str:
     return (f"Network: {count_text(sum(p.numel() for p in parameters))} parameters, "
             f"{count_text(trained)} of them trained; the largest batch is "
             f"{' x '.join(map(str, batch))} (images, channels, height, width) in each process.")
+
+
+def size_hint(photos: tuple[int, int], seen: Sequence[int]) -> str:
+    """A line where photos are far larger than what the network sees of them; else "".
+
+    photos: (w, h); seen: (h, w)
+    """
+    if max(photos) < FAR_LARGER * max(seen):
+        return ""
+    return (f"The photos are {photos[0]} x {photos[1]} pixels (the median of width and height), "
+            f"the network sees them at {seen[1]} x {seen[0]} at most: what is small in them is "
+            "lost. --image-size N takes more pixels, and as much more time.")
 
 
 def state_text(learner: Any) -> str:

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from data.drawn.shapes import write_ade, write_class_folders, write_coco
+
 SCRIPTS = {  # trained to an epoch's end; then what makes the dry run want to validate there
     "yolact": ("train", "--max-iters 4", "--max-iters 8 --validation_epoch 1 --save_interval 1"),
     "seg": ("segment", "--max-iters 4", "--max-iters 8 VAL.interval 1 --save-every 1"),
@@ -35,3 +37,30 @@ def test_a_dry_run_beside_a_finished_run_changes_no_file(request, name):
                  r"Operations: 0\.\d+ GFLOPs", r"weights .* \+ optimizer .*; at its peak .* MB"):
         assert re.search(said, dry.text), said
     assert contents(done.out) == before
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_large_photos_are_told_of(request, name, tmp_path):
+    """Photos of 320 px where the network sees 64 of them, or less."""
+    run = request.getfixturevalue(SCRIPTS[name][0])
+    if name == "resnest":
+        write_class_folders(tmp_path / "large", 3, 1, 320, seed=3)
+        large = run("--dry-run", root=tmp_path / "large")
+    elif name == "seg":
+        root = write_ade(tmp_path / "large", 8, 2, 320, seed=3).root
+        large = run("--dry-run DATASET.root_dataset", root, "DATASET.list_train",
+                    root / "training.odgt", "DATASET.list_val", root / "validation.odgt")
+    else:
+        files = write_coco(tmp_path / "large", 8, 2, 320, seed=3)
+        keys = ([f"dataset.train_info={files.train_info}",
+                 f"dataset.train_images={files.train_images}"] if name == "yolact" else
+                [f"train_dataloader.dataset.ann_file={files.train_info}",
+                 f"train_dataloader.dataset.data_root={files.train_info.parents[1]}"])
+        large = run("--dry-run --cfg-options", *keys)
+    assert large.status == 0, large.err_text
+    said = re.findall(r"The photos are (\d+) x (\d+) pixels .* sees them at (\d+) x (\d+)",
+                      large.text)
+    assert len(said) == 1, large.text
+    width, height, *seen = map(int, said[0])
+    assert max(width, height) == 320
+    assert max(seen) <= 64

@@ -13,6 +13,7 @@ from runtime.sizing.summary import (
     bytes_text,
     count_text,
     custom_operators,
+    size_hint,
     start_line,
     state_text,
 )
@@ -28,6 +29,9 @@ class Talk:
 
     def log(self, text):
         self.lines += text.splitlines()
+
+
+LOADER = SimpleNamespace(largest_shape=(4, 3, 9, 9), median_size=(9, 9))
 
 
 def learner_of(net, frozen=()):
@@ -66,7 +70,8 @@ def test_operations_of_the_first_forward_pass_are_told_for_one_image(nested):
 
     step, run = Step(), Talk()
     learner = learner_of(step.net)
-    size = ModelSize(run, SimpleNamespace(dry_run=True, compile=False), learner, step, (4, 3, 9, 9))
+    size = ModelSize(run, SimpleNamespace(dry_run=True, compile=False), learner, step,
+                     LOADER)
     for _ in range(2):  # the second pass is not added to the first
         images = torch.ones(4, 3, 16, 16)
         step([{"image": images}] if nested else images).backward()
@@ -80,8 +85,7 @@ def test_operations_of_the_first_forward_pass_are_told_for_one_image(nested):
 
 def test_without_a_dry_run_nothing_is_counted():
     net = nn.Conv2d(3, 8, 3)
-    ModelSize(Talk(), SimpleNamespace(dry_run=False, compile=False), learner_of(net), net,
-              (4, 3, 9, 9))
+    ModelSize(Talk(), SimpleNamespace(dry_run=False, compile=False), learner_of(net), net, LOADER)
     assert not net._forward_hooks
     assert not net._forward_pre_hooks
 
@@ -104,3 +108,24 @@ def test_torchvisions_deformable_convolution_counts_as_the_plain_one():
             operator(*arguments, mask=torch.rand(2, 9, 8, 8))
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize("photos, seen, is_far", [
+    ((4000, 3000), (256, 256), True),
+    ((1024, 768), (192, 256), True),
+    ((1000, 1023), (256, 192), False),
+    ((640, 480), (800, 1333), False),
+    ((0, 0), (24, 24), False),  # not known
+])
+def test_far_larger_photos_are_told_with_what_changes_it(photos, seen, is_far):
+    hint = size_hint(photos, seen)
+    assert bool(hint) == is_far
+    if is_far:
+        assert f"{photos[0]} x {photos[1]} pixels" in hint
+        assert f"{seen[1]} x {seen[0]}" in hint
+        assert "--image-size" in hint
+        run = Talk()
+        net = nn.Conv2d(3, 8, 3)
+        ModelSize(run, SimpleNamespace(dry_run=False, compile=False), learner_of(net), net,
+                  SimpleNamespace(largest_shape=(4, 3, *seen), median_size=photos))
+        assert hint in run.lines
