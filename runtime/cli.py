@@ -22,10 +22,11 @@ import typer
 from typer.models import OptionInfo
 
 from runtime.console import fold_warnings, open_standard_streams
-from runtime.errors import Failed, InputError, SaveError, did_you_mean, ending_of
+from runtime.errors import Failed, InputError, SaveError, ending_of
 from runtime.launch.exits import leave
 from runtime.launch.peers import leave_note, peer_fault, say_failed, say_goodbye
 from runtime.launch.signals import Stopped
+from runtime.option_values import batch_size, between, check_device, check_seed, one_of
 from runtime.out_of_memory import memory_text
 from runtime.usage import AMP_CHOICES, AMP_SYNONYMS, NUMBER, parse
 
@@ -37,7 +38,6 @@ Flags = SimpleNamespace  # what a script's `flags` returns: a value by each para
 Answer = TypeVar("Answer")
 
 EXPORT_FORMATS = ("onnx", "pt2", "safetensors", "pth")
-AUTO = "auto"  # in place of a number of images
 TRUE_TEXTS = ("yes", "true", "t", "1")
 
 
@@ -64,69 +64,12 @@ def _addition(*names: str, **settings: Any) -> OptionInfo:
     return typer.Option(*names, rich_help_panel=ADDITIONS, **settings)
 
 
-def one_of(*choices: str, synonyms: Mapping[str, str] | None = None
-           ) -> Callable[[str | None], str | None]:
-    """An option callback that accepts only these texts (or nothing).
-
-    synonyms: {other text: the choice that a message proposes for it}
-    """
-
-    def check(value: str | None) -> str | None:
-        if value is None or value in choices:
-            return value
-        wanted = ", ".join(choices)
-        meant = (synonyms or {}).get(value.casefold())
-        hint = f" Did you mean {meant}?" if meant else did_you_mean(value, choices)
-        raise typer.BadParameter(f"{value!r} is not one of {wanted}.{hint}")
-
-    return check
-
-
-def between(low: float, high: float) -> Callable[[float | None], float | None]:
-    """An option callback that accepts numbers with low < number < high (or nothing)."""
-
-    def check(value: float | None) -> float | None:
-        if value is None or low < value < high:  # false for nan
-            return value
-        limit = f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
-        raise typer.BadParameter(f"{value} is not {limit}")
-
-    return check
-
-
-def batch_size(value: str | int | None) -> str | int | None:
-    """An option callback: a number of images, at least 1, or "auto" (or nothing)."""
-    if value is None or value == AUTO:
-        return value
-    try:
-        number = int(value)
-    except ValueError:
-        raise typer.BadParameter(f"{value!r} is no whole number, nor {AUTO}") from None
-    if number < 1:
-        raise typer.BadParameter(f"{value!r} is less than 1")
-    if number >= 2**63:
-        raise typer.BadParameter(f"{value} is too large")
-    return number
-
-
-def _check_device(value: str | None) -> str | None:
-    if value is None or re.fullmatch(r"cpu|cuda(:\d+)?", value):
-        return value
-    raise typer.BadParameter(f"{value!r} is not cpu, cuda or cuda:N")
-
-
-def _check_seed(value: int | None) -> int | None:
-    if value is None or 0 <= value < 2**32:  # what numpy's generators take
-        return value
-    raise typer.BadParameter(f"{value} is not between 0 and {2**32 - 1}")
-
-
 Device = Annotated[
     str | None,
     _addition(
         "--device",
         metavar="cpu|cuda|cuda:N",
-        callback=_check_device,
+        callback=check_device,
         help="Where to compute; cuda when there is one, else cpu.",
     ),
 ]
@@ -172,7 +115,7 @@ Ema = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    _addition("--seed", callback=_check_seed, help="All randomness comes from this number."),
+    _addition("--seed", callback=check_seed, help="All randomness comes from this number."),
 ]
 Workers = Annotated[
     int | None, _addition("--workers", min=0, help="Processes that prepare samples; 0: this one.")

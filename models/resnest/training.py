@@ -16,8 +16,9 @@ from models.load_report import bare_state_dict
 from models.resnest.facts import FAMILY
 from models.resnest.weights import find_weights, load_weights
 from models.resnest.zoo import build_network, fitting_models
-from runtime.cli import AUTO, paired
+from runtime.cli import paired
 from runtime.errors import InputError
+from runtime.option_values import AUTO
 from runtime.sizing import Trial, paced, settled_batch
 from settings.resnest import ResNeStConfig, sets_own
 

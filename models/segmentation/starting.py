@@ -15,8 +15,8 @@ from models.segmentation.facts import said_in
 from models.segmentation.network import SegmentationModule, build_module
 from models.segmentation.recognise import load_both
 from models.segmentation.weights import networks_in, start_weights
-from runtime.cli import AUTO
 from runtime.errors import InputError
+from runtime.option_values import AUTO
 from runtime.run.run import Run
 from runtime.run.scores import Scores
 from runtime.run.seg_history import SegHistory

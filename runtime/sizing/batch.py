@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from runtime.cli import AUTO
 from runtime.errors import InputError
 from runtime.launch.ranks import by_itself
+from runtime.option_values import AUTO
 from runtime.out_of_memory import memory_text
 from runtime.run.run import Run
 from runtime.sizing.summary import bytes_text

@@ -48,8 +48,8 @@ def test_large_photos_are_told_of(request, name, tmp_path):
         large = run("--dry-run", root=tmp_path / "large")
     elif name == "seg":
         root = write_ade(tmp_path / "large", 8, 2, 320, seed=3).root
-        large = run("--dry-run DATASET.root_dataset", root, "DATASET.list_train",
-                    root / "training.odgt", "DATASET.list_val", root / "validation.odgt")
+        large = run(f"--dry-run DATASET.root_dataset {root} DATASET.list_train "
+                    f"{root / 'training.odgt'} DATASET.list_val {root / 'validation.odgt'}")
     else:
         files = write_coco(tmp_path / "large", 8, 2, 320, seed=3)
         keys = ([f"dataset.train_info={files.train_info}",
