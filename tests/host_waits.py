@@ -3,7 +3,7 @@
     python host_waits.py FOUND.json SCRIPT WORDS ...
 
 runs a script and writes what it finds in its session's second update, from `Rescue.begins` to
-`Rescue.done`; the first one may fill caches.
+`Rescue.done`; the first one may fill caches. With `--device cuda` the device itself tells.
 
 A CPU's tensors all lie on the host, so it is told from how they were made which ones would: what
 the loader gives, what is made without a device, and what is computed from these alone. Moving them
@@ -14,6 +14,7 @@ import json
 import runpy
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import torch
@@ -58,6 +59,29 @@ class HostWaits:
 
     def _note(self, what):
         self.found.append(f"{_own_line()}: {what}")
+
+
+class DeviceWaits:
+    """The same of a GPU, by what torch itself warns of."""
+
+    def __init__(self):
+        self.found = []
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self):
+        self._caught.__enter__()
+        warnings.simplefilter("always")
+        warnings.showwarning = self._note
+        torch.cuda.set_sync_debug_mode("warn")
+        return self
+
+    def __exit__(self, *error):
+        torch.cuda.set_sync_debug_mode("default")
+        self._caught.__exit__(*error)
+
+    def _note(self, message, *_, **__):
+        if "synchronizing" in str(message):
+            self.found.append(f"{_own_line()}: waits")
 
 
 def on_host(nested):
@@ -150,7 +174,7 @@ def main():
     from data.loading.loader import UpdateLoader
     from runtime.run.rescue import Rescue
 
-    waits, updates = HostWaits(), 0
+    waits, updates = DeviceWaits() if "cuda" in words else HostWaits(), 0
     begins, done, steps = Rescue.begins, Rescue.done, UpdateLoader.steps
 
     def begin(rescue):

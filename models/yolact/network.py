@@ -52,10 +52,14 @@ def objects_without_prior(cfg, boxes):
 @torch.no_grad()
 def priors_of(net):
     """[P, 4] of a network for images of its config's size, on the CPU: those of its outputs."""
-    was_training, size = net.training, net.cfg.max_size
+    was_training, size, cudnn = net.training, net.cfg.max_size, torch.backends.cudnn
     images = torch.zeros(1, 3, size, size, device=next(net.parameters()).device)
-    priors = net.train(False).forward_heads(images)["priors"]  # only a pass tells levels' sizes
-    net.train(was_training)
+    is_timing, cudnn.benchmark = cudnn.benchmark, False  # one image is not what will be trained
+    try:
+        priors = net.train(False).forward_heads(images)["priors"]  # only a pass tells level sizes
+    finally:
+        net.train(was_training)
+        cudnn.benchmark = is_timing
     return priors.cpu()
 
 

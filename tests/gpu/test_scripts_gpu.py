@@ -1,7 +1,9 @@
 """The four scripts on an accelerator: every precision, the CPU's losses, several GPUs, resuming."""
 
+import json
 import math
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from script_run import ScriptRun
 
 SCRIPTS = ("train_yolact", "train_seg", "train_resnest", "train_queryinst")
 DEVICE = "cuda"
+DRIVER = Path(__file__).resolve().parents[1] / "host_waits.py"
 
 pytestmark = [
     pytest.mark.gpu,
@@ -67,6 +70,19 @@ def test_a_run_goes_on(sample_run, script):
     sample_run(script, updates=2)
     rest = sample_run(script, "--resume latest", updates=4)
     assert sorted(rest.losses) == [0, 1, 2, 3]
+
+
+# the losses are read once an update; matching QueryInst's proposals needs their costs on the host
+@pytest.mark.parametrize("script, most", [
+    ("train_yolact", 1), ("train_seg", 1), ("train_resnest", 1), ("train_queryinst", 2)])
+@pytest.mark.parametrize("line", ["--channels-last", "--amp bf16 --ema 0.9", "--amp fp16"])
+def test_an_update_waits_once(sample_run, tmp_path, script, most, line):
+    found = tmp_path / "found.json"
+    sample_run(script, f"--clip-grad 1 {line}", updates=2,
+               launcher=[sys.executable, str(DRIVER), str(found)])
+    waits = json.loads(found.read_text())
+    most += "fp16" in line  # gradients that overflow are looked at by the scaler
+    assert 1 <= len(waits) <= most, waits
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
