@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import nn
 
 Net = TypeVar("Net", bound=nn.Module)
+NO_VALUES = 1e-30  # the count of a process without any: with 0 the kernel would divide by it
 
 
 def synchronise_norms(net: Net, device: torch.device) -> Net:
@@ -28,11 +29,11 @@ class GatheredSyncBatchNorm(nn.SyncBatchNorm):
     """torch's SyncBatchNorm, its numbers and its kernels, without a wait for the device.
 
     That one looks for processes without input, whose statistics it leaves out: three waits for each
-    norm of each forward pass. Here every process of the default group has an image, always.
+    norm of each forward pass. Here they count next to nothing, 1e-30 of a value.
     """
 
     def forward(self, x):
-        """x: [B, C, H, W] on a GPU; B, H and W may differ between processes."""
+        """x: [B, C, H, W] on a GPU; B, which may be 0, H and W may differ between processes."""
         if not self.training or self.momentum is None or dist.get_world_size() == 1:
             return super().forward(x)
         self.num_batches_tracked += 1
@@ -50,14 +51,21 @@ class _SyncedNorm(torch.autograd.Function):
     def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps):
         """x [B, C, H, W], the others [C]: x normalised; the running ones change in place."""
         x, channels = _dense(x), x.shape[1]
-        mean, invstd = torch.batch_norm_stats(x, eps)
-        own = torch.cat((mean, invstd, mean.new_full((1,), x.numel() // channels)))
+        if len(x):
+            mean, invstd = torch.batch_norm_stats(x, eps)
+        else:
+            mean, invstd = torch.zeros_like(running_mean), torch.ones_like(running_mean)
+        count = x.numel() // channels or NO_VALUES
+        own = torch.cat((mean, invstd, mean.new_full((1,), count)))
         everyones = own.new_empty(dist.get_world_size() * len(own))
         dist.all_gather_into_tensor(everyones, own)
         means, invstds, counts = everyones.view(-1, len(own)).split((channels, channels, 1), 1)
+        counts = counts.flatten().contiguous()
         mean, invstd = torch.batch_norm_gather_stats_with_counts(
-            x, means, invstds, running_mean, running_var, momentum, eps, counts.reshape(-1))
-        ctx.save_for_backward(x, weight, mean, invstd, counts.reshape(-1).int())
+            x, means, invstds, running_mean, running_var, momentum, eps, counts)
+        ctx.save_for_backward(x, weight, mean, invstd, counts.int())
+        if not len(x):
+            return torch.empty_like(x)
         return torch.batch_norm_elemt(x, weight, bias, mean, invstd, eps)
 
     @staticmethod
@@ -65,13 +73,17 @@ class _SyncedNorm(torch.autograd.Function):
         x, weight, mean, invstd, counts = ctx.saved_tensors
         gradient = _dense(gradient)
         of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
-        total, product, weight_grad, bias_grad = torch.batch_norm_backward_reduce(
-            gradient, x, mean, invstd, weight, of_x, of_weight, of_bias)
+        if len(x):
+            total, product, weight_grad, bias_grad = torch.batch_norm_backward_reduce(
+                gradient, x, mean, invstd, weight, of_x, of_weight, of_bias)
+        else:
+            total = product = torch.zeros_like(mean)
+            weight_grad, bias_grad = torch.zeros_like(weight), torch.zeros_like(weight)
         x_grad = None
         if of_x:
             sums = torch.stack((total, product))
             dist.all_reduce(sums)
-            x_grad = torch.batch_norm_backward_elemt(
+            x_grad = torch.zeros_like(x) if not len(x) else torch.batch_norm_backward_elemt(
                 gradient, x, mean, invstd, weight, *sums.unbind(), counts)
         # those of weight and bias are this process's own: DistributedDataParallel averages them
         return (x_grad, weight_grad if of_weight else None, bias_grad if of_bias else None,
@@ -95,7 +107,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         count = values.new_full((1,), x.numel() / channels)
         sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
         total, square, count = _AllReduceSum.apply(sums).split([channels, channels, 1])
-        if x.numel() == channels and dist.get_world_size() == 1:
+        if count.item() < 2:
             raise ValueError("batch norm needs more than one value per channel in all processes")
         mean = total / count
         # differs: var + eps as in torch; the original takes max(var, eps)

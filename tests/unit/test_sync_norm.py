@@ -28,6 +28,7 @@ def wide(values):
 
 
 def batch_norm_stats(input, eps):
+    assert input.numel()
     var, mean = torch.var_mean(input, (0, 2, 3), correction=0)
     return mean, torch.rsqrt(var + eps)
 
@@ -36,11 +37,18 @@ def batch_norm_gather_stats_with_counts(
     input, mean, invstd, running_mean, running_var, momentum, eps, counts
 ):
     assert mean.shape == invstd.shape == (len(counts), input.shape[1])
-    share = (counts / counts.sum())[:, None]
-    whole = (share * mean).sum(0)
-    var = (share * (invstd**-2 - eps + (mean - whole) ** 2)).sum(0)
+    # one process after the other, as the kernel does: a first one without values divides by 0
+    whole = summed = torch.zeros_like(mean[0])
+    before = torch.zeros_like(counts[0])
+    for own, inverse, count in zip(mean, invstd, counts, strict=True):
+        total = before + count
+        summed = summed + (inverse**-2 - eps) * count + (
+            (own - whole) ** 2 * before * count * (1 / total))
+        whole = before * (1 / total) * whole + count * (1 / total) * own
+        before = total
+    var = summed / before
     running_mean.lerp_(whole, momentum)
-    running_var.lerp_(var * counts.sum() / (counts.sum() - 1), momentum)
+    running_var.lerp_(summed / (before - 1), momentum)
     return whole, torch.rsqrt(var + eps)
 
 
@@ -63,22 +71,23 @@ def batch_norm_backward_elemt(grad_out, input, mean, invstd, weight, sum_dy, sum
     return (grad_out - wide(sum_dy / n) - slope) * wide(invstd * weight)
 
 
-def case():
+def case(counts):
     torch.manual_seed(3)
     norm = nn.BatchNorm2d(4, momentum=0.1, eps=EPS).double()
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
-    # the processes have images of other sizes, and other numbers of them; a single value, too
-    parts = [torch.randn(2, 4, 6, 7).double(), torch.randn(1, 4, 1, 1).double()]
+    # the processes have images of other sizes, and other numbers of them; a single value, or none
+    sizes = {0: (0, 4, 6, 7), 1: (1, 4, 1, 1), 2: (2, 4, 6, 7)}
+    parts = [torch.randn(sizes[count]).double() for count in counts]
     return norm, parts, [torch.randn_like(part) for part in parts]
 
 
-def work(rank, store, folder):
+def work(rank, store, folder, counts):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     torch.set_num_threads(1)
     for name in SIGNATURES:
         setattr(torch, name, globals()[name])
-    norm, parts, targets = case()
+    norm, parts, targets = case(counts)
     synced = synchronise_norms(nn.Sequential(norm), torch.device("cuda"))
     assert isinstance(synced[0], GatheredSyncBatchNorm)
     x, target = parts[rank].requires_grad_(), targets[rank]
@@ -95,10 +104,12 @@ def as_rows(maps):
     return maps.flatten(2).transpose(1, 2).reshape(-1, maps.shape[1])
 
 
-def test_two_processes_have_the_numbers_of_one(tmp_path):
-    mp.start_processes(work, (str(tmp_path / "store"), str(tmp_path)), 2, start_method="fork")
+@pytest.mark.parametrize("counts", [(2, 1), (0, 2), (2, 0)])
+def test_two_processes_have_the_numbers_of_one(tmp_path, counts):
+    mp.start_processes(work, (str(tmp_path / "store"), str(tmp_path), counts), 2,
+                       start_method="fork")
     found = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2)]
-    norm, parts, targets = case()
+    norm, parts, targets = case(counts)
     one = nn.BatchNorm1d(4, momentum=0.1, eps=EPS).double()
     one.load_state_dict(norm.state_dict())
     rows = torch.cat([as_rows(part) for part in parts]).requires_grad_()
@@ -122,7 +133,7 @@ def test_the_kernels_take_what_they_are_given(name):
 
 
 def test_in_eval_mode_it_is_a_plain_norm():
-    norm, parts, _ = case()
+    norm, parts, _ = case((2, 1))
     wanted = norm.eval()(parts[0])
     synced = synchronise_norms(nn.Sequential(norm), torch.device("cuda")).eval()
     assert torch.equal(synced(parts[0]), wanted)
