@@ -75,6 +75,7 @@ class _Hold:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.ended = 0  # sections that have come to their end
+        self.last_caller: int | None = None  # the thread of the last call
 
 
 _hold = _Hold()
@@ -86,6 +87,9 @@ def held() -> Iterator[None]:
 
     Afterwards the process has GRACE_S again to end by itself.
     """
+    if _hold.last_caller == threading.get_ident():
+        yield
+        return
     with _hold.lock:
         try:
             yield
@@ -457,6 +461,7 @@ def _make_last_call() -> str | None:
         f"Saving the state took more than {LAST_CALL_S} s and was given up"]
 
     def call() -> None:
+        _hold.last_caller = threading.get_ident()
         try:
             said[0] = last_call()
         except Exception as error:

@@ -178,13 +178,21 @@ peers.before_exit(lambda: "The state after 26 updates is saved: FILE")
 time.sleep(30)
 """)
     assert (status, said) == (1, f"{line}. The state after 26 updates is saved: FILE\n")
+    status, said = end("""
+def save():
+    with peers.held():
+        return "saved: FILE"
+peers.before_exit(save)
+time.sleep(30)
+""")
+    assert (status, said) == (1, f"{line}. saved: FILE\n")
     status, said = end("peers.before_exit(lambda: 1 / 0)\ntime.sleep(30)")
     assert said == f"{line}. The state could not be saved: ZeroDivisionError: division by zero\n"
     status, said = end("peers.before_exit(lambda: time.sleep(30))\ntime.sleep(30)")
     assert said == f"{line}. Saving the state took more than 0.5 s and was given up\n"
 
 
-def test_held_may_be_nested_and_used_by_the_last_call():
+def test_held_may_be_nested_and_used_by_another_thread():
     with held(), held():
         pass
     entered = threading.Event()
