@@ -181,7 +181,7 @@ def train(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[str], fo
     # where to start
     hook = cfg.default_hooks.checkpoint
     checkpoints, best = queryinst.queryinst_series(
-        hook, folder, per_epoch, cfg.known_metrics(names), flags.save_every)
+        hook, folder, per_epoch, cfg.known_metrics(names), flags.save_every, run.writer)
     if not flags.dry_run:
         run.claim(folder / ".lock", checkpoints.folder / ".lock")
     identity = {**loader.identity, "accumulate": flags.accumulate, "num_classes": len(names),

@@ -177,7 +177,7 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     # where to start
     if not flags.dry_run:
         run.claim(folder / ".lock")
-    checkpoints = seg_series(folder, per_epoch, flags.save_every)
+    checkpoints = seg_series(folder, per_epoch, flags.save_every, run.writer)
     # what a continuation must share with the run it continues, or its batches would differ
     identity = {"batch_size_per_gpu": settings.batch_size_per_gpu, "devices": num_devices,
                 "accumulate": flags.accumulate, "epoch_iters": per_epoch,

@@ -216,7 +216,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
         run.claim(folder / ".lock", Path(flags.save_folder) / f".{cfg.name}.lock")
     checkpoints = yolact_series(
         flags.save_folder, str(cfg.name), flags.save_interval, flags.save_every, flags.keep_latest,
-        flags.keep_latest_interval, run.log, per_epoch=per_epoch)
+        flags.keep_latest_interval, run.log, per_epoch=per_epoch, writer=run.writer)
     # what a continuation must share with the run it continues, or its batches would differ
     identity = {"batch_size": flags.batch_size, "accumulate": flags.accumulate,
                 "seed": flags.seed, "num_images": len(train_set), "num_classes": cfg.num_classes,

@@ -29,6 +29,7 @@ from figures import Figure, LeftOut, load, save, table  # noqa: E402
 SUITES = {
     "data": ("yolact_data", "seg_data", "resnest_data", "queryinst_data"),
     "index": ("coco_index", "lists"),
+    "saves": ("checkpoint",),
     "steps": ("resnest_step", "seg_step", "queryinst_step", "multibox_loss", "deform_conv"),
     "gpu": ("gpu_step",),
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runtime.errors import SaveError
+from runtime.saving.forks import held_by_nobody
 
 SPARE_BYTES = 1 << 20  # what a folder's own bookkeeping may take beside the file
 Writer = Callable[[BinaryIO], object]
@@ -58,7 +59,8 @@ def write_together(writes: Sequence[tuple[Path, Writer]], needed_bytes: int = 0)
             with open(temporary, "w+b") as file:
                 write(file)
                 file.flush()
-                os.fsync(file.fileno())
+                with held_by_nobody():
+                    os.fsync(file.fileno())
         _rename(staged)
     except OSError as error:
         raise SaveError(f"{path}: could not be written: {error.strerror or error}") from error

@@ -6,6 +6,7 @@ are kept as the best. `position` orders the saves: 2 i, and 2 i + 1 with the sco
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from common.checkpoint.series import (
     yolact_series,
 )
 from models.queryinst.series import queryinst_series
+from runtime.saving.writer import BackgroundWriter
 from settings.queryinst.hooks import CheckpointHookConfig
 
 PER_EPOCH = 3
@@ -35,17 +37,20 @@ class Kind:
 
     def __init__(self, folder: Path, size: int = 500):
         self.folder, self.size = folder, size
+        self.writer = BackgroundWriter()
 
     def train(self, start: int, stop: int, saved: Callable[[int], None]) -> None:
         """From the position `start` to iteration `stop`; calls saved(position) after each
-        completed save. A score that is not in the state yet is found anew, as the scripts do."""
+        completed save. A score that is not in the state yet is found anew, as the scripts do.
+        The saves are made behind the training; it ends when the last one is done."""
         for i in range(max(1, (start + 1) // 2), stop + 1):
             if start != 2 * i:
                 self.save(i, -1.0)
-                saved(position(i, -1.0))
+                self.writer.then(partial(saved, position(i, -1.0)))
             self.save_best(i)
             self.save(i, float(i))
-            saved(position(i, float(i)))
+            self.writer.then(partial(saved, position(i, float(i))))
+        self.writer.wait()
 
     def state(self, i, score):
         return {"iteration": i, "score": score, "momentum": torch.full((self.size,), i / 2)}
@@ -65,7 +70,7 @@ class Single(Kind):
 
     def __init__(self, folder, size=500):
         super().__init__(folder, size)
-        self.series = resnest_series(folder, PER_EPOCH)
+        self.series = resnest_series(folder, PER_EPOCH, writer=self.writer)
 
     def save(self, i, score):
         state = self.state(i, score) | {"state_dict": weights(i, self.size)}
@@ -85,7 +90,8 @@ class Pair(Kind):
 
     def __init__(self, folder, size=500):
         super().__init__(folder, size)
-        self.series = yolact_series(folder, "a", 2, keep_latest=True, per_epoch=PER_EPOCH)
+        self.series = yolact_series(folder, "a", 2, keep_latest=True, per_epoch=PER_EPOCH,
+                                    writer=self.writer)
 
     def save(self, i, score):
         occasion = Occasion.STOP if score < 0 and i % 2 == 1 else Occasion.REGULAR
@@ -107,7 +113,7 @@ class Group(Kind):
 
     def __init__(self, folder, size=500):
         super().__init__(folder, size)
-        self.series = seg_series(folder, PER_EPOCH)
+        self.series = seg_series(folder, PER_EPOCH, writer=self.writer)
 
     def nets(self, i):
         return {net: weights(i, self.size) for net in ("encoder", "decoder")}
@@ -134,7 +140,8 @@ class Series(Kind):
         super().__init__(folder, size)
         hook = CheckpointHookConfig(interval=2, by_epoch=False, max_keep_ckpts=2, out_dir=None,
                                     save_best="mAP", rule=None)
-        self.series, self.best = queryinst_series(hook, folder, PER_EPOCH, ["mAP"])
+        self.series, self.best = queryinst_series(hook, folder, PER_EPOCH, ["mAP"],
+                                                  writer=self.writer)
 
     def save(self, i, score):
         self.series.save(i, self.content(i, score, self.series.record_after(i), self.best.scores))

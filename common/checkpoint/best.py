@@ -8,6 +8,7 @@ from typing import Any
 
 from common.checkpoint.files import read_back, remove_checkpoint, save_checkpoint
 from runtime.errors import InputError
+from runtime.saving.writer import BackgroundWriter, write_behind
 
 # Metrics of which more, or less, is better: a name counts when it is one, else when it holds one.
 GREATER = ("acc", "top", "ar@", "auc", "precision", "map", "mdice", "miou", "macc", "aacc")
@@ -24,6 +25,7 @@ class BestCheckpoints:
     rules:   {name: "greater" or "less" is better}; for others as the metric's name says:
     greater, less: words in it that say that
     scores:  travel in the checkpoints, see `restore`
+    writer:  writes behind the training; None: each save is done when its call returns
     """
 
     folder: Path
@@ -32,10 +34,13 @@ class BestCheckpoints:
     greater: Sequence[str] = GREATER
     less: Sequence[str] = LESS
     scores: Scores = field(default_factory=dict)
+    writer: BackgroundWriter | None = None
 
     @property
     def files(self) -> list[Path]:
         """Those that lie there."""
+        if self.writer is not None:
+            self.writer.wait()
         return [self.folder / name for _, name in self.scores.values()]
 
     def improved(self, metrics: Mapping[str, float]) -> list[str]:
@@ -70,17 +75,21 @@ class BestCheckpoints:
     ) -> list[Path]:
         """Write `content` as the best by each of `names`, then remove the best before them.
 
-        Takes up the new scores. Raises SaveError, with all that was there still there.
+        Takes up the new scores. Raises as `CheckpointSeries.save`.
         """
         before, self.scores = self.scores, self.scores_after(names, metrics, suffix)
         files = [self.folder / self.scores[name][1] for name in names]
-        for file in files:
-            save_checkpoint(file, content)
-        for name, file in zip(names, files, strict=True):
-            old = before.get(name, [0.0, ""])[1]
-            if old and old != file.name:
-                read_back([file])
-                remove_checkpoint(self.folder / old)
+
+        def write(content: Mapping[str, Any]) -> None:
+            for file in files:
+                save_checkpoint(file, content)
+            for name, file in zip(names, files, strict=True):
+                old = before.get(name, [0.0, ""])[1]
+                if old and old != file.name:
+                    read_back([file])
+                    remove_checkpoint(self.folder / old)
+
+        write_behind(self.writer, write, content)
         return files
 
     def restore(self, saved: Mapping[str, list]) -> None:

@@ -7,23 +7,23 @@ was found to be whole and to hold as much as it claims. Plain `torch.load` reads
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import torch
 
 from common.checkpoint.names import state_path
 from runtime.errors import InputError, SaveError
 from runtime.files import kept_path, write_atomically, write_together
+from runtime.saving.archive import size_of, write_archive
 from runtime.vetting.finite import not_finite
 from runtime.vetting.foreign import read_foreign
 from runtime.vetting.pickles import BadFile, ForeignName
-from runtime.vetting.scan import add_checksum, check_file, open_checkpoint, read_checksum
+from runtime.vetting.scan import check_file, open_checkpoint, read_checksum
 
 logger = logging.getLogger(__name__)
 
 _WEIGHTS_KEY = "_weights_sha256"  # in a state file: the checksum of the weights it belongs to
 RETRIES = 3  # of a reader beside a training that replaces the files at that moment
-_PICKLE_BYTES = 1 << 20  # what names, shapes and alignment take beside the tensors
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -34,7 +34,7 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     Raises SaveError when it cannot be written (what was there stays), ValueError when `state`
     holds something that `load_checkpoint` would refuse.
     """
-    write_atomically(path, lambda file: _write(file, state), _size_of(state))
+    write_atomically(path, lambda file: write_archive(file, state), size_of(state))
 
 
 def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict:
@@ -99,13 +99,13 @@ def save_pair(path: str | Path, weights: Mapping[str, Any], state: Mapping[str, 
 
     def write_weights(file: BinaryIO) -> None:
         nonlocal checksum
-        checksum = _write(file, weights)
+        checksum = write_archive(file, weights)
 
     def write_state(file: BinaryIO) -> None:
-        _write(file, {**state, _WEIGHTS_KEY: checksum})
+        write_archive(file, {**state, _WEIGHTS_KEY: checksum})
 
     writes = [(Path(path), write_weights), (state_path(path), write_state)]
-    write_together(writes, _size_of([weights, state]))
+    write_together(writes, size_of([weights, state]))
 
 
 def load_pair(
@@ -134,16 +134,17 @@ def save_group(
 
     def writer(path: Path, content: Mapping[str, Any]) -> Callable[[BinaryIO], None]:
         def write(file: BinaryIO) -> None:
-            checksums[path.name] = _write(file, content)
+            checksums[path.name] = write_archive(file, content)
 
         return write
 
     def write_state(file: BinaryIO) -> None:
-        _write(file, {**state, _WEIGHTS_KEY: {path.name: checksums[path.name] for path in weights}})
+        sums = {path.name: checksums[path.name] for path in weights}
+        write_archive(file, {**state, _WEIGHTS_KEY: sums})
 
     files = {**weights, **(others or {})}
     writes = [(path, writer(path, content)) for path, content in files.items()]
-    write_together([*writes, (state_file, write_state)], _size_of([*files.values(), state]))
+    write_together([*writes, (state_file, write_state)], size_of([*files.values(), state]))
 
 
 def load_group(paths: Sequence[Path], state_file: Path) -> tuple[list[dict], dict | None]:
@@ -243,44 +244,6 @@ def remove_checkpoint(path: str | Path) -> None:
             raise SaveError(f"{part}: could not be removed: {error.strerror or error}") from error
 
 
-def _write(file: BinaryIO, state: Mapping[str, Any]) -> str:
-    """Write and check one file; returns its checksum."""
-    guard = _WriteGuard(file)
-    try:
-        torch.save(state, cast(BinaryIO, guard))  # all that torch asks of a file is there
-    except RuntimeError:
-        if guard.error is not None:  # torch's writer hides the reason
-            raise guard.error from None
-        raise
-    if guard.error is not None:
-        raise guard.error
-    checksum = add_checksum(file)
-    file.flush()
-    try:
-        check_file(file, is_fresh=True)
-    except BadFile as error:
-        raise ValueError(f"this state could not be loaded again: {error}") from error
-    return checksum
-
-
-class _WriteGuard:
-    """Remembers the error of a write that torch's C++ writer reports as something else."""
-
-    def __init__(self, file: BinaryIO):
-        self.file = file
-        self.error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
 def _load(file: BinaryIO, map_location: str | torch.device) -> dict:
     file.seek(0)
     try:
@@ -288,19 +251,3 @@ def _load(file: BinaryIO, map_location: str | torch.device) -> dict:
     except Exception as error:  # whatever torch makes of a stranger's bytes is the file's fault
         reason = str(error).strip().split("\n")[0]
         raise BadFile(f"cannot be loaded: {type(error).__name__}: {reason}") from error
-
-
-def _size_of(state: Any) -> int:
-    """How many bytes `state` will take on the disk, each storage counted once."""
-    storages: dict[int, int] = {}
-    waiting = [state]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, torch.Tensor):
-            storage = value.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-        elif isinstance(value, Mapping):
-            waiting += value.values()
-        elif isinstance(value, (list, tuple)):
-            waiting += value
-    return sum(storages.values()) + 128 * len(storages) + _PICKLE_BYTES

@@ -4,6 +4,7 @@ A file is deleted only after its successor is on the disk and was read back.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from common.checkpoint.naming import (
     YolactNaming,
 )
 from runtime.errors import InputError
+from runtime.saving.writer import BackgroundWriter, write_behind
 
 Content = Mapping[str, Any]
 Warn = Callable[[str], object]
@@ -39,8 +41,9 @@ class Loaded(NamedTuple):
 class CheckpointSeries:
     """The checkpoints of one run; made by `yolact_series` and its like."""
 
-    def __init__(self, naming: Naming, form: SingleFile):
-        self._naming, self._form = naming, form
+    def __init__(self, naming: Naming, form: SingleFile, writer: BackgroundWriter | None = None):
+        """writer: writes behind the training; None: each save is done when its call returns."""
+        self._naming, self._form, self._writer = naming, form, writer
 
     @property
     def folder(self) -> Path:
@@ -50,6 +53,7 @@ class CheckpointSeries:
     @property
     def best_path(self) -> Path | None:
         """Where the best weights are kept. QueryInst: the newest of its best files, if any."""
+        self._wait()
         return self._naming.best()
 
     def due(self, iteration: int) -> bool:
@@ -75,13 +79,20 @@ class CheckpointSeries:
     ) -> Path:
         """Write the checkpoint after `iteration` updates, then remove what it replaces.
 
-        weights, state: as `Loaded` has them; extra: segmentation's `history`, which goes along with
-        whole epochs. Returns the file of the weights, by which --resume finds all.
-        Raises SaveError, with all that was there still there.
+        weights, state: as `Loaded` has them, and as they are now where a writer writes them later
+        extra: segmentation's `history`, which goes along with whole epochs
+        Returns the file of the weights, by which --resume finds all, once it is written.
+        Raises SaveError, with all that was there still there; of the save before with a writer.
         """
         if occasion is Occasion.BEST:
             return self.save_best(weights, state)
         path = self.path(iteration, occasion)
+        write = partial(self._write, path, iteration, occasion)
+        write_behind(self._writer, write, (weights, state, extra))
+        return path
+
+    def _write(self, path: Path, iteration: int, occasion: Occasion, content: Any) -> None:
+        weights, state, extra = content
         self._form.save(path, weights, state, **extra)
         replaced = self._naming.replaced(path, iteration, occasion)
         self._naming.written(path, iteration, occasion)
@@ -95,24 +106,29 @@ class CheckpointSeries:
             # by its first file it is found: what is cut off here is found again
             for file in reversed(self._form.weights(old)):
                 remove_checkpoint(file)
-        return path
 
     def save_best(self, weights: Content, state: Content | None = None) -> Path:
-        """Write the best weights so far over those before. Raises SaveError."""
+        """Write the best weights so far over those before. Raises as `save`."""
         path = self.best_path
         assert path is not None, "several best ones are BestCheckpoints'"
-        self._form.save(path, weights, state)
+        write_behind(self._writer, lambda parts: self._form.save(path, *parts), (weights, state))
         return path
+
+    def _wait(self) -> None:
+        if self._writer is not None:
+            self._writer.wait()
 
     @property
     def record(self) -> dict[str, list[str]]:
         """What `restore` would want to know of the last save."""
+        self._wait()
         return self._naming.record()
 
     def record_after(
         self, iteration: int, occasion: Occasion = Occasion.REGULAR
     ) -> dict[str, list[str]]:
         """What `restore` will want to know once that save is done: put it into what is saved."""
+        self._wait()
         return self._naming.record_after(iteration, occasion)
 
     def restore(self, record: Mapping[str, list[str]]) -> None:
@@ -131,6 +147,7 @@ class CheckpointSeries:
         Raises InputError when a file or an interrupted state is asked for and not there, and
         naming all damaged files when no checkpoint is good.
         """
+        self._wait()
         naming = self._naming
         found = None
         if resume == "latest":
@@ -200,6 +217,7 @@ def yolact_series(
     folder: str | Path, name: str, save_interval: int, save_every: int | None = None,
     keep_latest: bool = False, keep_latest_interval: int = 100000,
     log: Callable[[str], object] = lambda line: None, *, per_epoch: int,
+    writer: BackgroundWriter | None = None,
 ) -> CheckpointSeries:
     """YOLACT's: <name>_<epoch>_<iteration>.pth, each with its training state beside it.
 
@@ -211,27 +229,29 @@ def yolact_series(
         Path(folder), per_epoch, intervals_of(save_interval, save_every), name, f"{name}_best.pth",
         f" of {name}", save_interval=save_interval, keep_latest=keep_latest,
         keep_latest_interval=keep_latest_interval, log=log)
-    return CheckpointSeries(naming, Pair())
+    return CheckpointSeries(naming, Pair(), writer)
 
 
 def seg_series(
-    folder: str | Path, epoch_iters: int, save_every: int | None = None
+    folder: str | Path, epoch_iters: int, save_every: int | None = None,
+    writer: BackgroundWriter | None = None,
 ) -> CheckpointSeries:
     """Segmentation's: encoder, decoder and history apart, the state beside the encoder."""
     naming = SegNaming(
         Path(folder), epoch_iters, intervals_of(epoch_iters, save_every), "encoder",
         "encoder_best.pth", advice="train first, or name one with --resume FILE")
-    return CheckpointSeries(naming, Nets())
+    return CheckpointSeries(naming, Nets(), writer)
 
 
 def resnest_series(
-    folder: str | Path, per_epoch: int, save_every: int | None = None, saves_epochs: bool = True
+    folder: str | Path, per_epoch: int, save_every: int | None = None, saves_epochs: bool = True,
+    writer: BackgroundWriter | None = None,
 ) -> CheckpointSeries:
     """ResNeSt's: one file holds all. per_epoch: updates in an epoch, each of which is saved."""
     naming = ResnestNaming(
         Path(folder), per_epoch, intervals_of(saves_epochs * per_epoch, save_every), None,
         "model_best.pth", save_every=save_every)
-    return CheckpointSeries(naming, SingleFile())
+    return CheckpointSeries(naming, SingleFile(), writer)
 
 
 def intervals_of(*intervals: int | None) -> tuple[int, ...]:

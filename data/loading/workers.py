@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from runtime.allocator import keep_freed_memory
 from runtime.errors import Failed, InputError
 from runtime.launch.signals import die_with_parent, held_back, ignore_in_worker
+from runtime.saving.forks import between_writes
 
 _KEPT_BYTES = 64 << 20
 
@@ -117,7 +118,7 @@ def fetched(dataset, collate, key_lists, workers, pin_memory=False):
     if workers:
         _raise_file_limit()
     on_child = signal.getsignal(signal.SIGCHLD)
-    with held_back():
+    with held_back(), between_writes():
         batches = iter(loader)
     # torch's handler raises in the middle of whatever the main thread does, be it an update of
     # the weights; a dead worker is found in good time when its batch is waited for.

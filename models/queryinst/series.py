@@ -25,6 +25,7 @@ from common.checkpoint.naming import Naming, Occasion
 from common.checkpoint.series import CheckpointSeries, intervals_of
 from runtime.errors import InputError, did_you_mean
 from runtime.files import write_atomically, write_text
+from runtime.saving.writer import BackgroundWriter
 
 LAST_CHECKPOINT = "last_checkpoint"  # in the run folder: one line, the newest checkpoint's path
 _PUBLISHED = re.compile(r".*-[0-9a-f]{8}\.pth")
@@ -112,12 +113,13 @@ class QueryinstNaming(Naming):
 
 def queryinst_series(
     hook: Any, run_folder: str | Path, per_epoch: int, known_metrics: Sequence[str],
-    save_every: int | None = None,
+    save_every: int | None = None, writer: BackgroundWriter | None = None,
 ) -> tuple[CheckpointSeries, BestCheckpoints]:
     """The regular and the best checkpoints as a CheckpointHook's settings want them.
 
     hook: a CheckpointHookConfig
     known_metrics: those that an evaluation gives; save_every: updates between further ones
+    writer: as `CheckpointSeries`
     Raises InputError for a metric that will never be there.
     """
     run_folder = folder = Path(run_folder)
@@ -136,8 +138,8 @@ def queryinst_series(
         regular=(hook.interval * unit, hook.save_begin * unit), template=hook.filename_tmpl,
         max_keep=hook.max_keep_ckpts, noted_in=run_folder)
     best = BestCheckpoints(folder, hook.watched, hook.rules, hook.greater_keys or GREATER,
-                           hook.less_keys or LESS)
-    return CheckpointSeries(naming, SingleFile(load_any_checkpoint)), best
+                           hook.less_keys or LESS, writer=writer)
+    return CheckpointSeries(naming, SingleFile(load_any_checkpoint), writer), best
 
 
 def held_by(hook: Any, content: dict[str, Any], is_stop: bool) -> dict[str, Any]:

@@ -143,7 +143,9 @@ def paced_series(
     every = paced(per_epoch, rules.EPOCHS * per_epoch, rules.EVAL_EVERY, own, run.log,
                   "validates and saves", f"{key} {rules.EVAL_EVERY}")
     # a validation saves, too
-    return resnest_series(folder, per_epoch, flags.save_every, every == rules.EVAL_EVERY), every
+    series = resnest_series(folder, per_epoch, flags.save_every, every == rules.EVAL_EVERY,
+                            run.writer)
+    return series, every
 
 
 def fitted_to_batch(

@@ -55,7 +55,11 @@ def draw_curves(run: Run, scores: Sequence[str], title: str,
 
 
 def say_done(run: Run, guard: NonFiniteGuard, lines: Iterable[str]) -> None:
-    """The log's last lines: what was left out, the script's `lines`, the pictures and the page."""
+    """The log's last lines: what was left out, the script's `lines`, the pictures and the page.
+
+    Before them the last checkpoint is on the disk; raises what was raised in writing it.
+    """
+    run.writer.wait()
     pages = [*sorted(run.folder.glob("*.png")), *run.folder.glob(PAGE)]
     for line in (*skips_text(guard, run.skipped), *lines, *map(str, pages)):
         run.log(line)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -54,7 +55,11 @@ class Rescue:
         self._before = [buffer.clone() for buffer in self._buffers]
 
     def begins(self) -> None:
-        """An update begins: what its forward pass may change is kept aside."""
+        """An update begins: what its forward pass may change is kept aside.
+
+        Raises SaveError when the last checkpoint, written meanwhile, could not be.
+        """
+        self._run.writer.check()
         self._is_begun = True
         if self._buffers:
             torch._foreach_copy_(self._before, self._buffers)
@@ -73,15 +78,22 @@ class Rescue:
         self._iteration, self._is_changing, self._is_begun = iteration, False, False
 
     def saved(self, iteration: int, path: Path | str | None) -> None:
-        """The state after `iteration` updates lies in `path`; None where another rank wrote it."""
+        """The state after `iteration` updates is saved, or being saved, in `path`.
+
+        That counts once it is on the disk. path: None where another rank writes it
+        """
+        self._run.writer.then(partial(self._is_good, iteration, path))
+
+    def _is_good(self, iteration: int, path: Path | str | None) -> None:
         self._last_good = (iteration, path)
         self._run.saved(iteration, path)
 
     def path_of(self, iteration: int) -> Path | str | None:
         """The file of the state after `iteration` updates; None when it is not the last good one.
 
-        On other ranks than 0 what `saved` was told there.
+        On other ranks than 0 what `saved` was told there. Waits for what is being written.
         """
+        self._run.writer.wait()
         last, path = self._last_good
         return path if last == iteration else None
 
@@ -91,9 +103,11 @@ class Rescue:
         peers.before_exit(self._last_call)
         try:
             yield
+            self._run.writer.wait()
         except Stopped:
             raise
         except SaveError as error:
+            self._finish_writing()
             add_ending(error, self._last_good_text())
             raise
         except Exception as error:
@@ -109,6 +123,7 @@ class Rescue:
         """
         if not self._run.is_main or self._save is None:
             return ""
+        unsaved = self._finish_writing()
         if self._is_changing:
             return f"The update had begun to change the weights. {self._last_good_text()}"
         if self._iteration == self._last_good[0]:
@@ -118,11 +133,23 @@ class Rescue:
                 self.undo()
                 path = self._save(self._iteration)
                 self.saved(self._iteration, path)
+                self._run.writer.wait()
+            if unsaved is not None:  # what was kept now holds more than what could not be written
+                self._run.warn(str(unsaved))
             self._run.record({"event": "stop", "iteration": self._iteration,
                               "reason": f"{type(error).__name__}: {error}" if error else "lost"})
         except Exception as fault:  # the first fault is what must be told
             return f"The state could not be saved ({fault}). {self._last_good_text()}"
         return f"The state after {_updates(self._iteration)} is saved in {path}; {GO_ON}."
+
+    def _finish_writing(self) -> Exception | None:
+        """Waits for the checkpoint that is being written; returns what was raised in that."""
+        try:
+            with peers.held():
+                self._run.writer.wait()
+        except Exception as error:
+            return error
+        return None
 
     def _last_call(self) -> str:
         # The thread that watches the peers ends a process that hangs in a GPU's collective. What
@@ -151,6 +178,7 @@ class Rescue:
         if self._save is not None and run.is_main and name not in self._lost_by:
             path = self._save(iteration)
             self.saved(iteration, path)
+        run.writer.wait()
         run.record({"event": "stop", "iteration": iteration, "reason": name})
         if path is not None:
             run.log(f"Stopped by {name}. The state after {_updates(iteration)} is saved in {path}; "

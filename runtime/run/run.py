@@ -6,9 +6,8 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from runtime.allocator import keep_freed_memory
 from runtime.arithmetic import compute_repeatably, refuse_unrepeatable, set_up_gpu
 from runtime.errors import InputError, SaveError
-from runtime.files import write_atomically
+from runtime.files import write_text
 from runtime.launch.ranks import TIMEOUT_S, Launch, join_group, pick_device, read_launch
 from runtime.launch.signals import STOP_NUMBERS, Stopped, StopSignals, name_of
 from runtime.report.writer import Report
@@ -38,6 +37,7 @@ from runtime.run.guard import SkippedImages
 from runtime.run.lock import RunLocks
 from runtime.run.log import RunLog
 from runtime.run.tracking import Trackers
+from runtime.saving.writer import BackgroundWriter
 from runtime.streams import Stream
 
 Item = TypeVar("Item")
@@ -97,6 +97,7 @@ class Run:
     device:         where to compute
     stop_requested: name of the stop signal that the ranks agreed on, or None
     skipped:        says and counts the images that this session does without
+    writer:         writes checkpoints behind the training; `close` waits for it
 
     Methods named "all ranks" are collectives: every rank calls them, in the same order.
     """
@@ -129,6 +130,7 @@ class Run:
         self._facts = RunFacts()
         self._report: Report | None = None
         self.skipped = SkippedImages(self)
+        self.writer = BackgroundWriter()
         self._claimed: list[Path] = []
         self.drives_one = False
 
@@ -227,8 +229,11 @@ class Run:
             self._facts.saved(iteration, path)
 
     def write_report(self) -> None:
-        """Bring report.html and env.json up to date; a fault is a warning and ends nothing."""
+        """Bring report.html and env.json up to date; a fault is a warning and ends nothing.
+
+        Waits for the checkpoint that is written: raises its faults."""
         if self._report is not None:
+            self.writer.wait()
             self._facts.session(RUNNING)
             self._report.write(self._facts.write)
 
@@ -407,7 +412,15 @@ class Run:
         return np.random.RandomState(np.random.MT19937(sequence))
 
     def close(self) -> None:
-        """Leave the process group and close the files; a second call does nothing."""
+        """Leave the process group and close the files; raises what the last checkpoint raised.
+
+        A second call does nothing."""
+        try:
+            self.writer.close(self._warn_quietly)
+        finally:
+            self._close_files()
+
+    def _close_files(self) -> None:
         self._end_report()
         self._log.close()
         if self._metrics is not None:
@@ -439,7 +452,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         config, env, log = (folder / name for name in ("config.yaml", "env.json", "log.txt"))
         if not (append and config.exists()):
-            write_atomically(config, partial(_write_text, cfg_text))
+            write_text(config, cfg_text)
         if append and env.exists():
             self._facts.add(read_facts(env))
         else:
@@ -447,10 +460,10 @@ class Run:
                 env, describe_environment(self._script, self._launch, devices),
                 None if resume_from is None else math.ceil(resume_from),
                 log.stat().st_size if log.exists() else 0)
-        self._report = Report(folder, self._facts.values, self._warn_of_report)
+        self._report = Report(folder, self._facts.values, self._warn_quietly)
 
-    def _warn_of_report(self, text: str) -> None:
-        with contextlib.suppress(SaveError):  # the disk may be full, which is the report's fault
+    def _warn_quietly(self, text: str) -> None:
+        with contextlib.suppress(SaveError):  # the disk may be full, which is what it tells
             self.warn(text)
 
     def _end_report(self) -> None:
@@ -485,7 +498,3 @@ class Run:
             log_too.parent.mkdir(parents=True, exist_ok=True)
             files.append(log_too)
         self._log.open_file(*map(LineFile, files))
-
-
-def _write_text(text: str, file: BinaryIO) -> None:
-    file.write(text.encode())

@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from runtime.saving.forks import let_forks_pass
 from runtime.vetting.pickles import MAX_PICKLE_BYTES, BadFile, Box, Machine, Pickle, scan_pickle
 
 MAX_RECORDS = 50_000  # tensors in one file
@@ -65,6 +66,7 @@ def hash_bytes(file: BinaryIO, count: int) -> str:
     while count > 0 and (block := file.read(min(count, 1 << 20))):
         digest.update(block)
         count -= len(block)
+        let_forks_pass()  # what was written before is read, so it is buffered no more
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ class Talk:
     """A run that only talks."""
 
     log = staticmethod(print)
+    writer = None
 
 
 @pytest.mark.parametrize("per_epoch, total, every, epochs", [

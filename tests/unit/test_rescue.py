@@ -5,6 +5,7 @@ from torch import nn
 from runtime.errors import InputError, SaveError, ending_of
 from runtime.launch.signals import Stopped
 from runtime.run.rescue import Rescue
+from runtime.saving.writer import BackgroundWriter
 
 
 class Run:
@@ -12,6 +13,7 @@ class Run:
 
     def __init__(self):
         self.recorded, self.said, self.saves, self.waits = [], [], [], 0
+        self.writer = BackgroundWriter()
 
     def record(self, event):
         self.recorded.append(event)
