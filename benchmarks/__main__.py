@@ -30,6 +30,7 @@ SUITES = {
     "data": ("yolact_data", "seg_data", "resnest_data", "queryinst_data"),
     "index": ("coco_index", "lists"),
     "saves": ("checkpoint",),
+    "scores": ("coco_scores",),
     "steps": ("resnest_step", "seg_step", "queryinst_step", "multibox_loss", "deform_conv"),
     "gpu": ("gpu_step",),
 }

@@ -1,7 +1,6 @@
 """COCO box and mask average precision, in percent.
 
-Two ways of counting: pycocotools' (the default; by faster-coco-eval where it is installed, which
-gives the same numbers sooner) and the original YOLACT's own.
+Two ways of counting: pycocotools' (the default) and the original YOLACT's own.
 """
 
 import json
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from pycocotools import mask as rle_codec
@@ -23,6 +21,7 @@ from metrics.coco_mmdetection import (
     class_table,
     item_of,
 )
+from metrics.coco_package import encode_masks
 from metrics.coco_tables import LIMITS, THRESHOLDS, CocoTables, coco_tables
 from metrics.coco_yolact import yolact_precision
 from runtime.errors import Failed, SaveError
@@ -367,15 +366,11 @@ def _array(values):
 
 
 def _encode(masks, size, image_id):
-    """Run-length codes of masks [n, H, W], one mask at a time: one column-major copy in memory."""
     masks = _array(masks)
     if size is not None and tuple(masks.shape[1:]) != tuple(size):
         raise ValueError(f"image {image_id}: masks are {masks.shape[1:]}, the ground truth says "
                          f"the image is {tuple(size)} (h, w)")
-    binary = (mask if mask.dtype == bool else mask > 0.5 for mask in masks)
-    # the codec runs down the columns; OpenCV transposes ten times faster than numpy
-    columns = (cv2.transpose(np.ascontiguousarray(mask).view(np.uint8)).T for mask in binary)
-    return [rle_codec.encode(mask) for mask in columns]
+    return encode_masks(masks)
 
 
 def _written(detection, iou_type, exact=False):

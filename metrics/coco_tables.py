@@ -1,10 +1,9 @@
 """What a COCO evaluation counts: precision and recall by threshold, class, size and number.
 
-Computed by faster-coco-eval where it is installed, else by pycocotools, with the same numbers.
+Computed by hotcoco, whose tables are pycocotools' bit by bit, or without it by pycocotools.
 """
 
 import contextlib
-import importlib.util
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from metrics.coco_package import fast_package
+
 LIMITS = (1, 10, 100)  # pycocotools' own numbers of detections an image
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 AREAS = ("all", "small", "medium", "large")  # the last three: below 32^2 px, 96^2, above
+_PARTS = ("precision", "scores", "recall")  # of both packages' results
 RECALLS = np.linspace(0, 1, 101)  # at which precision is asked for
 
 
@@ -70,34 +72,53 @@ def coco_tables(
     if not sizes or not category_ids:  # pycocotools takes an empty list for "all"
         empty = np.zeros([len(given[0]), 101, 0, 4, 3])
         return CocoTables(empty, empty, empty[:, 0], *given)
-    coco, coco_eval = _coco_api()
-    images = [{"id": image_id, "height": size[0], "width": size[1]} if size else {"id": image_id}
-              for image_id, size in sizes.items()]
+    what = objects, found, sizes, category_ids, iou_type, limits, thresholds
+    package = fast_package()
+    counts = _by_pycocotools(*what) if package is None else _by_hotcoco(package, *what)
+    return CocoTables(*(np.asarray(counts[name]) for name in _PARTS), *given)
+
+
+def _by_hotcoco(package, objects, found, sizes, category_ids, iou_type, limits, thresholds):
+    # by their places: it takes no negative ids, and where scores are equal the order of ids counts
+    images = {image_id: place for place, image_id in enumerate(sorted(sizes))}
+    classes = {category_id: place for place, category_id in enumerate(sorted(category_ids), 1)}
+    heads = [{"id": place, **_measures(sizes[image_id])} for image_id, place in images.items()]
+    named = [{"id": place, "name": str(place)} for place in classes.values()]
     sides = []
-    # pycocotools reports its progress with print
+    for annotations in (objects, found):
+        known = [one for one in annotations if one["category_id"] in classes]
+        sides.append(package.COCO({"images": heads, "categories": named, "annotations": [
+            {**one, "image_id": images[one["image_id"]],
+             "category_id": classes[one["category_id"]]} for one in known]}))
+    evaluation = package.COCOeval(*sides, iou_type)
+    evaluation.params.maxDets = [int(limit) for limit in limits]
+    evaluation.params.iouThrs = [float(threshold) for threshold in thresholds]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation.eval
+
+
+def _by_pycocotools(objects, found, sizes, category_ids, iou_type, limits, thresholds):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    images = [{"id": image_id, **_measures(size)} for image_id, size in sizes.items()]
+    sides = []
+    # it reports its progress with print
     with contextlib.redirect_stdout(io.StringIO()):
         for annotations in (objects, found):
-            side = coco()
+            side = COCO()
             side.dataset = {"images": images, "annotations": annotations,
                             "categories": [{"id": i} for i in category_ids]}
             side.createIndex()
             sides.append(side)
-        evaluation = coco_eval(*sides, iouType=iou_type)
+        evaluation = COCOeval(*sides, iouType=iou_type)
         evaluation.params.maxDets = list(limits)
         evaluation.params.iouThrs = np.asarray(thresholds, np.float64)
         evaluation.evaluate()
         evaluation.accumulate()
-    parts = (np.asarray(evaluation.eval[name]) for name in ("precision", "scores", "recall"))
-    return CocoTables(*parts, *given)
+    return evaluation.eval
 
 
-def _coco_api():
-    """(COCO, COCOeval) of the faster package where it is installed, else pycocotools' own."""
-    if importlib.util.find_spec("faster_coco_eval"):
-        from faster_coco_eval import COCO, COCOeval_faster
-
-        return COCO, COCOeval_faster
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    return COCO, COCOeval
+def _measures(size):
+    return {"height": size[0], "width": size[1]} if size else {}
