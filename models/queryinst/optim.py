@@ -96,6 +96,8 @@ def auto_scale(cfg: Any, processes: int) -> tuple[float, str]:
     batch = cfg.train_dataloader.batch_size * processes
     scaled = rate * batch / base
     line = f"{batch} images a batch over all processes, the rate {rate:g} is for {base}: "
+    if batch == base:
+        return 1.0, f"{batch} images a batch over all processes, which the rate {rate:g} is for"
     if cfg.auto_scale_lr.enable:
         return batch / base, f"{line}scaled to {scaled:g}"
     return 1.0, f"{line}left as it is; --auto-scale-lr would make it {scaled:g}"

@@ -15,6 +15,7 @@ from torch import nn
 from common.early_stopping import EarlyStop
 from common.optim import Precision
 from models.queryinst import load_queryinst_config, lr_schedule, param_groups
+from models.queryinst.optim import auto_scale
 from models.queryinst.ordered import OrderedAdamW, OrderedSGD
 from runtime.errors import InputError
 from settings.foreign import note_lines
@@ -487,3 +488,17 @@ def test_a_python_configs_sections_are_whole(tmp_path):
     changed = load("optim_wrapper.clip_grad.max_norm=2", config=tmp_path / "mine.py")
     assert changed.optim_wrapper.clip_grad.max_norm == 2
     assert changed.optim_wrapper.optimizer == wrapper.optimizer
+
+
+@pytest.mark.parametrize("batch, processes, enable, factor, said", [
+    (2, 8, False, 1.0, "16 images a batch over all processes, which the rate 0.0001 is for"),
+    (2, 8, True, 1.0, "16 images a batch over all processes, which the rate 0.0001 is for"),
+    (2, 1, False, 1.0, "2 images a batch over all processes, the rate 0.0001 is for 16: left as it "
+                       "is; --auto-scale-lr would make it 1.25e-05"),
+    (8, 4, True, 2.0, "32 images a batch over all processes, the rate 0.0001 is for 16: scaled to "
+                      "0.0002"),
+])
+def test_the_rate_belongs_to_a_batch(batch, processes, enable, factor, said):
+    cfg = load_queryinst_config("queryinst_r50_fpn_1x_coco", options=[
+        f"train_dataloader.batch_size={batch}", f"auto_scale_lr.enable={enable}"])
+    assert auto_scale(cfg, processes) == (factor, said)
