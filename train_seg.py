@@ -362,7 +362,7 @@ def evaluate(
     if run.is_main:
         if table:
             run.log("\n".join(found.meter.table()))
-            write_text(folder / "classes.txt", "\n".join(found.meter.table(found.names)) + "\n")
+        write_text(folder / "classes.txt", "\n".join(found.meter.table(found.names)) + "\n")
         run.log(found.meter.summary(found.seconds if run.world_size == 1 else []))
     return run.broadcast(found.meter.compute() if run.is_main else None), found
 

@@ -52,7 +52,7 @@ class ModelSize:
             return "Operations: not counted, several GPUs share the network."
         return (f"Operations: {self._operations / 1e9:.3g} GFLOPs an image and forward pass, "
                 f"{self._operations / 2e9:.3g} G multiply-adds, of convolutions and matrix "
-                "products; norms, activations, resizing and RoI pooling are not counted.")
+                "products; norms, activations, resizing and pooling are not counted.")
 
     def _count_in(self, step_net: nn.Module) -> None:
         """Count in the first forward pass of `step_net`."""

@@ -84,6 +84,7 @@ def test_the_patience_counts_on_after_a_signal(segment, tmp_path):
     rest = segment(f"{flags} --resume latest")
     assert rest.status == 0, rest.err_text
     assert [event["iteration"] for event in rest.evals] == [4, 8, 12, 16]
+    assert (rest.out / "classes.txt").is_file()
     last = rest.losses
     again = segment(f"{flags} --resume latest")  # as a queue may do
     assert (again.status, again.losses) == (0, last)
