@@ -85,8 +85,8 @@ RUNS = [
         21!  : c_0 c_2 c_3 c_4 c_iter_21
         >
         24   : c_0 c_3 c_4 c_5
-        48   : c_0 c_11
-        26.  : c_0 c_11 c_iter_26
+        48   : c_0 c_4 c_5 c_11
+        26.  : c_0 c_4 c_5 c_11 c_iter_26
     """),
     ("resnest", {"save_every": 3}, """
         4    : c_0
@@ -103,8 +103,8 @@ RUNS = [
         21!  : c_0 c_2 c_3 c_4 c_iter_6 c_iter_9 c_iter_21
         >
         24   : c_0 c_3 c_4 c_5 c_iter_6 c_iter_9 c_iter_21
-        48   : c_0 c_iter_6 c_iter_9 c_11 c_iter_21
-        26.  : c_0 c_iter_6 c_iter_9 c_11 c_iter_21 c_iter_26
+        48   : c_0 c_iter_6 c_4 c_5 c_iter_9 c_11 c_iter_21
+        26.  : c_0 c_iter_6 c_4 c_5 c_iter_9 c_11 c_iter_21 c_iter_26
     """),
     ("queryinst", {"interval": 1, "by_epoch": True, "keep": -1}, """
         3    : iter_3
