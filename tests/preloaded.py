@@ -7,6 +7,8 @@ any other; only the libraries are in memory already.
 import json
 import os
 import runpy
+import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +23,9 @@ class Preloaded:
     def __enter__(self):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env=environment)
+        self._said = b""  # by the server, and not yet read
         return self
 
     def __exit__(self, *_):
@@ -38,14 +41,42 @@ class Preloaded:
         words = [str(ROOT / script), *map(str, words)]
         if fault:
             words = [str(DRIVER), *map(str, fault), *words]
-        order = {"words": words, "folder": str(folder)}
-        self._server.stdin.write(json.dumps(order) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
+        return self.start_words(words, folder, Path(folder) / "out.txt", Path(folder) / "err.txt")
 
-    def wait(self):
-        """The status of the run: negative for the signal that ended it."""
-        return int(self._server.stdout.readline())
+    def start_words(self, words, folder, out, err, environment=None):
+        """Begin the Python file words[0]; its process id. Follow with `wait`.
+
+        out, err: files for its output; environment: in place of this process's
+        """
+        order = {"words": list(map(str, words)), "folder": str(folder), "out": str(out),
+                 "err": str(err), "environment": environment}
+        self._server.stdin.write(json.dumps(order).encode() + b"\n")
+        self._server.stdin.flush()
+        return self._number()
+
+    def wait(self, pid=None, timeout=None):
+        """The status of the run: negative for the signal that ended it.
+
+        Raises subprocess.TimeoutExpired when `pid` takes more than `timeout` seconds; it is killed.
+        """
+        status = self._number(timeout)
+        if status is None:
+            os.kill(pid, signal.SIGKILL)
+            self._number()
+            raise subprocess.TimeoutExpired(f"process {pid}", timeout)
+        return status
+
+    def _number(self, timeout=None):
+        """The next line of the server; None where none comes within `timeout` seconds."""
+        pipe = self._server.stdout.fileno()
+        while b"\n" not in self._said:
+            if not select.select([pipe], [], [], timeout)[0]:
+                return None
+            said = os.read(pipe, 4096)
+            assert said, "the process that forks has ended"
+            self._said += said
+        line, _, self._said = self._said.partition(b"\n")
+        return int(line)
 
     def run(self, script, words, folder, fault=()):
         """(status, text, error text) of a whole run."""
@@ -58,7 +89,7 @@ def serve():
     import cv2  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import scipy.optimize  # noqa: F401
-    import torch  # noqa: F401
+    import torch._dynamo  # noqa: F401
     from pycocotools import cocoeval  # noqa: F401
 
     for line in sys.stdin:
@@ -76,9 +107,12 @@ def _become(order):
         os.setsid()
         os.chdir(order["folder"])
         for number, name, mode in ((0, os.devnull, os.O_RDONLY),
-                                   (1, "out.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-                                   (2, "err.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)):
+                                   (1, order["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+                                   (2, order["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)):
             os.dup2(os.open(name, mode), number)
+        if order["environment"] is not None:
+            os.environ.clear()
+            os.environ.update(order["environment"])
         sys.argv = order["words"]
         sys.orig_argv = [sys.executable, *order["words"]]
         sys.path[0] = str(Path(sys.argv[0]).parent)

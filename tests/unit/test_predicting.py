@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from types import SimpleNamespace
 
 import cv2
@@ -28,15 +29,15 @@ from settings.yolact_recipes import load_dataset_config
 class Stop:
     """Stands for StopSignals: a signal comes once `after` batches are begun."""
 
-    message = ""
+    message, requested = "", "SIGINT"
 
     def __init__(self, after):
         self.left = after
 
     @property
-    def requested(self):
+    def number(self):
         self.left -= 1
-        return "SIGINT" if self.left < 0 else None
+        return signal.SIGINT.value if self.left < 0 else 0
 
 
 class Means:
