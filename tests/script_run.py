@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from preloaded import Preloaded
 from runtime.launch.peers import is_gone
 
 ROOT = Path(__file__).resolve().parents[1]
+FORKING = threading.Lock()  # one run at a time; a second one of another thread is started
 STARTED_WITH = os.environ | {"OMP_NUM_THREADS": "1"}  # what the forking process gets
 
 
@@ -42,8 +44,11 @@ class ScriptRun:
         command = [*(launcher or [sys.executable]), str(ROOT / script), *map(str, words)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"} | (env or {})
         if preexec is None and command[0] == sys.executable and command[1].endswith(".py") and (
-                early(environment) == early(STARTED_WITH)):
-            self._run_forked(command[1:], environment, stop, timeout)
+                early(environment) == early(STARTED_WITH)) and FORKING.acquire(blocking=False):
+            try:
+                self._run_forked(command[1:], environment, stop, timeout)
+            finally:
+                FORKING.release()
         else:
             self._run_started(command, environment, preexec, stop, timeout)
         self.err = self.err_text.splitlines()

@@ -1,6 +1,16 @@
 """What several unit tests share."""
 
+import logging
+
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def runs_are_closed():
+    """A run that a test leaves open would write the lines of all that come after it."""
+    before = list(logging.getLogger("models").handlers)
+    yield
+    assert logging.getLogger("models").handlers == before
 
 
 @pytest.fixture

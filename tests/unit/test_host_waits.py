@@ -77,11 +77,8 @@ def test_what_a_loader_gives_lies_on_the_host():
     assert waits(lambda: batch["images"].to(CPU, non_blocking=True).tolist()) == ["tolist"]
 
 
-def test_the_line_of_the_project_is_named():
-    from runtime.launch.ranks import Launch
-    from runtime.run.run import Run
-
-    run = Run("test", Launch(), CPU, 0, None)
+def test_the_line_of_the_project_is_named(make_run):
+    run = make_run()
     loss = torch.ones(())
     with HostWaits() as seen:
         run.read_means({"B": loss}, loss)
