@@ -12,7 +12,7 @@ from script_run import ScriptRun
 from seg_run import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
-SECOND = "0.0003"  # of an hour: over before the first update is done
+SECOND = "1e-6"  # hours: over when the first update is made
 # fixture, what learns nothing, so that no score becomes better; the metric; updates an epoch; the
 # files of the best and of the last weights
 SCRIPTS = {
