@@ -1,7 +1,7 @@
-"""Which known name a misspelt word means: `nearest`, by counting wrong letters.
+"""Words in messages: which known name a misspelt one means (`nearest`), and one or several.
 
 The limits are chosen by tests/unit/test_spelling.py: a word with one slip finds its name, and a
-word that merely looks like one (`--epochs` and `--export`, `--resize` and `--resume`) finds none.
+word that merely looks like one (`--resize` and `--resume`) finds none.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,11 @@ _ALLOWED = ((7, 1), (12, 2))
 _MOST = 3
 _LEAST_PREFIX = 3  # letters that may stand for a whole name, as argparse has it
 _SEPARATORS = str.maketrans("", "", "-_ \u2010\u2011\u2012\u2013\u2014\u2212")  # all kinds of dash
+
+
+def plural(number: int, noun: str) -> str:
+    """"1 core", "2 cores"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def nearest(word: str, options: Iterable[str]) -> str | None:

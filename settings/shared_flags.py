@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runtime.errors import InputError
+from runtime.spelling import plural
 
 Say = Callable[[str], object]
 
@@ -30,7 +31,7 @@ def usable_workers(asked: int, given: int | None, key: str, say: Say, flag: str 
         return given
     usable = min(asked, cores())
     if usable < asked:
-        say(f"{key} asks for {asked} data workers; with {_counted(usable, 'core')} here there are "
+        say(f"{key} asks for {asked} data workers; with {plural(usable, 'core')} here there are "
             f"{usable}. {flag} {asked} makes as many all the same.")
     return usable
 
@@ -70,10 +71,6 @@ def named_in_faults(flag: str) -> Iterator[None]:
 def longest_warmup(warmup: int, length: int) -> int:
     """A warm-up keeps its length, but takes at most half of a training; one unit for both."""
     return min(warmup, length // 2)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _plain(value: object) -> str:

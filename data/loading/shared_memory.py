@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from runtime.errors import InputError
 from runtime.launch.ranks import read_launch
+from runtime.spelling import plural
 
 FOLDER = "/dev/shm"
 PREFETCHED = 2  # batches that each worker makes ahead: torch's default
@@ -43,7 +44,7 @@ def check_shared_memory(
     needed = workers * PREFETCHED * batch * processes
     if needed > free:
         raise InputError(
-            f"{FOLDER}: {free // MB} MB are free, {_counted(workers * processes, 'data worker')} "
+            f"{FOLDER}: {free // MB} MB are free, {plural(workers * processes, 'data worker')} "
             f"with {PREFETCHED} batches of {_rounded_mb(batch)} MB each need about "
             f"{_rounded_mb(needed)} MB: give a container --shm-size={-(-needed // (1 << 30))}g, or "
             f"take fewer --workers (train_yolact: --num_workers); 0 need none")
@@ -54,10 +55,6 @@ def _bytes_of(value: Any) -> int:
         return value.nbytes
     parts = value.values() if isinstance(value, dict) else value
     return sum(map(_bytes_of, parts)) if isinstance(value, dict | list | tuple) else 0
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" + "s" * (count != 1)
 
 
 def _rounded_mb(size: int) -> int:

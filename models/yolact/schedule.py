@@ -165,7 +165,7 @@ def with_epochs(flags, run, loader, *owners):
         delayed_settings=tuple((round(at * factor), changes)
                                for at, changes in cfg.delayed_settings))
     keys = ("max_iter", "lr_steps", "lr_warmup_until", "delayed_settings")
-    say_changes(run.log, "--epochs", {key: (getattr(cfg, key), getattr(changed, key))
+    say_changes(run.log, "--epochs", {key: (vars(cfg)[key], vars(changed)[key])
                                       for key in keys})
     run.describe(**about(flags.config, changed))
     for owner in owners:

@@ -24,6 +24,7 @@ from runtime.option_values import AUTO
 from runtime.out_of_memory import memory_text
 from runtime.run.run import Run
 from runtime.sizing.summary import bytes_text
+from runtime.spelling import plural
 
 GPU_SHARE, CPU_SHARE = 0.9, 0.5  # of the free memory: a CPU's is the data workers', too
 FEWEST_UPDATES = 8  # an epoch: a batch of the whole data set would learn next to nothing
@@ -106,7 +107,7 @@ def settled_batch(
     if fit.images == most:
         why = (f"; with more an epoch of {len(trial.dataset)} images would have fewer than "
                f"{FEWEST_UPDATES} updates" if most == enough else "; more are not tried")
-    run.log(f"--batch-size auto: {fit.images} image{'s' * (fit.images > 1)} on each device, "
+    run.log(f"--batch-size auto: {plural(fit.images, 'image')} on each device, "
             f"{bytes_text(fit.peak)} of the {bytes_text(fit.limit)} that may be used{why}. "
             f"The same again: {shown.format(number)}.{rates and ' '}{rates}")
     return number
@@ -160,7 +161,7 @@ def extrapolated(measure: Callable[[int], float | None], limit: float, least: in
 
 def _too_large(least: int, limit: float) -> InputError:
     return InputError(
-        f"--batch-size auto: an update of {least} image{'s' * (least > 1)} does not fit into the "
+        f"--batch-size auto: an update of {plural(least, 'image')} does not fit into the "
         f"{bytes_text(limit)} that may be used: lower the image size, take a smaller network, or "
         "try --amp bf16")
 
@@ -317,7 +318,6 @@ class _Gpu:
                 raise
             return None
         return float(torch.cuda.max_memory_reserved(self._device))
-
 
 
 class _Cpu:

@@ -5,6 +5,8 @@ Numbers of updates decide, no clock: a resumed run has to validate where the unb
 
 from collections.abc import Callable
 
+from runtime.spelling import plural
+
 FEWEST_UPDATES = 100  # between two validations: minutes on a CPU, and no crowd on a GPU
 FEWEST_TIMES = 10  # validations of a whole training, whatever its length
 
@@ -27,6 +29,6 @@ def paced(per_epoch: int, total: int, every: int, is_own: bool, log: Callable[[s
     """
     epochs = every if is_own else epochs_between(per_epoch, total, every)
     if epochs != every:
-        log(f"Epochs have {per_epoch} update{'s' * (per_epoch > 1)}: {what} every {epochs} epochs, "
+        log(f"Epochs have {plural(per_epoch, 'update')}: {what} every {epochs} epochs, "
             f"{epochs * per_epoch} updates; {way_back} is as often as without this rule.")
     return epochs
