@@ -170,6 +170,18 @@ default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=5, max_keep
     assert (hook.interval, hook.max_keep_ckpts, hook.by_epoch) == (5, 2, True)
 
 
+def test_without_schedules_the_rate_stays(tree):
+    alone = tree / "alone.py"
+    alone.write_text("train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3)\n")
+    assert config_of(alone).param_scheduler == ()
+    over = tree / "queryinst" / "over.py"
+    over.write_text(f"_base_ = './{ONE_X}.py'\n")
+    assert config_of(over).param_scheduler == load_queryinst_config(ONE_X).param_scheduler
+    ours = tree / "ours.yaml"
+    ours.write_text("train_cfg: {max_epochs: 3}\n")
+    assert config_of(ours).param_scheduler  # a YAML file is changes to the recipe
+
+
 def test_a_slip_is_told_where_it_stands(tree):
     base = tree / "_base_" / "default_runtime.py"
     edit(base, "logger=dict(type='LoggerHook', interval=50)",
