@@ -84,12 +84,19 @@ def plot_curves(
         if not axes.lines:
             axes.text(0.5, 0.5, missing, ha="center", transform=axes.transAxes, color="gray")
         elif axes.get_legend_handles_labels()[1]:
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13),
+                        frameon=False)  # below the curves, not on them
     write_atomically(Path(out_png), lambda file: figure.savefig(file, format="png", dpi=100))
 
 
 def _draw_losses(axes: "Axes", train: Sequence[dict], term_of: Callable[[str], str]) -> None:
     from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        """The ticks that the base class chooses, as 20 or 0.6: not 2 x 10^1, 6e-01."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
 
     steps = [event["iteration"] for event in train]
     terms = [_summed(event["losses"], term_of) if isinstance(event.get("losses"), dict) else {}
@@ -103,8 +110,8 @@ def _draw_losses(axes: "Axes", train: Sequence[dict], term_of: Callable[[str], s
     # Terms differ by orders of magnitude; zeros do not show on this scale.
     if any(value > 0 for value in _numbers(totals)):
         axes.set_yscale("log", nonpositive="mask")
-        for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            axis_format(LogFormatter(minor_thresholds=(1, 0.4)))  # 20, not 2 x 10^1
+        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            set_formatter(Plain(minor_thresholds=(1, 0.4)))
 
 
 def _summed(losses: Mapping[str, object], term_of: Callable[[str], str]) -> dict[str, float]:

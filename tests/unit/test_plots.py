@@ -1,11 +1,13 @@
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from runtime.curves import (
@@ -102,6 +104,28 @@ def test_only_the_named_metrics_are_drawn(tmp_path):
         pictures.append(pixels(tmp_path / "curves.png"))
     for i, one in enumerate(pictures):
         assert all(not np.array_equal(one, other) for other in pictures[i + 1 :])
+
+
+def test_legends_lie_below_and_ticks_are_plain_numbers(tmp_path, monkeypatch):
+    drawn = []
+
+    class Kept(Figure):
+        def __init__(self, *args, **keywords):
+            super().__init__(*args, **keywords)
+            drawn.append(self)
+
+    monkeypatch.setattr("matplotlib.figure.Figure", Kept)
+    path = write(tmp_path / "m.jsonl", *(train(i, 0.9 - i / 10, a=0.5, b=0.2) for i in range(8)),
+                 evaluated(7, c=3.0, d=9.0))
+    plot_curves(path, tmp_path / "curves.png")
+    loss, _, metrics = drawn[0].axes
+    for axes, names in ((loss, ["a", "b", "total"]), (metrics, ["c", "d"])):
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == names
+        assert axes.get_legend().get_window_extent().y1 <= axes.get_window_extent().y0
+    ticks = {label.get_text() for which in ("major", "minor")
+             for label in loss.yaxis.get_ticklabels(which=which)} - {""}
+    assert "0.2" in ticks
+    assert all(re.fullmatch(r"[0-9.]+", tick) for tick in ticks)
 
 
 def test_curves_that_cannot_be_written(tmp_path):
