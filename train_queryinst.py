@@ -296,10 +296,10 @@ def loop(
 
             whole = {"grad_norm": grad_norm, "loss": sum(losses.values())}
             meter.updated(losses, whole)
-            log.updated(step, lrs, whole | values)
+            has_line = log.updated(step, lrs, whole | values)
             progress.update()
             run.skipped.in_training(step, batches)
-            if timetable.logs_at(step):
+            if has_line or timetable.logs_at(step):
                 run.record(meter.train_event(step, epoch, lrs[0], losses, grad_norm))
             rescue.leave_if_stopped()
             if timetable.saves_at(iteration):

@@ -106,22 +106,25 @@ class TrainLog:
         self._total = max_epochs * timetable.per_epoch if total is None else total
         self._per_epoch, self._stop_at = timetable.per_epoch, timetable.stop_at
 
-    def updated(self, step: int, lrs: tuple[float, float], values: Mapping[str, float]) -> None:
+    def updated(self, step: int, lrs: tuple[float, float], values: Mapping[str, float]) -> bool:
         """Update `step`, counted from 0, is done; writes the lines that are due.
 
         lrs:    base_lr, and the first parameter group's
         values: {name: value}, in the line's order; shown are the meter's means of those it follows
+        Returns whether the update got a line.
         """
         epoch, position = divmod(step, self._per_epoch)
         ends_epoch = position + 1 == self._per_epoch
         interval, form = self._log.interval, self._log.form
         shows_end = not form.ignore_last or self._per_epoch <= interval
-        if (position + 1) % interval == 0 or (ends_epoch and shows_end):
+        has_line = (position + 1) % interval == 0 or (ends_epoch and shows_end)
+        if has_line:
             self._write(step, epoch + 1, position + 1, lrs, values)
         every = form.exp_name_interval
         is_named = ends_epoch or (every > 0 and (step + 1) % every == 0)
         if self._log.name_line and is_named:
             self._log.write(self._log.name_line)
+        return has_line
 
     def _write(self, step: int, epoch: int, position: int, lrs: tuple[float, float],
                values: Mapping[str, float]) -> None:

@@ -189,4 +189,7 @@ def test_short_epochs_are_validated_and_saved_together(query_train):
     assert run.status == 0, run.err_text
     assert run.text.count("Epochs have 4 updates: validates and saves every 4 epochs") == 1
     assert [event["iteration"] for event in run.evals] == [16, 20]
+    # what has a line of the log, each epoch's end, is in the curves
+    steps = [event["iteration"] for event in run.train_events]
+    assert steps == [0, 3, 7, 11, 15, 19]
     assert run.names == ["epoch_4.pth", "epoch_5.pth"]  # the last by the session's end

@@ -51,7 +51,10 @@ def follow(lines, per_epoch, updates, interval, window=50):
         meter.data_ready()
         losses, whole = {"s0.loss_cls": float(step)}, {"grad_norm": 2.0 * step, "loss": float(step)}
         meter.updated(losses, whole)
-        train_log.updated(step, (1e-4, 1e-5), {**whole, **losses, "s0.pos_acc": float(step)})
+        count = len(lines)
+        has_line = train_log.updated(
+            step, (1e-4, 1e-5), {**whole, **losses, "s0.pos_acc": float(step)})
+        assert has_line == (len(lines) > count)
     return log
 
 
