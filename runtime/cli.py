@@ -23,6 +23,7 @@ from typer.models import OptionInfo
 
 from runtime.console import fold_warnings, open_standard_streams
 from runtime.errors import Failed, InputError, SaveError, ending_of
+from runtime.launch import collector
 from runtime.launch.exits import leave
 from runtime.launch.peers import leave_note, peer_fault, say_failed, say_goodbye
 from runtime.launch.signals import Stopped
@@ -325,6 +326,8 @@ def read_flags(
         if isinstance(answer, Flags):
             check_predicting(vars(answer))
             trackers(answer)
+        if argv is None:  # a script's own; its imports follow, and then `run`
+            collector.pause()
         return answer
 
 
@@ -373,6 +376,7 @@ def run(
     memory_keys: the flag or key to lower where memory runs out
     0 done, 2 bad input, 3 could not write, 75 or 130 stopped by a signal, 1 anything else.
     """
+    collector.resume()
     with _exit_status(script_name, memory_keys):
         main(*arguments)
     leave(0)

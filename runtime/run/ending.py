@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from runtime.curves import plot_curves
@@ -45,13 +46,19 @@ def draw_curves(run: Run, scores: Sequence[str], title: str,
                 term_of: Callable[[str], str] | None = None) -> None:
     """curves.png in the run folder: losses, rate and `scores` of metrics.jsonl; and report.html.
 
-    Rank 0 draws.
+    Rank 0 draws, the curves only where a line has come since.
 
     term_of: as `plot_curves`
     """
     if run.is_main:
-        plot_curves(run.folder / "metrics.jsonl", run.folder / "curves.png", scores, title, term_of)
+        metrics, picture = run.folder / "metrics.jsonl", run.folder / "curves.png"
+        if not _is_newer(picture, metrics):
+            plot_curves(metrics, picture, scores, title, term_of)
         run.write_report()
+
+
+def _is_newer(file: Path, other: Path) -> bool:
+    return file.is_file() and file.stat().st_mtime_ns > other.stat().st_mtime_ns
 
 
 def say_done(run: Run, guard: NonFiniteGuard, lines: Iterable[str]) -> None:
