@@ -235,7 +235,7 @@ def plot_precision_recall(
     count = max(1, len(curves))
     figure = Figure(figsize=(6 * count, 5))
     figure.suptitle(title)
-    # Nothing here changes its size, so it can do without the search for a layout: a third of the time.
+    # Nothing here changes its size: without the search for a layout it takes a third less time.
     places = figure.subplots(1, count, squeeze=False, gridspec_kw={
         "left": 0.11 / count, "right": 1 - 0.03 / count, "top": 0.88, "bottom": 0.1})[0]
     for axes, (name, values) in zip(places, curves.items(), strict=False):
