@@ -31,7 +31,9 @@ SUITES = {
     "index": ("coco_index", "lists"),
     "saves": ("checkpoint",),
     "scores": ("coco_scores",),
-    "steps": ("resnest_step", "seg_step", "queryinst_step", "multibox_loss", "deform_conv"),
+    "steps": ("resnest_step", "seg_step", "queryinst_step", "cpu_step", "multibox_loss",
+              "deform_conv", "loop_overhead"),
+    "start": ("startup",),
     "gpu": ("gpu_step",),
 }
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"

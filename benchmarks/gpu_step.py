@@ -19,94 +19,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from device_waits import device_waits
 from figures import Figure, LeftOut
-from multibox_loss import BATCH, SIZE, make_inputs
-from queryinst_step import make_batch
-from torch import nn
+from networks import NETS
 
-from common.losses import LabelSmoothing, MultiBoxLoss, NetLoss
 from common.optim.precision import DTYPES, Precision
-from common.parallel import to_device
-from models import queryinst, resnest, segmentation, yolact
 
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+IMAGES = {"resnest": 64, "timm": 64, "yolact": 8, "seg": 2, "queryinst": 2}
 DEVICE = torch.device("cuda")
 
 
-def prepare(net, layout):
-    return net.to(DEVICE, memory_format=LAYOUTS[layout]).train()
-
-
-def sgd(net):
-    return torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
-
-
-def classifier(net, layout, compiles):
-    net, criterion = prepare(net, layout), LabelSmoothing(0.1)
-    step_net = torch.compile(net) if compiles else net
-    images = torch.randn(64, 3, 224, 224, device=DEVICE).to(memory_format=LAYOUTS[layout])
-    labels = torch.arange(64, device=DEVICE)
-    return len(images), sgd(net), lambda: criterion(step_net(images).float(), labels)
-
-
-def make_resnest(layout, compiles):
-    return classifier(resnest.build_resnest("resnest50"), layout, compiles)
-
-
-def make_timm(layout, compiles):
-    import timm
-
-    return classifier(timm.create_model("resnest50d"), layout, compiles)
-
-
-def make_yolact(layout, compiles):
-    cfg = yolact.load_yolact_config("yolact_resnet50_config")
-    net = prepare(yolact.build_yolact(cfg), layout)
-    step_net = NetLoss(torch.compile(net) if compiles else net, MultiBoxLoss(cfg))
-    images = torch.randn(BATCH, 3, SIZE, SIZE, device=DEVICE).to(memory_format=LAYOUTS[layout])
-    _, targets, masks = make_inputs(cfg, torch.device("cpu"))
-    truth = [targets, masks, [0] * BATCH]
-    truth = to_device([*truth, yolact.matching(net)(targets, truth[2])], DEVICE)
-    return BATCH, sgd(net), lambda: sum(step_net(images, *truth).values())
-
-
-def make_seg(layout, compiles):
-    net = segmentation.SegmentationModule(
-        segmentation.build_encoder("resnet50dilated", 2048),
-        segmentation.build_decoder("ppm_deepsup", 2048, 150), nn.NLLLoss(ignore_index=-1), 0.4)
-    net = prepare(net, layout)
-    step_net = torch.compile(net, dynamic=True) if compiles else net
-    feed = {"img_data": torch.randn(2, 3, 400, 504).to(memory_format=LAYOUTS[layout]),
-            "seg_label": torch.randint(-1, 150, (2, 50, 63))}
-    feed = to_device(feed, DEVICE)
-    return 2, sgd(net), lambda: step_net(feed)[0]
-
-
-def make_queryinst(layout, compiles):
-    net = prepare(queryinst.build_queryinst("queryinst_r50_fpn_1x_coco"), layout)
-    if compiles:
-        for part in (net.backbone, net.neck, *net.roi_head["bbox_head"]):
-            part.compile()
-    images, samples = make_batch(2, 800, 1216)
-    images = images.to(DEVICE, memory_format=LAYOUTS[layout])
-    samples = to_device(samples, DEVICE)
-    optimizer = torch.optim.AdamW(queryinst.param_groups(net), lr=1e-6, fused=True)
-
-    def loss():
-        losses = net.loss(images, samples)
-        return sum(value for name, value in losses.items() if "loss" in name)
-
-    return 2, optimizer, loss
-
-
-NETS = {"resnest": make_resnest, "timm": make_timm, "yolact": make_yolact, "seg": make_seg,
-        "queryinst": make_queryinst}
-
-
-def measure(make, layout, amp, compiles, rounds):
+def measure(name, layout, amp, compiles, rounds):
     """(ms, images/s, peak GiB, waits) of one training step."""
     torch.manual_seed(0)
     torch.cuda.reset_peak_memory_stats()
-    images, optimizer, loss = make(layout, compiles)
+    optimizer, loss = NETS[name](DEVICE, LAYOUTS[layout], compiles, IMAGES[name])
     precision = Precision(amp, DEVICE)
 
     def step():
@@ -128,7 +54,7 @@ def measure(make, layout, amp, compiles, rounds):
         times.append(begin.elapsed_time(end))
     ms = statistics.median(times)
     peak_gib = torch.cuda.max_memory_allocated() / 2**30
-    return ms, 1000 * images / ms, peak_gib, len(device_waits(step))
+    return ms, 1000 * IMAGES[name] / ms, peak_gib, len(device_waits(step))
 
 
 def figures(datasets):
@@ -136,10 +62,10 @@ def figures(datasets):
     if not torch.cuda.is_available():
         raise LeftOut("no GPU")
     found = []
-    for name, net in NETS.items():
+    for name in NETS:
         try:
-            slow, *_ = measure(net, "nchw", "off", False, 20)
-            fast, _, _, waits = measure(net, "nhwc", "bf16", True, 20)
+            slow, *_ = measure(name, "nchw", "off", False, 20)
+            fast, _, _, waits = measure(name, "nhwc", "bf16", True, 20)
         except ImportError as error:
             print(f"{name} left out: {error}")
             continue
@@ -167,7 +93,7 @@ def main():
         for layout in args.layouts:
             for amp in args.amp:
                 try:
-                    row = measure(NETS[name], layout, amp, args.compile, args.rounds)
+                    row = measure(name, layout, amp, args.compile, args.rounds)
                 except ImportError as error:
                     print(f"{name:10s} left out: {error}")
                     break

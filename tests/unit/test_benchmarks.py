@@ -11,7 +11,7 @@ from rooms import ROOT
 
 import benchmarks.__main__ as command
 
-HELPERS = {"__main__", "figures", "device_waits"}
+HELPERS = {"__main__", "figures", "device_waits", "networks"}
 
 
 def test_every_benchmark_is_in_a_suite_and_gives_figures():

@@ -1,0 +1,88 @@
+"""How near a training step on a CPU is to the machine's float32 products, for each network.
+
+    python benchmarks/cpu_step.py [--nets yolact seg queryinst] [--threads 2] [--rounds 5]
+
+yolact_resnet50 2 images at 550 px, resnet50dilated + ppm_deepsup 2 at 400x504, queryinst_r50 1 at
+800x1216 (ResNeSt has resnest_step.py): forward, losses, backward and update, in both memory
+layouts, of which the faster counts. torch counts the operations of convolutions and products in
+one step; their number a second is divided by that of a 2048-cubed float32 product. Step and product
+take turns, medians are compared. Wanted: 1.1. Winograd's convolutions do with fewer than are
+counted; what is no product (pooling, norms, losses, the update) is not counted and lowers it.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+from figures import Figure
+from networks import NETS
+from torch.utils.flop_counter import FlopCounterMode
+
+from runtime.allocator import keep_freed_memory
+
+IMAGES = {"yolact": 2, "seg": 2, "queryinst": 1}
+SIDE, PRODUCTS, WANTED = 2048, 4, 1.1
+CPU = torch.device("cpu")
+
+
+def rates(name, rounds, layout):
+    """(operations a second of the step, of the product), medians over the rounds."""
+    torch.manual_seed(0)
+    optimizer, loss = NETS[name](CPU, layout, False, IMAGES[name])
+    left, right = torch.randn(2, SIDE, SIDE).unbind()
+
+    def product():
+        for _ in range(PRODUCTS):
+            left @ right
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        optimizer.step()
+
+    def seconds(function):
+        begin = time.perf_counter()
+        function()
+        return time.perf_counter() - begin
+
+    with FlopCounterMode(display=False) as counter:  # warms up, too
+        step()
+    product()
+    times = [(seconds(step), seconds(product)) for _ in range(rounds)]
+    step_s, product_s = (statistics.median(column) for column in zip(*times, strict=True))
+    step_rate = counter.get_total_flops() / step_s
+    product_rate = 2 * SIDE**3 * PRODUCTS / product_s
+    print(f"{name:10s} {str(layout)[6:]:18s} {counter.get_total_flops() / 1e9:6.0f} G operations, "
+          f"{step_s:6.2f} s, {step_rate / 1e9:5.0f} G/s, product {product_rate / 1e9:5.0f} G/s, "
+          f"{step_rate / product_rate:.2f}", flush=True)
+    return step_rate, product_rate
+
+
+def ratio(name, rounds):
+    """The better of both layouts: the flag --channels-last chooses."""
+    return max(ours / product for ours, product in (
+        rates(name, rounds, layout) for layout in (torch.contiguous_format, torch.channels_last)))
+
+
+def figures(datasets):
+    torch.set_num_threads(2)
+    keep_freed_memory()
+    return [Figure(f"{name} step, operations a second", ratio(name, 5), "a product's", WANTED)
+            for name in IMAGES]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nets", nargs="+", choices=list(IMAGES), default=list(IMAGES))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    for name in args.nets:
+        ratio(name, args.rounds)
+
+
+if __name__ == "__main__":
+    main()
