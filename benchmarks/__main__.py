@@ -33,6 +33,7 @@ SUITES = {
     "scores": ("coco_scores",),
     "steps": ("resnest_step", "seg_step", "queryinst_step", "cpu_step", "multibox_loss",
               "deform_conv", "loop_overhead"),
+    "inference": ("inference",),
     "start": ("startup",),
     "gpu": ("gpu_step",),
 }
