@@ -125,11 +125,10 @@ def limits_fixture():
 
 
 @pytest.fixture
-def torchrun():
-    """A launcher of n processes on this machine."""
+def ranks():
+    """A launcher of n processes on this machine: torchrun's part, without its start."""
     def command(n):
-        return [sys.executable, "-m", "torch.distributed.run", "--standalone",
-                "--nproc_per_node", str(n)]
+        return [sys.executable, str(ROOT / "tests" / "forked_ranks.py"), str(n)]
 
     return command
 

@@ -54,12 +54,12 @@ def test_training_is_as_with_the_number_given(name, request):
 
 
 @pytest.mark.parametrize("name", ["yolact", "queryinst"])
-def test_processes_agree(name, request, torchrun):
+def test_processes_agree(name, request, ranks):
     """The losses that wait for the other ranks do not, while each tries for itself."""
     fixture, _, flag = SCRIPTS[name]
     words = "--loss_norm global" if name == "yolact" else ""
     run = request.getfixturevalue(fixture)(
-        f"--max-iters 1 {words} {flag.format('auto')}", launcher=torchrun(2))
+        f"--max-iters 1 {words} {flag.format('auto')}", launcher=ranks(2))
     assert run.status == 0, run.err_text
     assert run.text.count("--batch-size auto: 1 image on each device, ") == 1
     assert f"The same again: {flag.format(2 if name == 'yolact' else 1)}." in run.text

@@ -90,14 +90,13 @@ def test_the_patience_counts_on_after_a_signal(segment, tmp_path):
     assert (again.status, again.losses) == (0, last)
 
 
-def test_ranks_agree_that_the_hours_are_over(tmp_path, seg_scenes):
+def test_ranks_agree_that_the_hours_are_over(tmp_path, seg_scenes, ranks):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     out = tmp_path / "out"
-    words = ["2", "--cfg", "tiny.yaml", "--device", "cpu", "--max-hours", SECOND, "DIR", out,
+    words = ["--cfg", "tiny.yaml", "--device", "cpu", "--max-hours", SECOND, "DIR", out,
              "DATASET.root_dataset", seg_scenes,
              "DATASET.list_train", seg_scenes / "training.odgt"]
-    run = ScriptRun("train_seg.py", words, tmp_path, out, launcher=[str(ROOT / "dist_train.sh")],
-                    env={"PYTHON": sys.executable})
+    run = ScriptRun("train_seg.py", words, tmp_path, out, launcher=ranks(2))
     assert run.status == 75, run.err_text
     assert run.text.count("Stopped by --max-hours. The state after 1 update is saved in ") == 1
     assert run.text.count("Stopping after this iteration") == 1

@@ -106,12 +106,12 @@ def test_classes_of_other_names(classify, class_folders, tmp_path):
     assert "class 1 was rectangle, is now slab" in scored.text + scored.err_text
 
 
-def test_two_processes_validate_as_one(classify, torchrun):
+def test_two_processes_validate_as_one(classify, ranks):
     """Nine images on two processes: each counts once, and every number is the same."""
     run = classify("TRAINING.EPOCHS 1")
     assert run.status == 0, run.err_text
     scores = []
-    for launcher in (None, torchrun(2)):
+    for launcher in (None, ranks(2)):
         again = classify("--eval-only --resume out/checkpoint_0.pth", launcher=launcher)
         assert again.status == 0, again.err_text
         scores.append(again.evals[-1]["metrics"])

@@ -139,11 +139,11 @@ def test_the_files_are_the_originals(whole):
     assert history["acc"] == [whole.train_events[i]["accuracy"] for i in (0, 2, 4, 6)]
 
 
-def test_evaluation_with_one_and_with_two_processes(whole, segment, torchrun):
+def test_evaluation_with_one_and_with_two_processes(whole, segment, ranks):
     best = max(whole.evals, key=lambda event: (event["metrics"]["mean_iou"], -event["iteration"]))
     words = ["DIR", str(whole.out), "VAL.visualize", "True"]
     alone = ended_well(segment("--eval-only", *words))
-    both = segment("--eval-only", *words, launcher=torchrun(2))
+    both = segment("--eval-only", *words, launcher=ranks(2))
     assert both.status == 0, both.err_text
     for run in (alone, both):
         text = run.text
@@ -271,9 +271,9 @@ def test_doubts_are_warned_of_as_training_starts(segment, tmp_path):
     assert "label 2 of 2 is in none of 12 labels" in line
 
 
-def test_two_processes_compute_what_one_does(segment, torchrun):
+def test_two_processes_compute_what_one_does(segment, ranks):
     flags = "--max-iters 4 TRAIN.fix_bn True"
-    both = segment(flags, launcher=torchrun(2), out="both")
+    both = segment(flags, launcher=ranks(2), out="both")
     assert both.status == 0, both.err_text
     # with frozen batch norm, two ranks are one process that accumulates two batches
     alone = ended_well(segment(f"{flags} --accumulate 2", out="alone"))
@@ -285,9 +285,9 @@ def test_two_processes_compute_what_one_does(segment, torchrun):
 
 
 @pytest.mark.slow
-def test_two_processes_share_their_batch_statistics(segment, torchrun):
-    common = segment("--max-iters 3", launcher=torchrun(2), out="common")
-    own = segment("--max-iters 3 TRAIN.sync_bn False", launcher=torchrun(2), out="own")
+def test_two_processes_share_their_batch_statistics(segment, ranks):
+    common = segment("--max-iters 3", launcher=ranks(2), out="common")
+    own = segment("--max-iters 3 TRAIN.sync_bn False", launcher=ranks(2), out="own")
     assert common.status == own.status == 0, common.err_text + own.err_text
     assert common.losses != own.losses
 

@@ -132,18 +132,18 @@ def test_batch_size_scales_the_schedule(train):
     assert yaml.safe_load((few.logs / "config.yaml").read_text())["freeze_bn"]
 
 
-def test_two_processes_are_one_with_the_global_norm(train, torchrun):
+def test_two_processes_are_one_with_the_global_norm(train, ranks):
     """The same global batches and, with frozen batch norm, the same losses but for rounding."""
     flags = "--max-iters 4 --loss_norm global --cfg-options freeze_bn=True"
     alone = train(flags)
-    both = train(flags, launcher=torchrun(2), out="both")
+    both = train(flags, launcher=ranks(2), out="both")
     assert both.status == 0, both.err_text
     assert list(both.losses) == list(alone.losses) == [0, 1, 2, 3]
     for iteration, losses in alone.losses.items():
         for name, value in losses.items():
             # float32 sums in another order, over four updates
             assert both.losses[iteration][name] == pytest.approx(value, rel=2e-4), (iteration, name)
-    own = train("--max-iters 4 --cfg-options freeze_bn=True", launcher=torchrun(2), out="own")
+    own = train("--max-iters 4 --cfg-options freeze_bn=True", launcher=ranks(2), out="own")
     assert own.losses != both.losses
 
 

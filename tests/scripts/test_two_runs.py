@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import time
 
 import pytest
@@ -11,7 +12,7 @@ from runtime.run.lock import RunLocks
 pytestmark = pytest.mark.fault
 LOCKS = {"train": ("logs/tiny/.lock", "weights/.tiny.lock"), "segment": (".lock",),
          "classify": (".lock",), "query_train": (".lock",)}
-APART = {"preexec": lambda: None}  # a process of its own, not this one, which holds the lock
+APART = {"launcher": [sys.executable]}  # a process of its own, not this one, which holds the lock
 
 
 @pytest.fixture

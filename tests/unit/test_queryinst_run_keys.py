@@ -22,7 +22,6 @@ from settings.foreign import note_lines
 from settings.queryinst.hooks import EarlyStoppingHookConfig
 from settings.queryinst.mmdetection_run import evaluator_keys, run_keys
 from settings.queryinst.optimizing import (
-    PARAM_SCHEDULER,
     OptimWrapperConfig,
     ParamMultipliers,
     ParamwiseConfig,
@@ -484,7 +483,7 @@ def test_a_python_configs_sections_are_whole(tmp_path):
     assert (wrapper.clip_grad, wrapper.paramwise_cfg, wrapper.optimizer.decay) == (None, None, 0.01)
     assert cfg.default_hooks.checkpoint.interval == -1
     assert (cfg.default_hooks.logger.interval, cfg.log_processor.window_size) == (10, 10)
-    assert cfg.param_scheduler == PARAM_SCHEDULER  # not said at all
+    assert cfg.param_scheduler == ()
     changed = load("optim_wrapper.clip_grad.max_norm=2", config=tmp_path / "mine.py")
     assert changed.optim_wrapper.clip_grad.max_norm == 2
     assert changed.optim_wrapper.optimizer == wrapper.optimizer

@@ -1,0 +1,68 @@
+"""Runs a script as ranks of one group, as torchrun does, in forks of this process.
+
+    python tests/forked_ranks.py COUNT SCRIPT WORDS...
+
+For tests of what the ranks compute: where this process is itself a fork that has torch in memory,
+nothing is imported again. A rank that fails ends the others, and its status is this process's.
+What torchrun itself does when ranks fail is tested with torchrun, in tests/faults.
+"""
+
+import os
+import runpy
+import signal
+import socket
+import sys
+from pathlib import Path
+
+
+def main():
+    count, words = int(sys.argv[1]), sys.argv[2:]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [_fork(rank, count, port, words) for rank in range(count)]
+
+    def pass_on(number, _):
+        for pid in ranks:
+            os.kill(pid, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, pass_on)
+    status, running = 0, set(ranks)
+    while running:
+        pid, ended = os.wait()
+        running.discard(pid)
+        code = os.waitstatus_to_exitcode(ended)
+        if code and not status:
+            status = code if code > 0 else 128 - code
+            for other in running:
+                os.kill(other, signal.SIGTERM)
+    sys.exit(status)
+
+
+def _fork(rank, count, port, words):
+    """The process id of a rank. In the rank itself it does not return."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        os.environ |= {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        sys.argv = words
+        sys.orig_argv = [sys.executable, *words]
+        sys.path[0] = str(Path(words[0]).parent)
+        runpy.run_path(words[0], run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
