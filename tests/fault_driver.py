@@ -11,10 +11,14 @@ The fault comes in the N-th update of the session, counted from 1:
     validation  an exception in the first evaluation, whatever N
     buffers     no fault: N is a folder, where each rank writes the sums of its network's buffers at
                 the beginning of the first evaluation
+What the machine lacks, from the first line on:
+    filesize    no file can get larger than N bytes, as on a full disk
+    cores       only N cores
 """
 
 import multiprocessing
 import os
+import resource
 import runpy
 import signal
 import sys
@@ -25,6 +29,11 @@ def main():
     kind, number, script, *words = sys.argv[1:]
     sys.argv = [script, *words]
     sys.path[0] = str(Path(script).parent)
+    if kind == "filesize":
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(number),) * 2)
+    elif kind == "cores":
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(number)])
     import torch
 
     done = 0

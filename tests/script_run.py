@@ -122,16 +122,9 @@ def early(environment):
             if name.startswith(prefixes) and name != "PYTHON"}
 
 
-def limits(**values):
-    """A preexec function that sets resource limits, for full disks."""
-    import resource
-
-    def apply():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails
-        for name, value in values.items():
-            resource.setrlimit(getattr(resource, name), (value, value))
-
-    return apply
+def fault(kind, number):
+    """A launcher of scripts with a fault of tests/fault_driver.py put into them."""
+    return [sys.executable, str(ROOT / "tests" / "fault_driver.py"), kind, str(number)]
 
 
 def load(path):

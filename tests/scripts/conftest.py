@@ -7,7 +7,7 @@ import pytest
 import yaml
 from expected_numbers import preloaded, write_expected  # noqa: F401 - fixtures
 from query_runs import query_train  # noqa: F401 - a fixture
-from script_run import ScriptRun, limits, load
+from script_run import ScriptRun, load
 from seg_run import seg_scenes, segment  # noqa: F401 - fixtures
 
 from data.drawn.scenes import CLASSES
@@ -117,11 +117,6 @@ class Classified(ScriptRun):
 
     def load(self, name):
         return load(self.out / name)
-
-
-@pytest.fixture(name="limits")
-def limits_fixture():
-    return limits
 
 
 @pytest.fixture

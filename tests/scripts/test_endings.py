@@ -7,15 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from script_run import load
+from script_run import fault, load
 
-DRIVER = Path(__file__).resolve().parents[1] / "fault_driver.py"
 UPDATES = 6
 SAVED = re.compile(r"The state after (\d+) updates is saved in (\S+); --resume latest")
-
-
-def fault(kind, number):
-    return [sys.executable, str(DRIVER), kind, str(number)]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from script_run import ScriptRun
+from script_run import ScriptRun, fault
 from seg_run import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,14 +149,10 @@ def test_lengths_sizes_and_mirroring_are_in_force(request, name):
     assert json.loads((run.logs / "env.json").read_text())["differs_from_recipe"]
 
 
-def one_core():
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux sets the cores")
 def test_the_default_of_num_workers_is_bounded_too(train):
-    run = train("--config nowhere", data=False, preexec=one_core)
+    run = train("--config nowhere", data=False, launcher=fault("cores", 1))
     assert run.status == 2
     assert "--num_workers asks for 4 data workers; with 1 core here there are 1." in run.text
-    own = train("--config nowhere --num_workers 4", data=False, preexec=one_core)
+    own = train("--config nowhere --num_workers 4", data=False, launcher=fault("cores", 1))
     assert "data workers" not in own.text

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from query_runs import ROOT
+from script_run import fault
 
 SCRIPT = ROOT / "train_queryinst.py"
 # every long flag; adding one is a decision
@@ -110,13 +111,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(query_train):
 
 
 @pytest.mark.slow
-def test_a_full_disk_keeps_the_last_good_state(query_train, limits):
+def test_a_full_disk_keeps_the_last_good_state(query_train):
     wide = "model.roi_head.bbox_head.feedforward_channels=8192"  # weights larger than any picture
     first = query_train(f"--max-iters 1 --cfg-options {wide}")
     assert first.status == 0, first.err_text
     size = (first.out / "iter_1.pth").stat().st_size
     run = query_train(f"--max-iters 2 --resume --cfg-options {wide}",
-                      preexec=limits(RLIMIT_FSIZE=size // 2))
+                      launcher=fault("filesize", size // 2))
     one_line(run, "iter_2.pth", status=3)
     assert run.names == ["iter_1.pth"]
     assert (run.out / "last_checkpoint").read_text() == "iter_1.pth"

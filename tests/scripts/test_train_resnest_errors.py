@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from script_run import fault
 
 import train_resnest
 
@@ -124,10 +125,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(classify):
     assert any(event["event"] == "skip" for event in run.events)
 
 
-def test_a_full_disk_keeps_the_last_good_state(classify, limits):
+def test_a_full_disk_keeps_the_last_good_state(classify):
     assert classify("TRAINING.EPOCHS 1").status == 0
     # a checkpoint has 4.5 MB, more than any picture
-    run = classify("--resume latest", preexec=limits(RLIMIT_FSIZE=3_000_000))
+    run = classify("--resume latest", launcher=fault("filesize", 3_000_000))
     one_line(run, "checkpoint_1.pth", status=3)
     assert "checkpoint_0.pth" in run.names
     assert "checkpoint_1.pth" not in run.names

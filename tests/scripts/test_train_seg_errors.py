@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from script_run import fault
 from seg_run import TINY
 
 import train_seg
@@ -150,11 +151,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(segment):
 
 
 @pytest.mark.fault
-def test_a_full_disk_keeps_the_last_good_state(segment, limits):
+def test_a_full_disk_keeps_the_last_good_state(segment):
     first = segment("--max-iters 4")
     assert first.status == 0, first.err_text
     size = (first.out / "encoder_epoch_1.pth").stat().st_size
-    run = segment("--max-iters 8 --resume latest", preexec=limits(RLIMIT_FSIZE=size // 2))
+    run = segment("--max-iters 8 --resume latest", launcher=fault("filesize", size // 2))
     assert run.status == 3
     assert len(run.err) == 1, run.err_text
     assert "epoch_2" in run.err[0]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from script_run import fault
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -168,12 +169,12 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(train):
     assert any(event["event"] == "skip" for event in run.events)
 
 
-def test_a_full_disk_keeps_the_last_good_state(train, limits):
+def test_a_full_disk_keeps_the_last_good_state(train):
     wide = "--cfg-options backbone.args.width=32"  # 9 MB of weights, more than any picture
     first = train(f"--max-iters 2 {wide}")
     assert first.status == 0, first.err_text
     size = (first.weights / "tiny_0_2.pth").stat().st_size
-    run = train(f"--max-iters 4 --resume latest {wide}", preexec=limits(RLIMIT_FSIZE=size // 2))
+    run = train(f"--max-iters 4 --resume latest {wide}", launcher=fault("filesize", size // 2))
     one_line(run, "tiny_1_4", status=3)
     assert run.names == ["tiny_0_2.pth", "tiny_0_2.state.pth"]
     rest = train(f"--max-iters 4 --resume latest {wide}")
