@@ -115,7 +115,8 @@ def _become(order):
             os.environ.update(order["environment"])
         sys.argv = order["words"]
         sys.orig_argv = [sys.executable, *order["words"]]
-        sys.path[0] = str(Path(sys.argv[0]).parent)
+        own = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        sys.path[:1] = [str(Path(sys.argv[0]).parent), *own]
         runpy.run_path(sys.argv[0], run_name="__main__")
         status = 0
     except SystemExit as end:

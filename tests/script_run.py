@@ -119,7 +119,7 @@ def early(environment):
     prefixes = ("CUDA", "GOMP", "KMP", "LANG", "LC_", "LD_PRELOAD", "MALLOC", "MKL", "OMP",
                 "PYTHON", "TORCH_")
     return {name: value for name, value in environment.items()
-            if name.startswith(prefixes) and name != "PYTHON"}
+            if name.startswith(prefixes) and name not in ("PYTHON", "PYTHONPATH")}
 
 
 def fault(kind, number):
