@@ -16,7 +16,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0 torchvision==0.28.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-instances test-others test-rooms test-faults slow operators interop pages expected-numbers install lint clean
+.PHONY: demo test test-yolact test-queryinst test-others test-rooms test-faults slow operators interop pages expected-numbers install lint clean
 
 demo: install
 	$(BIN)/python train_yolact.py --config yolact_shapes --num_workers 0 --validation_epoch 5 --save_folder weights/demo --log_folder logs/demo
@@ -27,19 +27,22 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 # Side by side in processes of their own: some tests take over signals and standard streams. The
 # longest come first, and those that draw the same scenes stay together.
 test: lint
-	$(MAKE) -j2 test-instances test-others test-rooms
+	$(MAKE) -j2 test-others test-rooms test-yolact test-queryinst
 
-INSTANCES = $(wildcard tests/scripts/test_train_yolact_*.py tests/scripts/test_train_queryinst_*.py) \
-            tests/scripts/test_dist_train.py
+YOLACT = $(wildcard tests/scripts/test_train_yolact_*.py)
+QUERYINST = $(wildcard tests/scripts/test_train_queryinst_*.py) tests/scripts/test_dist_train.py
 
 # A test that waits for ever ends its part with a traceback. The longest one takes a minute.
 TIMED = $(PYTEST) -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
-test-instances: install
-	$(TIMED) $(INSTANCES)
+test-yolact: install
+	$(TIMED) $(YOLACT)
+
+test-queryinst: install
+	$(TIMED) $(QUERYINST)
 
 test-others: install
-	$(TIMED) tests/scripts $(addprefix --ignore=,$(INSTANCES))
+	$(TIMED) tests/scripts $(addprefix --ignore=,$(YOLACT) $(QUERYINST))
 
 test-rooms: install
 	$(TIMED) tests --ignore tests/scripts
