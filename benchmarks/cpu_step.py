@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 
+import multibox_loss
 import torch
 from figures import Figure
 from networks import NETS
@@ -27,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def rates(name, rounds, layout):
-    """(operations a second of the step, of the product), medians over the rounds."""
+    """(seconds of a step, operations a second of it and of the product), medians of the rounds."""
     torch.manual_seed(0)
     optimizer, loss = NETS[name](CPU, layout, False, IMAGES[name])
     left, right = torch.randn(2, SIDE, SIDE).unbind()
@@ -56,20 +57,39 @@ def rates(name, rounds, layout):
     print(f"{name:10s} {str(layout)[6:]:18s} {counter.get_total_flops() / 1e9:6.0f} G operations, "
           f"{step_s:6.2f} s, {step_rate / 1e9:5.0f} G/s, product {product_rate / 1e9:5.0f} G/s, "
           f"{step_rate / product_rate:.2f}", flush=True)
-    return step_rate, product_rate
+    return step_s, step_rate, product_rate
 
 
-def ratio(name, rounds):
-    """The better of both layouts: the flag --channels-last chooses."""
-    return max(ours / product for ours, product in (
-        rates(name, rounds, layout) for layout in (torch.contiguous_format, torch.channels_last)))
+def best(name, rounds):
+    """(seconds of a step, its rate divided by the product's) of the better layout."""
+    both = [rates(name, rounds, layout)
+            for layout in (torch.contiguous_format, torch.channels_last)]
+    step_s = min(seconds for seconds, _, _ in both)
+    return step_s, max(ours / product for _, ours, product in both)
+
+
+def loss_seconds(rounds):
+    """Seconds of YOLACT's loss, forward and backward, for an image."""
+    _, loss = multibox_loss.compare(torch.get_num_threads(), 1, CPU)
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        loss()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times) / multibox_loss.BATCH
 
 
 def figures(datasets):
     torch.set_num_threads(2)
     keep_freed_memory()
-    return [Figure(f"{name} step, operations a second", ratio(name, 5), "a product's", WANTED)
-            for name in IMAGES]
+    found = []
+    for name, images in IMAGES.items():
+        step_s, rate = best(name, 5)
+        found.append(Figure(f"{name} step, operations a second", rate, "a product's", WANTED))
+        if name == "yolact":
+            found.append(Figure("YOLACT's loss", images * loss_seconds(9) / step_s,
+                                "a step's time", 0.1, is_cost=True))
+    return found
 
 
 def main():
@@ -81,7 +101,7 @@ def main():
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     for name in args.nets:
-        ratio(name, args.rounds)
+        best(name, args.rounds)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ What torchrun itself does when ranks fail is tested with torchrun, in tests/faul
 """
 
 import os
-import runpy
 import signal
 import socket
 import sys
-from pathlib import Path
+
+from preloaded import become
 
 
 def main():
@@ -44,24 +44,12 @@ def _fork(rank, count, port, words):
     """The process id of a rank. In the rank itself it does not return."""
     sys.stdout.flush()
     pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
+    if pid == 0:
         os.environ |= {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
             "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        sys.argv = words
-        sys.orig_argv = [sys.executable, *words]
-        sys.path[0] = str(Path(words[0]).parent)
-        runpy.run_path(words[0], run_name="__main__")
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        become(words)
+    return pid
 
 
 if __name__ == "__main__":

@@ -102,7 +102,6 @@ def serve():
 
 
 def _become(order):
-    status = 1
     try:
         os.setsid()
         os.chdir(order["folder"])
@@ -113,11 +112,20 @@ def _become(order):
         if order["environment"] is not None:
             os.environ.clear()
             os.environ.update(order["environment"])
-        sys.argv = order["words"]
-        sys.orig_argv = [sys.executable, *order["words"]]
+        become(order["words"])
+    finally:
+        os._exit(1)
+
+
+def become(words):
+    """This fork goes on as `python WORDS...` and ends with its status."""
+    status = 1
+    try:
+        sys.argv = words
+        sys.orig_argv = [sys.executable, *words]
         own = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-        sys.path[:1] = [str(Path(sys.argv[0]).parent), *own]
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        sys.path[:1] = [str(Path(words[0]).parent), *own]
+        runpy.run_path(words[0], run_name="__main__")
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from preloaded import Preloaded
+from preloaded import DRIVER, Preloaded
 
 from runtime.launch.peers import is_gone
 
@@ -124,7 +124,7 @@ def early(environment):
 
 def fault(kind, number):
     """A launcher of scripts with a fault of tests/fault_driver.py put into them."""
-    return [sys.executable, str(ROOT / "tests" / "fault_driver.py"), kind, str(number)]
+    return [sys.executable, str(DRIVER), kind, str(number)]
 
 
 def load(path):
