@@ -93,7 +93,7 @@ def test_read_metrics_sorts_events_and_skips_the_rest(tmp_path):
 )
 def test_curves_of_odd_files(tmp_path, lines):
     plot_curves(write(tmp_path / "metrics.jsonl", *lines), tmp_path / "curves.png")
-    assert pixels(tmp_path / "curves.png").shape == (440, 1500, 3)
+    assert pixels(tmp_path / "curves.png").shape == (480, 1500, 3)
 
 
 def test_only_the_named_metrics_are_drawn(tmp_path):
