@@ -139,7 +139,11 @@ def test_weights_of_another_class_count(query_train, tmp_path, scenes):
               ("train_dataloader", "val_dataloader")
               for key, value in (("data_root", folder), ("ann_file", info))]
     weights = str(tmp_path / "out" / "iter_1.pth")
-    one_line(query_train("--resume", weights, *words, out="other"), "made for 6 classes", "has 1")
+    run = query_train("--resume", weights, *words, out="other")
+    assert run.status == 2, run.err_text
+    warning, fault = run.err
+    assert "what is trained on should not be validated on" in warning
+    assert "made for 6 classes, config tiny has 1" in fault
     run = query_train("--pretrained", weights, *words, out="other")
     assert run.status == 0, run.err_text
     assert "of another shape in the file" in run.text
