@@ -25,14 +25,15 @@ demo: install
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 # Side by side in processes of their own: some tests take over signals and standard streams. The
-# longest come first, and those that draw the same scenes stay together.
+# longest come first, so that both cores have work to the end.
 test: lint
 	$(MAKE) -j2 test-others test-rooms test-yolact test-queryinst
 
 YOLACT = $(wildcard tests/scripts/test_train_yolact_*.py)
 QUERYINST = $(wildcard tests/scripts/test_train_queryinst_*.py) tests/scripts/test_dist_train.py
 
-# A test that waits for ever ends its part with a traceback. The longest one takes a minute.
+# A test that waits for ever ends its part with a traceback. The longest one takes a
+# minute and a half.
 TIMED = $(PYTEST) -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
 test-yolact: install

@@ -17,7 +17,7 @@ import time
 import multibox_loss
 import torch
 from figures import Figure
-from networks import NETS
+from networks import STEPS
 from torch.utils.flop_counter import FlopCounterMode
 
 from runtime.allocator import keep_freed_memory
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 def rates(name, rounds, layout):
     """(seconds of a step, operations a second of it and of the product), medians of the rounds."""
     torch.manual_seed(0)
-    optimizer, loss = NETS[name](CPU, layout, False, IMAGES[name])
+    optimizer, loss = STEPS[name](CPU, layout, False, IMAGES[name])
     left, right = torch.randn(2, SIDE, SIDE).unbind()
 
     def product():

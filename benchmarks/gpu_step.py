@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from device_waits import device_waits
 from figures import Figure, LeftOut
-from networks import NETS
+from networks import STEPS
 
 from common.optim.precision import DTYPES, Precision
 
@@ -32,7 +32,7 @@ def measure(name, layout, amp, compiles, rounds):
     """(ms, images/s, peak GiB, waits) of one training step."""
     torch.manual_seed(0)
     torch.cuda.reset_peak_memory_stats()
-    optimizer, loss = NETS[name](DEVICE, LAYOUTS[layout], compiles, IMAGES[name])
+    optimizer, loss = STEPS[name](DEVICE, LAYOUTS[layout], compiles, IMAGES[name])
     precision = Precision(amp, DEVICE)
 
     def step():
@@ -62,7 +62,7 @@ def figures(datasets):
     if not torch.cuda.is_available():
         raise LeftOut("no GPU")
     found = []
-    for name in NETS:
+    for name in STEPS:
         try:
             slow, *_ = measure(name, "nchw", "off", False, 20)
             fast, _, _, waits = measure(name, "nhwc", "bf16", True, 20)
@@ -77,7 +77,7 @@ def figures(datasets):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--nets", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--amp", nargs="+", choices=DTYPES, default=["off", "bf16"])
     parser.add_argument("--rounds", type=int, default=20)

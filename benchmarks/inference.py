@@ -11,37 +11,14 @@ has it on. Measured and not kept, in the same way: BatchNorm folded into the con
 
 import argparse
 import statistics
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from figures import Figure
+from networks import BUILD, SIZES
 
-from models import queryinst, resnest, segmentation, yolact
+from models import queryinst, segmentation
 from runtime.allocator import keep_freed_memory
-
-
-def classifier():
-    return resnest.build_resnest("resnest50"), torch.randn(4, 3, 224, 224)
-
-
-def instances():
-    return (yolact.build_yolact(yolact.load_yolact_config("yolact_resnet50_config")),
-            torch.randn(1, 3, 550, 550))
-
-
-def label_maps():
-    net = segmentation.SegmentationModule(
-        segmentation.build_encoder("resnet50dilated", 2048),
-        segmentation.build_decoder("ppm_deepsup", 2048, 150), torch.nn.NLLLoss(), 0.4)
-    return net, torch.randn(1, 3, 400, 504)
-
-
-def queries():
-    return queryinst.build_queryinst("queryinst_r50_fpn_1x_coco"), torch.randn(1, 3, 800, 1216)
 
 
 def forward(net, images):
@@ -54,14 +31,13 @@ def forward(net, images):
     return net(images)
 
 
-NETS = {"resnest": classifier, "yolact": instances, "seg": label_maps, "queryinst": queries}
+IMAGES = {"resnest": 4, "yolact": 1, "seg": 1, "queryinst": 1}
 
 
 def gain(name, rounds):
     """The rate in channels-last divided by that in the usual layout."""
     torch.manual_seed(0)
-    net, images = NETS[name]()
-    net.eval()
+    net, images = BUILD[name]().eval(), torch.randn(IMAGES[name], 3, *SIZES[name])
     taken = {torch.contiguous_format: [], torch.channels_last: []}
     for i in range(rounds + 1):
         for layout, seconds in taken.items():
@@ -81,7 +57,7 @@ def figures(datasets):
     torch.set_num_threads(2)
     keep_freed_memory()
     return [Figure(f"{name}, images/s of the network in channels-last", gain(name, 7),
-                   "the usual layout's") for name in NETS]
+                   "the usual layout's") for name in IMAGES]
 
 
 def main():
@@ -91,7 +67,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    for name in NETS:
+    for name in IMAGES:
         gain(name, args.rounds)
 
 

@@ -28,11 +28,10 @@ from runtime import cli
 from runtime.launch.signals import StopSignals
 from runtime.run.meter import Meter
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RUNS = {
     "yolact": "--config yolact_shapes --save_folder {0}/w --log_folder {0}/l --max-iters {1}",
-    "seg": f"--cfg {CONFIGS}/seg/shapes.yaml --max-iters {{1}} DIR {{0}}/ckpt",
-    "resnest": f"--config-file {CONFIGS}/resnest/shapes.yaml --outdir {{0}} --max-iters {{1}}",
+    "seg": "--cfg shapes --max-iters {1} DIR {0}/ckpt",
+    "resnest": "--config-file shapes --outdir {0} --max-iters {1}",
     "queryinst": "queryinst_shapes --work-dir {0} --max-iters {1}",
 }
 LARGER = {"seg": " MODEL.arch_encoder resnet18dilated MODEL.arch_decoder ppm_deepsup "
@@ -51,8 +50,8 @@ class Stopwatch:
     def __enter__(self):
         self._originals = [getattr(owner, name) for owner, name in self._patched]
         for (owner, name), original in zip(self._patched, self._originals, strict=True):
-            setattr(owner, name, self._counted(original) if owner is not Meter
-                    else self._noted(original))
+            clocked = self._noted if owner is Meter else self._counted
+            setattr(owner, name, clocked(original))
         return self
 
     def __exit__(self, *_):

@@ -55,7 +55,7 @@ def load_config(
 
     A schema's class attributes: ALIKE, {section: another of the same kind}, says what a section
     takes where it leaves something out; WHOLE the sections that a Python config gives as a whole:
-    what is not in them is as in their class, not as in the schema; NO_LIST the lists that are empty
+    what is not in them is as in their class, not as in the schema; EMPTY the lists that are empty
     in a Python config without the key. It states impossible combinations in `misfits`, see
     `settings.ranges.Section`, or by raising ValueError in `__post_init__`.
     Raises InputError with every fault found, each starting with its file:line or flag.
@@ -68,7 +68,7 @@ def load_config(
         tree = read_file(Path(path), faults)
         if Path(path).suffix == ".py":  # what MMDetection's sections leave out is the class's own
             whole = vars(schema).get("WHOLE", ())
-            none = {key: Node([], str(path)) for key in vars(schema).get("NO_LIST", ())}
+            none = {key: Node([], str(path)) for key in vars(schema).get("EMPTY", ())}
             tree = dataclasses.replace(tree, value=none | {
                 key: _whole(node) if key in whole else node for key, node in tree.value.items()})
     alike = getattr(schema, "ALIKE", {})

@@ -20,15 +20,15 @@ def main():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ranks = [_fork(rank, count, port, words) for rank in range(count)]
+    running = {_fork(rank, count, port, words) for rank in range(count)}
 
     def pass_on(number, _):
-        for pid in ranks:
+        for pid in running:
             os.kill(pid, number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
-    status, running = 0, set(ranks)
+    status = 0
     while running:
         pid, ended = os.wait()
         running.discard(pid)

@@ -115,7 +115,8 @@ def forking_server():
 
 def early(environment):
     """The variables that Python, torch or the system's libraries read before a script's lines."""
-    # not LD_LIBRARY_PATH and TORCHINDUCTOR_*, which importing OpenCV and torch changes
+    # not LD_LIBRARY_PATH and TORCHINDUCTOR_*, which importing OpenCV and torch changes; forks read
+    # PYTHONPATH themselves
     prefixes = ("CUDA", "GOMP", "KMP", "LANG", "LC_", "LD_PRELOAD", "MALLOC", "MKL", "OMP",
                 "PYTHON", "TORCH_")
     return {name: value for name, value in environment.items()

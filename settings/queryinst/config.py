@@ -65,7 +65,7 @@ class QueryInstConfig(Section):
 
     WHOLE: ClassVar = ("optim_wrapper", "default_hooks", "log_processor", "train_cfg",
                        "auto_scale_lr", "randomness", "val_evaluator", "test_evaluator")
-    NO_LIST: ClassVar = ("param_scheduler",)  # without schedules the rate stays as it is
+    EMPTY: ClassVar = ("param_scheduler",)  # without schedules the rate stays as it is
 
     model: ModelConfig = field(default_factory=ModelConfig)
     train_dataloader: DataLoaderConfig = TRAIN_DATALOADER

@@ -141,9 +141,9 @@ def test_weights_of_another_class_count(query_train, tmp_path, scenes):
     weights = str(tmp_path / "out" / "iter_1.pth")
     run = query_train("--resume", weights, *words, out="other")
     assert run.status == 2, run.err_text
-    warning, fault = run.err
+    warning, refusal = run.err
     assert "what is trained on should not be validated on" in warning
-    assert "made for 6 classes, config tiny has 1" in fault
+    assert "made for 6 classes, config tiny has 1" in refusal
     run = query_train("--pretrained", weights, *words, out="other")
     assert run.status == 0, run.err_text
     assert "of another shape in the file" in run.text
