@@ -28,6 +28,7 @@ os.write(1, f"rank {{rank}} {{os.getpid()}}\\n".encode())  # one piece, not mixe
 """
 MEET = """
 import torch
+from runtime.launch.exits import leave
 from runtime.run.run import start_run
 run = start_run("train_test", "cpu", stop=stop)
 net = torch.nn.BatchNorm1d(2)
@@ -37,6 +38,7 @@ mean = run.read_means({"B": torch.tensor(float(rank))}, torch.tensor(0))[0]["B"]
 line = f"{run.world_size} {run.local_rank} {mean} {net.running_mean.tolist()}\\n"
 os.write(1, line.encode())
 run.close()
+leave(0)  # as the scripts do: at the interpreter's own end threads in C++ may abort the process
 """
 STOP = """
 while not stop.requested:
