@@ -27,9 +27,9 @@ from runtime.launch import collector
 from runtime.launch.exits import leave
 from runtime.launch.peers import leave_note, peer_fault, say_failed, say_goodbye
 from runtime.launch.signals import Stopped
-from runtime.option_values import batch_size, between, check_device, check_seed, one_of
+from runtime.options.usage import AMP_CHOICES, AMP_SYNONYMS, NUMBER, parse
+from runtime.options.values import batch_size, between, check_device, check_seed, one_of
 from runtime.out_of_memory import memory_text
-from runtime.usage import AMP_CHOICES, AMP_SYNONYMS, NUMBER, parse
 
 ADDITIONS = "Additions"  # the help panel of what the original scripts do not have
 # what torch.distributed says when a peer does not answer any more

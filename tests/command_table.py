@@ -41,8 +41,8 @@ def program_of(command):
 def outcome(script, command):
     """What the second column says of a command."""
     from runtime.errors import InputError
+    from runtime.options.usage import parse
     from runtime.other_tools import MANY, translated
-    from runtime.usage import parse
 
     _, program, words = program_of(command)
     if Path(program).name in SHELL_SCRIPTS:

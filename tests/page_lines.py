@@ -70,7 +70,7 @@ def check(script, words):
     Raises InputError where the script would refuse it.
     """
     from runtime import cli
-    from runtime.usage import parse
+    from runtime.options.usage import parse
     if script == "split_coco":
         sys.path.insert(0, str(ROOT / "tools"))
         parse(importlib.import_module(script).flags, script, words)

@@ -16,7 +16,7 @@ from models.queryinst.facts import said_in
 from models.queryinst.network import QueryInst, build_queryinst
 from models.queryinst.series import queryinst_series
 from models.queryinst.weights import load_weights, start_weights
-from runtime.option_values import AUTO
+from runtime.options.values import AUTO
 from runtime.sizing import Trial, settled_batch
 from settings.queryinst.config import QueryInstConfig
 

@@ -18,7 +18,7 @@ from models.resnest.weights import find_weights, load_weights
 from models.resnest.zoo import build_network, fitting_models
 from runtime.cli import paired
 from runtime.errors import InputError
-from runtime.option_values import AUTO
+from runtime.options.values import AUTO
 from runtime.sizing import Trial, paced, settled_batch
 from settings.resnest import ResNeStConfig, sets_own
 

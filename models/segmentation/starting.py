@@ -16,7 +16,7 @@ from models.segmentation.network import SegmentationModule, build_module
 from models.segmentation.recognise import load_both
 from models.segmentation.weights import networks_in, start_weights
 from runtime.errors import InputError
-from runtime.option_values import AUTO
+from runtime.options.values import AUTO
 from runtime.run.run import Run
 from runtime.run.scores import Scores
 from runtime.run.seg_history import SegHistory

@@ -8,7 +8,7 @@ from dataclasses import replace
 from common.checkpoint.series import yolact_series
 from common.schedulers import autoscale, warmup_multistep
 from runtime.errors import InputError
-from runtime.option_values import AUTO
+from runtime.options.values import AUTO
 from runtime.sizing import paced, settled_batch
 from settings.shared_flags import (
     check_patience,

@@ -20,7 +20,7 @@ import torch
 
 from runtime.errors import InputError
 from runtime.launch.ranks import by_itself
-from runtime.option_values import AUTO
+from runtime.options.values import AUTO
 from runtime.out_of_memory import memory_text
 from runtime.run.run import Run
 from runtime.sizing.summary import bytes_text

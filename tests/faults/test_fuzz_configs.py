@@ -26,8 +26,8 @@ from models import queryinst, resnest, yolact
 from models.queryinst import load_queryinst_config
 from models.yolact import load_yolact_config
 from runtime.errors import InputError
+from runtime.options.usage import parse
 from runtime.other_tools import TABLE
-from runtime.usage import parse
 from settings.loading import load_config, save_config, to_dict, to_yaml
 from settings.resnest import load_resnest_config
 from settings.segmentation import load_seg_config

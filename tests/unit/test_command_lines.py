@@ -10,10 +10,10 @@ import typer
 
 from runtime.cli import paired
 from runtime.errors import InputError
+from runtime.options.usage import parse
 from runtime.other_tools import MANY, translated
 from runtime.other_tools.command_lines import tools_of
 from runtime.other_tools.tool import Part, split
-from runtime.usage import parse
 from settings.resnest import load_resnest_config
 
 ROOT = Path(__file__).resolve().parents[2]

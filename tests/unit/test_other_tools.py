@@ -9,8 +9,8 @@ import pytest
 from script_flags import SCHEMAS, dotted_keys, flag_names
 
 from runtime.errors import InputError
+from runtime.options.usage import parse
 from runtime.other_tools import SCRIPTS, TABLE, answer_for, key_for
-from runtime.usage import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = {"--nnodes", "--nproc_per_node"}  # torchrun's

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime.launch.launcher import read_command
-from runtime.usage import parse
+from runtime.options.usage import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = """#!{python}

@@ -28,7 +28,7 @@ _KEY = re.compile(r"[A-Z]")  # how the config keys of KEY VALUE pairs begin
 _VALUES: tuple[tuple[object, str], ...] = ((int, "INT"), (float, "FLOAT"), (str, "TEXT"),
                                            (Path, "PATH"))
 _DASHES = ("\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2212")  # of pasted command lines
-_PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+_PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 _PLAINER = (("should be a valid number", "is no number"),  # a parser's words, ours
             ("should be a valid integer", "is no whole number"),
