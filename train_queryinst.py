@@ -44,8 +44,7 @@ def flags(
     # --- MMDetection's flags; names, defaults, meaning are its own; so are --amp, --cfg-options
     config: Annotated[str, typer.Argument(help="Name, YAML file or MMDetection's .py.")],
     work_dir: Annotated[str | None, flag("--work-dir", "where everything is written")] = None,
-    resume: Annotated[str | None, flag("--resume", "checkpoint; without a value the newest",
-                                       metavar="[latest|interrupt|FILE]")] = None,
+    resume: Annotated[str | None, flag("--resume", "go on from", metavar=cli.RESUME)] = None,
     auto_scale_lr: Annotated[bool, flag("--auto-scale-lr", "rate x images a batch / base")] = False,
     launcher: Annotated[str, flag("--launcher", "who started the processes",
                                   metavar="|".join(LAUNCHERS),

@@ -41,7 +41,7 @@ def flags(
     # --- the original's flags; names, defaults and meaning are its own
     config_file: Annotated[str | None, flag("--config-file", "YAML file over the defaults")] = None,
     outdir: Annotated[str, flag("--outdir", "checkpoints, log, metrics")] = "output",
-    resume: Annotated[str | None, flag("--resume", "latest, interrupt or a checkpoint")] = None,
+    resume: Annotated[str | None, flag("--resume", "go on from", metavar=cli.RESUME)] = None,
     world_size: Annotated[int, flag("--world-size", "number of nodes", min=1)] = 1,
     rank: Annotated[int, flag("--rank", "number of this node", min=0)] = 0,
     dist_url: Annotated[str, flag("--dist-url", "where nodes meet")] = "tcp://localhost:23456",

@@ -48,7 +48,7 @@ def flags(
         "--predict --imgs", "Image, folder, 'pattern*', video, or - for a list on stdin: what the "
         "network finds there, as pictures and label maps.", metavar="PATH")] = None,
     # --- additions
-    resume: Annotated[str | None, flag("--resume", "latest, interrupt or a checkpoint's file",
+    resume: Annotated[str | None, flag("--resume", "go on from", metavar=cli.RESUME,
                                        rich_help_panel=cli.ADDITIONS)] = None,
 ) -> None:
     """Train, evaluate or apply semantic segmentation networks."""

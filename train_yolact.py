@@ -45,7 +45,7 @@ def flags(
     momentum: Annotated[float | None, flag("--momentum", "of SGD", min=0)] = None,
     decay: Annotated[float | None, flag("--decay --weight_decay", "weight decay", min=0)] = None,
     gamma: Annotated[float | None, flag("--gamma", "lr factor at each step", min=0)] = None,
-    resume: Annotated[str | None, flag("--resume", "latest, interrupt or a weights file")] = None,
+    resume: Annotated[str | None, flag("--resume", "go on from", metavar=cli.RESUME)] = None,
     start_iter: Annotated[int, flag("--start_iter", "count from; -1: the file's own", min=-1)] = -1,
     num_workers: Annotated[int, flag("--num_workers", "processes that load data", min=0)] = 4,
     cuda: Annotated[str, cli.bool_option("--cuda", help="use a GPU when there is one")] = "True",

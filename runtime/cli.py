@@ -38,6 +38,7 @@ _CONNECTION = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken 
 Flags = SimpleNamespace  # what a script's `flags` returns: a value by each parameter's name
 Answer = TypeVar("Answer")
 
+RESUME = "[latest|interrupt|FILE]"  # a bare --resume is --resume latest
 EXPORT_FORMATS = ("onnx", "pt2", "safetensors", "pth")
 TRUE_TEXTS = ("yes", "true", "t", "1")
 

@@ -18,6 +18,11 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def dashed(flag: str) -> str:
+    """A flag in the one spelling that the parser knows."""
+    return flag.replace("_", "-")
+
+
 def nearest(word: str, options: Iterable[str]) -> str | None:
     """The option that `word` means, or None when none is near.
 

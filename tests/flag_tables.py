@@ -23,13 +23,16 @@ VALUES = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
 
 def rows(script):
     """(the original's rows, the added ones) of a script: flag, value, default, help as cells."""
+    from runtime.options.usage import common_options
     flags = importlib.import_module(script).flags
     own, added = [], []
     for parameter in inspect.signature(flags).parameters.values():
         kind, option = typing.get_args(parameter.annotation)[:2]
         panel = getattr(option, "rich_help_panel", None)
         (added if panel == "Additions" else own).append(row(parameter, kind, option))
-    added.append(("`--version`", "", "", "Show the versions and exit."))
+    for option in common_options(script):
+        value = "" if option.is_flag else f"`{option.metavar}`"
+        added.append((f"`{option.opts[0]}`", value, "", option.help))
     return own, added
 
 

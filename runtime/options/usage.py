@@ -17,7 +17,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from runtime.errors import InputError, nearest
-from runtime.spelling import same_name
+from runtime.options import completion
+from runtime.spelling import dashed, same_name
 
 AMP_CHOICES = ("off", "bf16", "fp16")
 AMP_SYNONYMS = {"float16": "fp16", "half": "fp16", "16": "fp16", "true": "fp16", "on": "fp16",
@@ -44,14 +45,19 @@ def parse(function: Callable[..., Answer], script_name: str, words: list[str]) -
     """What `function` returns for the words of a command line; its signature is the options.
 
     A namespace gets `given`, the names of the values that the command line says itself.
-    Raises InputError with what is wrong, and typer.Exit after --help and --version.
+    Raises InputError with what is wrong, and typer.Exit after --help, --version, a shell's question
+    for candidates and --install-completion.
     """
     settings = {"help_option_names": ["-h", "--help"], "token_normalize_func": dashed}
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     app.command(context_settings=settings)(function)
     command = typer.main.get_command(app)
-    command.params.append(_version_option(script_name))
+    command.params += common_options(script_name)
     _name_values(function, command)
+    if completion.ASK in os.environ:
+        for candidate in completion.candidates(script_name, command.params, words):
+            print("\t".join(candidate))
+        raise typer.Exit
     line = _Line(script_name, command.params, _ours(script_name, command.params, words))
     try:
         context = command.make_context(f"{script_name}.py", line.spread())
@@ -99,31 +105,41 @@ def versions(script_name: str) -> str:
     return ", ".join([*parts, f"Python {platform.python_version()}"])
 
 
-def dashed(flag: str) -> str:
-    """A flag in the one spelling that the parser knows."""
-    return flag.replace("_", "-")
+def common_options(script_name: str) -> list[Parameter]:
+    """--version and --install-completion, which every script has beside its own.
 
+    They are made as those are, whatever Typer's version. Either ends the process, wherever it
+    stands on the line.
+    """
 
-def _version_option(script_name: str) -> Parameter:
-    """The parameter --version, made as the scripts' own are, whatever Typer's version."""
-
-    def answer(is_asked: bool) -> None:
+    def tell_versions(is_asked: bool) -> None:
         if is_asked:
             print(versions(script_name))
             raise typer.Exit
 
-    settings = {"is_eager": True, "callback": answer, "help": "Show the versions and exit."}
+    def install(shell: str | None) -> None:
+        if shell is not None:
+            print(completion.install(shell))
+            raise typer.Exit
 
-    def only_version(
-        version: Annotated[bool, typer.Option("--version", **settings)] = False
+    def only_these(
+        version: Annotated[bool, typer.Option(
+            "--version", is_eager=True, callback=tell_versions, help="Show the versions and exit.",
+        )] = False,
+        install_completion: Annotated[str | None, typer.Option(
+            completion.INSTALL, is_eager=True, callback=install,
+            metavar=f"[{'|'.join(completion.SHELLS)}]",
+            help="Have Tab complete flags, values and configs in this shell, else that of SHELL.",
+        )] = None,
     ) -> None:
-        """Never called: Typer makes the option of its signature."""
+        """Never called: Typer makes the options of its signature."""
 
     app = typer.Typer(add_completion=False)
-    app.command()(only_version)
-    option = typer.main.get_command(app).params[0]
-    option.expose_value = False
-    return option
+    app.command()(only_these)
+    options = typer.main.get_command(app).params[:2]
+    for option in options:
+        option.expose_value = False
+    return options
 
 
 def _name_values(function: Callable[..., Any], command: Any) -> None:
@@ -192,6 +208,8 @@ class _Line:
                 spread.append(NUMBER + word)
             elif name == "--resume" and name in known and following.startswith("--") and not equals:
                 spread.append("--resume=latest")
+            elif name == completion.INSTALL and following.startswith("--") and not equals:
+                spread.append(f"{name}=")
             elif (name == "--amp" and name in known and not equals
                   and not self.is_amp_value(following)):
                 spread.append("--amp=fp16")

@@ -6,6 +6,8 @@ import pytest
 from flag_tables import PAGES, rows, written_anew
 from script_flags import flag_names
 
+from runtime.options.usage import common_options
+
 
 @pytest.mark.parametrize("script", PAGES)
 def test_the_page_has_the_flags_of_today(script):
@@ -19,5 +21,6 @@ def test_no_flag_is_left_out_or_without_a_word(script):
     assert own
     assert added
     named = {name for cells in own + added for name in re.findall(r"--[\w-]+", cells[0])}
-    assert named == {*flag_names(script), "--version"}
+    common = {name for option in common_options(script) for name in option.opts}
+    assert named == {*flag_names(script), *common}
     assert all(cells[3] for cells in own + added), script
