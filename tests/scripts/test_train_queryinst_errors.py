@@ -14,11 +14,11 @@ SCRIPT = ROOT / "train_queryinst.py"
 # every long flag; adding one is a decision
 FLAGS = """--accumulate --amp --auto-scale-lr --bad-images --batch-size --benchmark --cfg-options
 --channels-last --check-data --clip-grad --compile --debug --device --dist-timeout --dry-run --ema
---epochs --eval-only --export --export-detections --export-format --force-resume --help
---image-size --install-completion --launcher --local_rank --log-every --max-hours --max-iters
---mirror --nan --no-channels-last --no-mirror --no-tf32 --patience --predict --predict-to --pretrained
---resume --save-every --score-threshold --seed --tensorboard --tf32 --top-k --version --wandb
---work-dir --workers"""
+--epochs --eval-only --export --export-detections --export-format --force-resume --help --image-size
+--install-completion --launcher --local_rank --log-every --max-hours --max-iters --mirror --nan
+--no-channels-last --no-mirror --no-tf32 --patience --predict --predict-to --pretrained --resume
+--save-every --score-threshold --seed --tensorboard --tf32 --top-k --version --wandb --work-dir
+--workers"""
 
 
 def one_line(run, *parts, status=2):
