@@ -1,27 +1,25 @@
-"""One training run: its place among the ranks, its device, its folder and its log."""
+"""One training run: its folder and its log, on top of its place among the ranks (`Group`)."""
 
 import contextlib
 import math
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from runtime.allocator import keep_freed_memory
 from runtime.arithmetic import compute_repeatably, refuse_unrepeatable, set_up_gpu
 from runtime.errors import InputError, SaveError
 from runtime.files import write_text
+from runtime.launch.group import Group
 from runtime.launch.ranks import TIMEOUT_S, Launch, join_group, pick_device, read_launch
-from runtime.launch.signals import STOP_NUMBERS, Stopped, StopSignals, name_of
+from runtime.launch.signals import Stopped, StopSignals
 from runtime.report.writer import Report
 from runtime.run import lock as run_lock
 from runtime.run.facts import DONE, RUNNING, STOPPED, RunFacts, read_facts
@@ -38,9 +36,7 @@ from runtime.run.lock import RunLocks
 from runtime.run.log import RunLog
 from runtime.run.tracking import Trackers
 from runtime.saving.writer import BackgroundWriter
-from runtime.streams import Stream
 
-Item = TypeVar("Item")
 MOST_LETTERS = 1000  # of the reason why a run ended
 ByClass = Mapping[str, Mapping[str, float | int | None]]  # a class's name -> its scores
 
@@ -89,15 +85,11 @@ def start_run(
     return run
 
 
-class Run:
+class Run(Group):
     """What a script asks about its process and its folder. Made by `start_run`.
 
-    rank, world_size, local_rank, local_world_size: of this process; is_main: rank 0
-    drives_one:     it drives a single device, however many there are
-    device:         where to compute
-    stop_requested: name of the stop signal that the ranks agreed on, or None
-    skipped:        says and counts the images that this session does without
-    writer:         writes checkpoints behind the training; `close` waits for it
+    skipped: says and counts the images that this session does without
+    writer:  writes checkpoints behind the training; `close` waits for it
 
     Methods named "all ranks" are collectives: every rank calls them, in the same order.
     """
@@ -111,18 +103,10 @@ class Run:
         stop: StopSignals | None,
         clock: bool = False,
     ):
-        self.rank = launch.rank
-        self.world_size = launch.world_size
-        self.local_rank, self.local_world_size = launch.local_rank, launch.local_world_size
-        self.is_main = launch.rank == 0
-        self.device = device
+        super().__init__(launch, device, seed, stop, self.log)
         self._folder: Path | None = None
-        self.stop_requested: str | None = None
-        self._signal_read = 0  # of any rank, in the last `read_means`
         self._script = script
         self._launch = launch
-        self._seed = seed
-        self._stop = stop
         self._log = RunLog(script, launch.rank, clock)
         self._metrics: LineFile | None = None
         self._trackers: Trackers | None = None
@@ -132,7 +116,6 @@ class Run:
         self.skipped = SkippedImages(self)
         self.writer = BackgroundWriter()
         self._claimed: list[Path] = []
-        self.drives_one = False
 
     @property
     def folder(self) -> Path:
@@ -251,166 +234,6 @@ class Run:
     def progress(self, total: int, initial: int = 0) -> tqdm:
         """A tqdm bar below the log lines; it shows nothing away from a terminal."""
         return self._log.progress(total, initial)
-
-    def wrap(self, module: nn.Module, find_unused: bool = False) -> nn.Module:
-        """`module` in DistributedDataParallel; alone, the module itself (all ranks).
-
-        Buffers, such as BatchNorm's statistics, stay each rank's own until `share_buffers`; rank
-        0's are saved. Every update has to give every trained parameter a gradient, unless
-        `find_unused`.
-        """
-        if self.world_size == 1:
-            return module
-        wrapped = DistributedDataParallel(
-            module,
-            device_ids=[self.device] if self.device.type == "cuda" else None,
-            gradient_as_bucket_view=True,
-            find_unused_parameters=find_unused,
-        )
-        # `share_buffers` does it where it counts; the argument's name depends on torch's version
-        wrapped.broadcast_buffers = False
-        return wrapped
-
-    def share_buffers(self, module: nn.Module) -> None:
-        """Rank 0's buffers of `module` on every rank, before all of them evaluate it (all ranks).
-
-        In training each rank's BatchNorm statistics are of its own batches.
-        """
-        if self.world_size > 1:
-            for buffer in module.buffers():
-                dist.broadcast(buffer, 0)
-
-    def agree_on_stop(self) -> None:
-        """A stop signal to one rank, or its hours' end, reaches all: one all-reduce (all ranks).
-
-        Afterwards `stop_requested` is the same everywhere. Between two updates, so that all ranks
-        leave after the same one.
-        """
-        number = self._own_signal()
-        if self.world_size > 1:
-            agreed = torch.tensor(number, dtype=torch.int32)
-            dist.all_reduce(agreed, op=dist.ReduceOp.MAX)
-            number = int(agreed)
-        self._stop_by(number)
-
-    def stop_as_read(self) -> None:
-        """`agree_on_stop` by what travelled with the last `read_means` (all ranks).
-
-        A signal that came to another rank since then is for the next time.
-        """
-        self._stop_by(self._own_signal() if self.world_size == 1 else self._signal_read)
-
-    def _own_signal(self) -> int:
-        return self._stop.number if self._stop is not None else 0
-
-    def _stop_by(self, number: int) -> None:
-        if number and self.stop_requested is None:
-            self.stop_requested = name_of(number)
-            if self.is_main and self._stop is not None and self._stop.requested is None:
-                self.log(self._stop.message)  # the signal came to another rank only, or none did
-
-    def read_means(
-        self, terms: Mapping[str, torch.Tensor], own: torch.Tensor
-    ) -> tuple[dict[str, float], float]:
-        """({name: mean over the ranks}, `own`) as numbers; the host waits for the device here.
-
-        terms: 0-d tensors (all ranks, with the same names), added up in float64
-        own:   a 0-d tensor of this rank
-        One all-reduce takes the terms and, for `stop_as_read`, the stop signals to all ranks.
-        """
-        values = torch.stack([value.detach().double() for value in (*terms.values(), own)])
-        if self.world_size == 1:
-            *means, number = values.tolist()
-            return dict(zip(terms, means, strict=True)), number
-        arrived = self._own_signal()
-        signals = torch.tensor([float(each == arrived) for each in STOP_NUMBERS]).double()
-        total = torch.cat((values[:-1], signals.to(values.device, non_blocking=True)))
-        dist.all_reduce(total)
-        means, counts = total.split((len(terms), len(signals)))
-        numbers = torch.cat((means / self.world_size, counts, values[-1:])).tolist()
-        counted = zip(STOP_NUMBERS, numbers[len(terms):-1], strict=True)
-        self._signal_read = max((each for each, count in counted if count), default=0)
-        return dict(zip(terms, numbers[:len(terms)], strict=True)), numbers[-1]
-
-    def num_devices(self, named: str | None) -> int:
-        """Processes, or the GPUs that one process drives when it was not told which one.
-
-        named: the `--device` flag
-        """
-        if (self.world_size > 1 or self.device.type == "cpu" or named not in (None, "cuda")
-                or self.drives_one):
-            return self.world_size
-        return torch.cuda.device_count()
-
-    def own_devices(self, named: str | None) -> int:
-        """GPUs that this process drives by itself; 1 where it is one of several, and on a CPU.
-
-        named: the `--device` flag
-        """
-        return self.num_devices(named) if self.world_size == 1 else 1
-
-    def gather(self, item: Item) -> list[Item] | None:
-        """The ranks' items in rank order on rank 0, None elsewhere (all ranks)."""
-        if self.world_size == 1:
-            return [item]
-        items: list[Any] | None = [None] * self.world_size if self.is_main else None
-        dist.gather_object(item, items)
-        return items
-
-    def broadcast(self, item: Any) -> Any:
-        """Rank 0's item, whatever the others give (all ranks)."""
-        if self.world_size == 1:
-            return item
-        box = [item]
-        dist.broadcast_object_list(box)
-        return box[0]
-
-    def from_main(self, read: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
-        """What `read()` gives on rank 0, as a pair (all ranks).
-
-        read: returns (what all ranks get, what rank 0 keeps to itself: None on the others)
-        For what is read from shared files: an InputError there is raised on every rank.
-        """
-        answer, own = None, None
-        if self.is_main:
-            try:
-                answer, own = read()
-            except InputError as error:
-                answer = error
-        answer = self.broadcast(answer)
-        if isinstance(answer, InputError):
-            raise answer
-        return answer, own
-
-    def in_step(
-        self, batches: Iterator[Item], total: int, batch_size: int
-    ) -> Iterator[Item | None]:
-        """The rank's own `batches`, with `agree_on_stop` before each (all ranks).
-
-        total:      items that the ranks share out, so that some may have a batch less than others
-        batch_size: items of a batch; every rank makes as many rounds as the busiest one has batches
-        None comes in place of a batch that is not there, once a stop is agreed on.
-        """
-        for _ in range(math.ceil(total / (batch_size * self.world_size))):
-            self.agree_on_stop()
-            batch = next(batches, None)
-            if batch is not None or self.stop_requested:
-                yield batch
-
-    def barrier(self) -> None:
-        """Wait until every rank has come here (all ranks)."""
-        self.agree_on_stop()
-
-    def seed_step(self, step: int) -> None:
-        """Seed torch's generators from (seed, step, rank); to look for GPUs would take 1 ms."""
-        sequence = np.random.SeedSequence([Stream.STEP, self._seed, step, self.rank])
-        seeded = torch.default_generator if self.device.type == "cpu" else torch
-        seeded.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-
-    def step_rng(self, step: int, number: int = 0) -> np.random.RandomState:
-        """Random numbers of (seed, step, number) alone: the same on every rank."""
-        sequence = np.random.SeedSequence([Stream.SHARED, self._seed, step, number])
-        return np.random.RandomState(np.random.MT19937(sequence))
 
     def close(self) -> None:
         """Leave the process group and close the files, once; raises what the last save raised."""
