@@ -62,7 +62,7 @@ class ClassFolders:
             for below, files in _files(self.folder, name, self.remarks):
                 found = [file for file in files if file.lower().endswith(SUFFIXES)]
                 count += len(found)
-                text += os.fsencode("".join([f"{os.path.join(below, file)}\0" for file in found]))
+                text += os.fsencode("".join([f"{below}{os.sep}{file}\0" for file in found]))
                 if len(found) < len(files):
                     others.update(os.path.splitext(file)[1].lower() or "no suffix"
                                   for file in set(files).difference(found))
