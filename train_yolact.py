@@ -236,7 +236,7 @@ def train(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes: Inde
         keep_indexes(run, indexes, folder / CACHE)
         if run.is_main:
             save_samples(train_set, cfg, folder / "train_samples.png", PICTURED)
-            session_log = open_session_log(folder.with_name(f"{folder.name}.log"), flags)
+            session_log = open_session_log(folder.with_name(f"{folder.name}.log"), flags, run.warn)
     run.log(f"Begin training! Iterations {start} to {stop_at}, {per_epoch} an epoch, "
             f"{flags.batch_size * flags.accumulate} of {len(train_set)} images each.\n{LEGEND}")
 

@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from figures import Figure
 
-from data.imagenet.folders import SUFFIXES, ClassFolders
+from data.imagenet.folders import ClassFolders
 from data.segmentation.lists import SegList
 from data.segmentation.odgt import read_odgt
+from runtime.files import IMAGE_SUFFIXES
 
 ROUNDS = 3
 RECORDS = 20_210  # of ADE20K's training list
@@ -83,7 +84,7 @@ def image_folder(folder):
     for name, label in labels.items():
         for where, _, files in sorted(os.walk(folder / name, followlinks=True)):
             for file in sorted(files):
-                if file.lower().endswith(SUFFIXES):
+                if file.lower().endswith(IMAGE_SUFFIXES):
                     found.append((os.path.join(where, file), label))
     return found
 

@@ -4,7 +4,7 @@
 
 The original's default sizes (short sides 300 to 600), batches of two, no workers. The original
 makes 124 images a second where PIL decodes 1,470: a ratio of 0.084; wanted is 0.204 (300).
-The numbers of the batches are those of PIL throughout (tests/parity/test_seg_data.py).
+The numbers of the batches are those of PIL throughout (tests/parity/test_seg_batches.py).
 """
 
 import sys

@@ -24,6 +24,7 @@ from typer.models import OptionInfo
 from runtime.console import fold_warnings, open_standard_streams
 from runtime.errors import Failed, InputError, SaveError, ending_of
 from runtime.launch import collector
+from runtime.launch.environment import is_first, own_rank
 from runtime.launch.exits import leave
 from runtime.launch.peers import leave_note, peer_fault, say_failed, say_goodbye
 from runtime.launch.signals import Stopped
@@ -452,7 +453,7 @@ def _let_rank_zero_speak() -> None:
     The launcher ends the others as soon as rank 0 has failed; who is still alive after two seconds
     has a fault of its own.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first(os.environ):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(2)
 
@@ -463,7 +464,7 @@ def _say(script_name: str, lines: list[str], status: int, secondary: bool = Fals
     secondary: this rank ends only because another one did
     """
     say_failed(lines[-1], secondary)
-    rank = os.environ.get("RANK")
+    rank = own_rank(os.environ)
     prefix = f"{script_name}: " if rank is None else f"{script_name}: rank {rank}: "
     if leave_note(status, [prefix + line for line in lines], secondary):
         return

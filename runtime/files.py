@@ -14,6 +14,8 @@ from typing import BinaryIO
 from runtime.errors import SaveError
 from runtime.saving.forks import held_by_nobody
 
+# What is taken for an image by its name; torchvision's list for class folders.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 SPARE_BYTES = 1 << 20  # what a folder's own bookkeeping may take beside the file
 Writer = Callable[[BinaryIO], object]
 

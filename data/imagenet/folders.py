@@ -20,9 +20,9 @@ from data.loading.decode import check_image, read_header, read_rgb
 from data.loading.loader import SampleKey
 from data.loading.photo_summary import PhotoCounts, absent_classes
 from runtime.errors import InputError, did_you_mean
+from runtime.files import IMAGE_SUFFIXES
 from runtime.streams import Stream
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 MOST_HEADERS = 32  # photos that tell how large they all are
 # Pictures by name, which the originals leave out without a word.
 _PICTURES_TOO = frozenset((".gif", ".jfif", ".jpe", ".jp2", ".avif", ".heic", ".heif"))
@@ -60,7 +60,7 @@ class ClassFolders:
         for name in own:
             count, others = 0, Counter()
             for below, files in _files(self.folder, name, self.remarks):
-                found = [file for file in files if file.lower().endswith(SUFFIXES)]
+                found = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
                 count += len(found)
                 text += os.fsencode("".join([f"{below}{os.sep}{file}\0" for file in found]))
                 if len(found) < len(files):
@@ -69,7 +69,7 @@ class ClassFolders:
             if not count:
                 there = ", ".join(f"{number} with {suffix}" for suffix, number in others.items())
                 faults.append(f"{self.folder / name}: no images in it; put some there "
-                              f"({', '.join(SUFFIXES)}) or remove the folder"
+                              f"({', '.join(IMAGE_SUFFIXES)}) or remove the folder"
                               + (f"; it holds {there}" if there else ""))
             left += others
             counts.append(count)
@@ -313,7 +313,7 @@ def _left_pictures(folder, others):
     if kinds:
         counts = ", ".join(f"{count} with {suffix}" for suffix, count in kinds.items())
         yield (f"{folder}: {sum(kinds.values())} pictures are left out, as their kind is not read "
-               f"({counts}); save them as one of {', '.join(SUFFIXES)}")
+               f"({counts}); save them as one of {', '.join(IMAGE_SUFFIXES)}")
 
 
 def _class_names(folder, remarks=None):

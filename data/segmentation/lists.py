@@ -14,9 +14,8 @@ from data.loading.image_names import rewritten
 from data.segmentation.odgt import at_most, read_odgt
 from data.segmentation.pairs import listed_header
 from runtime.errors import InputError, did_you_mean
-from runtime.files import write_atomically
+from runtime.files import IMAGE_SUFFIXES, write_atomically
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 _ADE_FOLDER = "ADEChallengeData2016"  # what the data set's own archive unpacks to
 
 
@@ -98,7 +97,7 @@ def read_seg_list(
         made_from = None
     else:
         images, labels = _folder_pair(list_file, root, key)
-        names = _file_names(images)
+        names = _image_names(images)
         made_from = _fingerprint(images, labels, names, turn)
         cached = Path(cache_folder, made_from) if cache_folder else None
         if cached and cached.is_file():
@@ -161,16 +160,17 @@ def _existing_folder(path, root):
     return next((p for p in (path, os.path.join(root, path)) if os.path.isdir(p)), None)
 
 
-def _file_names(folder):
+def _image_names(folder):
     # what begins with a dot, such as macOS's ._a.jpg, is a system's bookkeeping
     return sorted(entry.name for entry in os.scandir(folder)
-                  if entry.is_file() and not entry.name.startswith("."))
+                  if entry.is_file() and not entry.name.startswith(".")
+                  and entry.name.lower().endswith(IMAGE_SUFFIXES))
 
 
 def _fingerprint(images, labels, names, turn):
     """The name of the cached list: it changes when a file of either folder does."""
     hasher = hashlib.sha256(b"turned" if turn else b"")
-    for folder, inside in ((images, names), (labels, _file_names(labels))):
+    for folder, inside in ((images, names), (labels, _image_names(labels))):
         hasher.update(os.path.abspath(folder).encode() + b"\n")
         for name in inside:
             status = os.stat(os.path.join(folder, name))
@@ -180,11 +180,15 @@ def _fingerprint(images, labels, names, turn):
 
 def _pair_records(images, labels, names, root, turn):
     records, faults = [], []
-    label_names = {os.path.splitext(name)[0]: name for name in _file_names(labels)}
+    label_names: dict[str, str] = {}
+    for name in _image_names(labels):
+        stem = os.path.splitext(name)[0]
+        if stem in label_names:
+            faults.append(f"{os.path.join(labels, name)}: {label_names[stem]} beside it is a label "
+                          f"of {stem}, too; remove one of the two")
+        label_names[stem] = name
     for name in names:
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() not in IMAGE_SUFFIXES:
-            continue
+        stem = os.path.splitext(name)[0]
         path = os.path.join(images, name)
         if stem not in label_names:
             faults.append(f"{path}: no label {stem}.png in {labels}")

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from runtime.launch.environment import own_rank
+
 if TYPE_CHECKING:
     from torch.distributed import Store
 
@@ -415,15 +417,18 @@ def leave_note(status: int, lines: list[str], secondary: bool = False) -> bool:
     """Leave this process's exit status and last words to `dist_train.sh`, which prints the cause.
 
     secondary: it ends only because another rank did
-    Returns whether there is a `dist_train.sh` to read them.
+    Returns whether there is a `dist_train.sh` that will read them.
     """
-    folder, rank = os.environ.get(NOTES_FOLDER), os.environ.get("RANK", "0")
+    folder, rank = os.environ.get(NOTES_FOLDER), own_rank(os.environ) or "0"
     if not folder or not Path(folder).is_dir():
         return False
     note: Note = {"status": status, "lines": lines, "secondary": secondary, "time": time.time()}
     temporary = Path(folder) / f".{rank}.{os.getpid()}"
-    temporary.write_text(json.dumps(note))
-    temporary.rename(Path(folder) / rank)
+    try:
+        temporary.write_text(json.dumps(note))
+        temporary.rename(Path(folder) / rank)
+    except OSError:  # a full disk, for one: the lines are then said here
+        return False
     return True
 
 

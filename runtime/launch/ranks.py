@@ -20,6 +20,7 @@ from runtime.launch.exits import mark_in_group
 from runtime.launch.meeting import agree
 from runtime.launch.peers import Place, watch_peers
 from runtime.launch.signals import die_with_parent
+from runtime.launch.spawn import PARENT, PLACED
 
 DEFAULT_PORT = "29500"  # torchrun's, and that of MMDetection's launch scripts
 TIMEOUT_S = 600.0  # for a peer that does not answer
@@ -95,9 +96,11 @@ def take_launcher(
         raise InputError(f"--launcher {launcher}: {variable} is not set; start with {starter}, or "
                          "leave --launcher out")
     if launcher == "mpi":
-        for name in ("RANK", "LOCAL_RANK"):
-            env[name] = env[f"OMPI_COMM_WORLD_{name}"]
-        env["WORLD_SIZE"] = env["OMPI_COMM_WORLD_SIZE"]
+        for name, theirs in (("RANK", "RANK"), ("LOCAL_RANK", "LOCAL_RANK"),
+                             ("WORLD_SIZE", "SIZE")):
+            env[name] = _text(env, f"OMPI_COMM_WORLD_{theirs}", "mpirun")
+        if "OMPI_COMM_WORLD_LOCAL_SIZE" in env:  # else all are on one machine
+            env["LOCAL_WORLD_SIZE"] = env["OMPI_COMM_WORLD_LOCAL_SIZE"]
         env.setdefault("MASTER_PORT", DEFAULT_PORT)
 
 
@@ -154,8 +157,8 @@ def join_group(
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # a killed torchrun leaves its ranks behind; this one then saves and ends as on SIGTERM
         die_with_parent(signal.SIGTERM, os.getppid())
-    elif "TRAINER_PARENT" in os.environ:  # likewise, started by runtime.launch.spawn
-        die_with_parent(signal.SIGTERM, int(os.environ["TRAINER_PARENT"]))
+    elif PARENT in os.environ:  # likewise
+        die_with_parent(signal.SIGTERM, int(os.environ[PARENT]))
     if launch.world_size == 1:
         return
     if device.type == "cpu":
@@ -234,7 +237,7 @@ def limit_threads(count: int) -> None:
 
 def _read_torchrun(env: Mapping[str, str]) -> Launch:
     world_size = _number(env, "WORLD_SIZE")
-    meeting = env.get("DIST_URL", "")
+    meeting = env.get(PLACED, "")
     has_address = world_size > 1 and not meeting
     return Launch(
         launcher="spawn" if meeting else "torchrun",
@@ -265,9 +268,9 @@ def _read_slurm(env: Mapping[str, str]) -> Launch:
     )
 
 
-def _text(env: Mapping[str, str], name: str) -> str:
+def _text(env: Mapping[str, str], name: str, starter: str = "torchrun or srun") -> str:
     if not env.get(name):
-        raise InputError(f"{name} is not set: start several processes with torchrun or srun")
+        raise InputError(f"{name} is not set: start several processes with {starter}")
     return env[name]
 
 

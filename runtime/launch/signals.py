@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from runtime.launch.environment import is_first
 from runtime.launch.peers import lost_peers
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -96,10 +97,9 @@ class StopSignals:
         if self.requested is None:
             self._first_at = time.monotonic()
             self.requested = number.name
-            is_main = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
             # torchrun also sends SIGTERM because a rank was killed: then there is no iteration
             # to finish, and the end is told elsewhere
-            if self.message and is_main and not lost_peers():
+            if self.message and is_first(os.environ) and not lost_peers():
                 _print_line(self.message)
         elif time.monotonic() - self._first_at > self._echo_s:
             os._exit(128 + number)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from runtime.errors import InputError
+from runtime.launch.environment import own_rank
 from runtime.launch.signals import INTERRUPT_STATUS, REQUEUE_STATUS, StopSignals
 
 DEFAULT_URL = "tcp://localhost:23456"  # the original's
@@ -81,8 +82,7 @@ def _check(nodes: int, node_rank: int, url: str) -> None:
 
 
 def _is_launched(env: Mapping[str, str]) -> bool:
-    under_slurm = "SLURM_PROCID" in env and env.get("SLURM_NTASKS", "1") != "1"
-    return "RANK" in env or "WORLD_SIZE" in env or under_slurm
+    return own_rank(env) is not None or "WORLD_SIZE" in env
 
 
 def _place(

@@ -2,6 +2,10 @@
 function __trainers_candidates
     set -l tokens (commandline -opc)
     set -l current (commandline -ct)
+    if string match -q -- '*dist_train.sh' $tokens[1]; and not string match -q -- '*.py' "$tokens[2]$current"
+        # CONFIG GPUS, MMDetection's form
+        set tokens[1] (string replace -r 'dist_train\.sh$' train_queryinst.py -- $tokens[1])
+    end
     for i in (seq (count $tokens))
         set -l script (string replace -r '^~' $HOME -- $tokens[$i])
         # another project's train_x.py is not started: it would begin to train

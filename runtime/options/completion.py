@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError, SaveError
+from runtime.files import write_text
 from runtime.spelling import dashed
 
 ASK = "TRAINERS_COMPLETE"
@@ -34,25 +35,26 @@ def candidates(script_name: str, params: Sequence[Any], words: Sequence[str]) ->
     params: the options, as `typer.main.get_command` has them
     words:  behind the script's name, up to the cursor; bash makes three of `--amp=bf16`
     """
+    by_flag = {dashed(name): param for param in params for name in _flags(param)}
     *before, part = words or [""]
     if part == "=":
         before, part = [*before, part], ""
     if before[-1:] == ["="]:
-        before.pop()
-    by_flag = {dashed(name): param for param in params for name in _flags(param)}
+        param = by_flag.get(dashed("".join(before[-2:-1])))
+        return _beginning(part, [] if param is None else _values(script_name, param))
+    before = _joined(before)
     flag, equals, value = part.partition("=")
     if equals and dashed(flag) in by_flag:
-        found = _values(script_name, by_flag[dashed(flag)])
-        return [(f"{flag}={each}", "") for each in found if each.startswith(value)]
+        found = _beginning(value, _values(script_name, by_flag[dashed(flag)]))
+        return [(f"{flag}={word}", said) for word, said in found]
     last = by_flag.get(dashed(before[-1])) if before else None
     if last is not None and not last.is_flag and not part.startswith("-"):
-        return [(each, "") for each in _values(script_name, last) if each.startswith(part)]
+        return _beginning(part, _values(script_name, last))
     if part.startswith("-"):
         return list(_matching(params, part))
     words_wanted = [param for param in params if param.param_type_name == "argument"]
     if words_wanted and not _bare_words(before, by_flag):
-        names = _values(script_name, words_wanted[0])
-        return [(each, "") for each in names if each.startswith(part)]
+        return _beginning(part, _values(script_name, words_wanted[0]))
     return []
 
 
@@ -68,18 +70,17 @@ def install(shell: str) -> str:
                          f"{', '.join(SHELLS)}, for example {INSTALL} bash")
     code, start = _places(shell, os.environ)
     text = (HERE / f"completion.{shell}").read_text(encoding="utf-8")
+    write_text(code, text.replace("@PYTHON@", shlex.quote(sys.executable)))
+    if start is None:
+        return f"{code} is written: Tab completes in the next {shell}"
+    line = f"source {shlex.quote(str(code))}"
     try:
-        code.parent.mkdir(parents=True, exist_ok=True)
-        code.write_text(text.replace("@PYTHON@", shlex.quote(sys.executable)), encoding="utf-8")
-        if start is None:
-            return f"{code} is written: Tab completes in the next {shell}"
-        line = f"source {shlex.quote(str(code))}"
         had = start.read_text(encoding="utf-8", errors="replace") if start.exists() else ""
         if line not in had.splitlines():
             with start.open("a", encoding="utf-8") as file:  # at the end; a link stays one
                 file.write(f"{'' if had.endswith(chr(10)) or not had else chr(10)}{line}\n")
     except OSError as error:
-        raise SaveError(f"{error.filename}: could not be written: {error.strerror}") from error
+        raise SaveError(f"{start}: could not be written: {error.strerror}") from error
     return f"{code} is written, {start} reads it: Tab completes in the next {shell}"
 
 
@@ -92,6 +93,21 @@ def _places(shell: str, env: Mapping[str, str]) -> tuple[Path, Path | None]:
     data = Path(env.get("XDG_DATA_HOME") or home / ".local" / "share")
     start = home / ".bashrc" if shell == "bash" else Path(env.get("ZDOTDIR") or home) / ".zshrc"
     return data / "trainers" / f"completion.{shell}", start
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """The words with `--amp`, `=`, `bf16` put together again, as they are typed."""
+    joined: list[str] = []
+    for word in words:
+        if joined and (word == "=" or joined[-1].endswith("=")):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return joined
+
+
+def _beginning(part: str, words: Sequence[str]) -> list[Candidate]:
+    return [(word, "") for word in words if word.startswith(part)]
 
 
 def _matching(params: Sequence[Any], part: str) -> Iterator[Candidate]:
@@ -118,12 +134,12 @@ def _values(script_name: str, param: Any) -> list[str]:
 
 
 def _bare_words(words: Sequence[str], by_flag: Mapping[str, Any]) -> list[str]:
-    """Those that are neither flags nor their values."""
+    """Those that are neither flags nor their values, nor the number of GPUs of dist_train.sh."""
     found: list[str] = []
     takes_value = False
     for word in words:
         param = by_flag.get(dashed(word))
-        if not word.startswith("-") and not takes_value:
+        if not word.startswith("-") and not takes_value and not word.isdecimal():
             found.append(word)
         takes_value = param is not None and not param.is_flag
     return found

@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from runtime.errors import InputError, nearest
+from runtime.launch.environment import is_first
 from runtime.options import completion
 from runtime.spelling import dashed, same_name
 
@@ -86,7 +87,7 @@ def _ours(script_name: str, params: Sequence[Parameter], words: list[str]) -> li
     found = translated(script_name, words, {**arity, "--cfg-options": MANY})
     if found is None:
         return words
-    if os.environ.get("RANK", "0") == "0":
+    if is_first(os.environ):
         print("; ".join([f"Read as: {found.command(script_name)}", *found.notes]), flush=True)
     return found.words
 
@@ -204,7 +205,7 @@ class _Line:
             name = dashed(name)
             following = words[i + 1] if i + 1 < len(words) else "--"
             follows_word = i > 0 and not words[i - 1].startswith("-")
-            if self.takes_words and follows_word and re.match(r"-\.?\d", word):
+            if self.takes_pairs and follows_word and re.match(r"-\.?\d", word):
                 spread.append(NUMBER + word)
             elif name == "--resume" and name in known and following.startswith("--") and not equals:
                 spread.append("--resume=latest")

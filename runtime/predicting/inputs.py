@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import InputError
+from runtime.files import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 STDIN = "-"
 
@@ -35,7 +35,8 @@ def find_inputs(named: str, but_not: str | Path, lines: Iterable[str] | None = N
     Raises InputError when there is nothing.
     """
     if named == STDIN:
-        return Inputs(_listed(sys.stdin if lines is None else lines))
+        # as bytes: a path need not be UTF-8
+        return Inputs(_listed(map(os.fsdecode, sys.stdin.buffer) if lines is None else lines))
     if os.path.isdir(named):
         images = _below(named, but_not)
         if not images:

@@ -72,11 +72,11 @@ class VideoFile:
             except OSError as error:
                 raise SaveError(f"{self.path}: could not be written: {error.strerror}") from error
             code = cv2.VideoWriter.fourcc(*CODEC)
-            self._writer = cv2.VideoWriter(str(self._temporary), code, self._rate, (width, height))
-            if not self._writer.isOpened():
+            writer = cv2.VideoWriter(str(self._temporary), code, self._rate, (width, height))
+            if not writer.isOpened():
                 raise SaveError(f"{self.path}: could not be written: OpenCV makes no {CODEC} video "
                                 f"of {width}x{height} there")
-            self._size_wh = width, height
+            self._writer, self._size_wh = writer, (width, height)
         if (width, height) != self._size_wh:  # OpenCV would leave the frame out
             picture = cv2.resize(picture, self._size_wh, interpolation=cv2.INTER_AREA)
         self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

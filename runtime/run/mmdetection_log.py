@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from runtime.files import write_text
 from runtime.run.files import LineFile, json_line
 from runtime.run.meter import Meter
 from runtime.run.timetable import Timetable
@@ -73,12 +74,11 @@ class MMLog:
     def open_folder(self, folder: Path, stamp: str, config: str) -> None:
         """Make the run's own folder `folder`/`stamp` with its scalars; rank 0 alone.
 
-        Raises OSError or SaveError when it cannot be written.
+        Raises SaveError when it cannot be written.
         """
         self.name_line = f"Exp name: {self._name}_{stamp}"
         data = folder / stamp / "vis_data"
-        data.mkdir(parents=True, exist_ok=True)
-        (data / "config.yaml").write_text(config)
+        write_text(data / "config.yaml", config)
         self._scalars = [LineFile(data / name) for name in ("scalars.json", f"{stamp}.json")]
 
     def write(self, line: str, folded: str | None = None) -> None:

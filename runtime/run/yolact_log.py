@@ -4,11 +4,12 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
 from runtime.errors import InputError
+from runtime.run.files import LineFile
 
 # nvidia-smi's names -> the log's [yolact.md: Log]. MiB, W, the rest in percent.
 _SESSION_FIELDS = {"index": "idx", "name": "name", "uuid": "uuid",
@@ -53,8 +54,11 @@ class SessionLog:
     """Appends session, train and val lines to `path`; without a path it writes nothing.
 
     arguments: what the session line records, a JSON-able mapping.
-    log_gpu:   adds a `gpus` list to the session line and to every tenth train line.
-    Raises InputError when log_gpu is asked for and nvidia-smi is not on the PATH.
+    log_gpu:   adds a `gpus` list to the session line and to every tenth train line, until
+               nvidia-smi fails: a training does not end for that
+    warn:      gets a line then
+    Raises InputError when log_gpu is asked for and nvidia-smi is not on the PATH, SaveError when a
+    line cannot be written.
     """
 
     def __init__(
@@ -62,17 +66,16 @@ class SessionLog:
         path: Path | None = None,
         arguments: Mapping[str, object] = MappingProxyType({}),
         log_gpu: bool = False,
+        warn: Callable[[str], object] = print,
     ):
         if log_gpu and shutil.which("nvidia-smi") is None:
             raise InputError("--log_gpu: nvidia-smi was not found; leave the flag out here")
-        self.path, self.log_gpu = path, log_gpu
+        self.path, self.log_gpu, self._warn = path, log_gpu, warn
         if path is None:
             return
         self.session = _last_session(path) + 1
-        entry = dict(arguments)
-        if log_gpu:
-            entry["gpus"] = gpu_readings(_SESSION_FIELDS)
-        self._append("session", entry)
+        self._file = LineFile(path)
+        self._append("session", {**arguments, **self._gpus(_SESSION_FIELDS)})
 
     def train(
         self, losses: Mapping[str, float], epoch: int, iteration: int, lr: float, elapsed_s: float
@@ -83,12 +86,9 @@ class SessionLog:
         total = sum(losses.values())
         order = [name for name in ("B", "M", "C", "I", "S") if name in losses]
         loss = {name: round(losses[name], 5) for name in order} | {"T": round(total, 5)}
-        entry: dict[str, object] = {
-            "loss": loss, "epoch": epoch, "iter": iteration, "lr": round(lr, 10),
-            "elapsed": elapsed_s}
-        if self.log_gpu and iteration % GPU_LOG_INTERVAL == 0:
-            entry["gpus"] = gpu_readings(_RUNNING_FIELDS)
-        self._append("train", entry)
+        gpus = self._gpus(_RUNNING_FIELDS) if iteration % GPU_LOG_INTERVAL == 0 else {}
+        self._append("train", {"loss": loss, "epoch": epoch, "iter": iteration,
+                               "lr": round(lr, 10), "elapsed": elapsed_s, **gpus})
 
     def val(
         self, metrics: Mapping[str, float], epoch: int, iteration: int, elapsed_s: float
@@ -100,27 +100,37 @@ class SessionLog:
                          if key.startswith(kind + "/")} for kind in ("box", "mask")}
         self._append("val", {"elapsed": elapsed_s, "epoch": epoch, "iter": iteration, **tables})
 
+    def _gpus(self, fields: Mapping[str, str]) -> dict[str, object]:
+        if not self.log_gpu:
+            return {}
+        try:
+            return {"gpus": gpu_readings(fields)}
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            self.log_gpu = False
+            self._warn(f"--log_gpu: nvidia-smi failed, the log goes on without it ({error})")
+            return {}
+
     def _append(self, kind: str, data: Mapping[str, object]) -> None:
-        assert self.path is not None  # the callers have looked
         line = {"type": kind, "session": self.session, "data": data, "time": time.time()}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._file.write(json.dumps(line))
 
 
-def open_session_log(path: Path, flags: SimpleNamespace) -> SessionLog:
+def open_session_log(
+    path: Path, flags: SimpleNamespace, warn: Callable[[str], object]
+) -> SessionLog:
     """The log at `path`, begun with the command line's flags; `no_log` and `log_gpu` count here."""
     if flags.no_log:
         return SessionLog()
     plain = {name: value for name, value in vars(flags).items()
              if isinstance(value, str | int | float | list | None)}
-    return SessionLog(path, plain, flags.log_gpu)
+    return SessionLog(path, plain, flags.log_gpu, warn)
 
 
 def _last_session(path: Path) -> int:
     """The session number of the last whole line of `path`; -1 for a new file."""
     if not path.exists():
         return -1
-    for line in reversed(path.read_text().splitlines()):
+    for line in reversed(path.read_text(errors="replace").splitlines()):
         try:
             return int(json.loads(line)["session"])
         except (ValueError, KeyError, TypeError):

@@ -21,7 +21,10 @@ WAIT_S = 60
 PROMPT = "ready> "
 LINES = [("python train_yolact.py --channels_", "--channels_last"),
          ("torchrun --nproc_per_node 4 train_seg.py --cfg ade20k-hr", "ade20k-hrnetv2"),
-         (f"python {YOLACT} --amp=b", "--amp=bf16")]
+         (f"python {YOLACT} --amp=b", "--amp=bf16"),
+         ("./dist_train.sh queryinst_sm", "queryinst_small"),
+         ("./dist_train.sh queryinst_small 4 --auto-sc", "--auto-scale-lr"),
+         ("./dist_train.sh train_seg.py 4 --ver", "--version")]
 
 
 def asked(script, *words):
@@ -55,6 +58,9 @@ def asked(script, *words):
     ("train_queryinst", ["--amp", "bf16", "queryinst_s"], {"queryinst_shapes", "queryinst_small"}),
     ("train_queryinst", ["--dry-run", "queryinst_s"], {"queryinst_shapes", "queryinst_small"}),
     ("train_queryinst", ["queryinst_small", "q"], set()),
+    ("train_queryinst", ["--amp", "=", "bf16", "queryinst_sm"], {"queryinst_small"}),
+    ("train_queryinst", ["--cfg-options", "model.x", "=", ""], set()),
+    ("train_queryinst", ["4", "queryinst_sm"], {"queryinst_small"}),  # dist_train.sh's GPUS
     ("train_queryinst", ["--export-format", "p"], {"pt2", "pth"}),
     ("train_queryinst", ["--inst"], {"--install-completion"}),
     ("train_queryinst", ["--install-completion", ""], {"bash", "zsh", "fish"}),
@@ -107,7 +113,11 @@ def test_another_shell_is_refused(home, monkeypatch, shell):
 
 def test_a_start_up_file_that_cannot_be_written(home):
     (home / ".bashrc").mkdir()
-    with pytest.raises(SaveError, match="bashrc: could not be written"):
+    with pytest.raises(SaveError, match="bashrc: could not be written: Is a directory"):
+        install("bash")
+    (home / ".local").rename(home / "away")
+    (home / ".local").touch()
+    with pytest.raises(SaveError, match=r"completion\.bash: could not be written"):
         install("bash")
 
 
@@ -157,6 +167,16 @@ def test_fish_completes(home, line, wanted):
     done = subprocess.run(["fish", "-c", f"complete -C '{line}'"], text=True, capture_output=True,
                           cwd=ROOT, check=True)
     assert wanted in [row.split("\t")[0] for row in done.stdout.splitlines()]
+
+
+def test_what_completed_python_before_goes_on(home):
+    install("bash")
+    code = home / ".local/share/trainers/completion.bash"
+    theirs = "theirs() { COMPREPLY=(theirs); }; complete -F theirs python"
+    call = "COMP_WORDS=(python -m v); COMP_CWORD=2; _trainers; echo ${COMPREPLY[@]}"
+    script = f"{theirs}; source {code}; source {code}; {call}"
+    done = subprocess.run(["bash", "-c", script], text=True, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == ("theirs\n", "")
 
 
 def test_another_projects_script_is_not_started(home, tmp_path):

@@ -156,6 +156,15 @@ def test_launchers_of_mmdetection():
     assert (launch.rank, launch.world_size, launch.local_rank) == (3, 4, 1)
     assert (launch.address, launch.port) == ("gpu01", 29500)
 
+    assert launch.local_world_size == 4
+    env = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4",
+           "OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+           "MASTER_ADDR": "gpu01"}
+    distributed.take_launcher("mpi", None, env)
+    assert read_launch(env).local_world_size == 2
+    with pytest.raises(InputError, match=r"OMPI_COMM_WORLD_LOCAL_RANK is not set: .* with mpirun"):
+        distributed.take_launcher("mpi", None, {"OMPI_COMM_WORLD_RANK": "3"})
+
     env = {}
     distributed.take_launcher("none", 2, env)
     assert env == {"LOCAL_RANK": "2"}

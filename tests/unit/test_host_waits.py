@@ -83,5 +83,5 @@ def test_the_line_of_the_project_is_named(make_run):
     with HostWaits() as seen:
         run.read_means({"B": loss}, loss)
     (wait,) = seen.found
-    assert wait.startswith("runtime/run/run.py:")
+    assert wait.startswith("runtime/launch/group.py:")
     assert wait.endswith(" read_means: tolist")

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from runtime.errors import InputError
+from runtime.errors import InputError, SaveError
 from runtime.run.yolact_log import SessionLog, open_session_log
 
 
@@ -54,14 +54,37 @@ def test_gpu_readings_come_from_nvidia_smi(tmp_path, monkeypatch):
     assert "gpus" not in eleventh["data"]
 
 
+def test_a_reading_that_fails_is_told_once_and_ends_nothing(tmp_path, monkeypatch):
+    tool, said = tmp_path / "nvidia-smi", []
+    tool.write_text('#!/bin/sh\ncase "$1" in *uuid*) echo "0, Card, GPU-1, 300.00, 81559";;'
+                    ' *) exit 9;; esac\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    log = SessionLog(tmp_path / "net.log", {}, log_gpu=True, warn=said.append)
+    for iteration in (0, 10, 20):
+        log.train({"B": 1.0}, 0, iteration, 1e-3, 0.1)
+    session, *rest = lines(tmp_path / "net.log")
+    assert "gpus" in session["data"]
+    assert [(line["data"]["iter"], "gpus" in line["data"]) for line in rest] == [
+        (0, False), (10, False), (20, False)]
+    assert len(said) == 1
+    assert said[0].startswith("--log_gpu: nvidia-smi failed, the log goes on without it (")
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "gone").symlink_to(tmp_path / "no" / "net.log")
+    with pytest.raises(SaveError, match="gone: could not be written: No such file"):
+        SessionLog(tmp_path / "gone")
+
+
 def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = SimpleNamespace(no_log=True, log_gpu=False, lr=0.1, layout=object())
-    for log in (SessionLog(), open_session_log(tmp_path / "net.log", flags)):
+    for log in (SessionLog(), open_session_log(tmp_path / "net.log", flags, print)):
         log.train({"B": 1.0}, 0, 0, 0.1, 0.5)
         log.val({"box/all": 1.0}, 0, 1, 2.0)
     assert list(tmp_path.iterdir()) == []
     flags.no_log = False
-    open_session_log(tmp_path / "net.log", flags)
+    open_session_log(tmp_path / "net.log", flags, print)
     assert json.loads((tmp_path / "net.log").read_text())["data"] == {
         "no_log": False, "log_gpu": False, "lr": 0.1}
