@@ -63,7 +63,7 @@ import torch
 from common.checkpoint.best import BestCheckpoints
 from common.checkpoint.series import CheckpointSeries, Occasion
 from common.early_stopping import EarlyStop
-from common.optim import Learner, Precision, accumulated, add_terms, mean_floats, trained_average
+from common.optim import Learner, Precision, accumulated, add_terms, trained_average
 from common.parallel import to_device
 from data.coco_format import CocoIndex, keep_indexes, share_indexes
 from data.coco_format.summary import show_checked
@@ -280,7 +280,7 @@ def loop(
 
             own_values = backward(flags, run, cfg, learner, step_net, batches)
             norm = precision.grad_norm(optimizer, cfg.optim_wrapper.norm_p)
-            values, grad_norm = mean_floats(run, own_values, norm)  # the loop's one wait
+            values, grad_norm = run.read_means(own_values, norm)  # the loop's one wait
             losses = {name: value for name, value in values.items() if "loss" in name}
             image_ids = [i for batch in batches for i in batch["image_ids"]]
             if guard.allows_update(losses, own_values, image_ids, step, grad_norm):

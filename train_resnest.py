@@ -61,7 +61,7 @@ import torch
 from common.checkpoint import save_checkpoint
 from common.checkpoint.series import Occasion, resnest_series
 from common.losses import LabelSmoothing, NLLMultiLabelSmooth, mix
-from common.optim import Precision, accumulated, add_terms, mean_floats, set_lr
+from common.optim import Precision, accumulated, add_terms, set_lr
 from common.optim.learner import Learner
 from common.parallel import to_device
 from data import imagenet
@@ -144,8 +144,8 @@ def read_settings(flags: Flags) -> ResNeStConfig:
     """The frozen config in force: file, then KEY VALUE pairs and --cfg-options, then flags."""
     if flags.export and not flags.export_format and flags.export.suffix not in PACKAGES:
         flags.export = flags.export.with_name(f"{flags.export.name}.pth")  # the original's prefix
-    overrides = with_batch_size(cli.paired(flags.pairs) + (flags.cfg_options or []),
-                                "TRAINING.BATCH_SIZE", flags)
+    flags.options = cli.paired(flags.pairs) + (flags.cfg_options or [])
+    overrides = with_batch_size(flags.options, "TRAINING.BATCH_SIZE", flags)
     cfg = resnest.with_flags(resnest.load_resnest_config(flags.config_file, overrides), flags)
     return replace(cfg, DATA=replace(cfg.DATA, ROOT=str(Path(cfg.DATA.ROOT).expanduser())))
 
@@ -292,7 +292,7 @@ def loop(
 
             own = backward(flags, run, cfg, learner, criterion, step_net, batches, step)
             norm = precision.grad_norm(optimizer)
-            losses, grad_norm = mean_floats(run, own, norm)  # the loop's one wait
+            losses, grad_norm = run.read_means(own, norm)  # the loop's one wait
             top1 = losses.pop("top1", None)
             indices = (i for batch in batches for i in batch["indices"].tolist())
             names = map(train_set.folders.name, indices)

@@ -36,7 +36,7 @@ PICTURED = 6  # images in the grid of predictions
 CURVES = ("mean_iou", "pixel_accuracy")  # scores that are drawn
 
 
-@cli.with_shared("predict", "score_threshold", "top_k", "export_detections", accumulate=1)
+@cli.with_shared("predict", "score_threshold", "top_k", "export_detections")
 def flags(
     # --- the originals': train.py, eval.py, eval_multipro.py and test.py
     opts: cli.Pairs = None,
@@ -63,7 +63,7 @@ import torch
 from common import parallel
 from common.checkpoint.forms import NETS
 from common.checkpoint.series import Occasion, seg_series
-from common.optim import Learner, Precision, accumulated, add_terms, mean_floats, trained_average
+from common.optim import Learner, Precision, accumulated, add_terms, trained_average
 from common.optim.steps import Optimizers
 from common.schedulers import poly
 from data import segmentation
@@ -126,12 +126,11 @@ def main(flags: Flags, stop: StopSignals) -> None:
 
 def read_settings(flags: Flags) -> SegConfig:
     """The frozen config: file < KEY VALUE pairs < --cfg-options < flags."""
-    pairs = models.pairs_to_overrides(flags.opts or [])
-    options = flags.cfg_options or []
+    options = cli.paired(flags.opts) + (flags.cfg_options or [])
     # a checkpoint that the command line names is what is meant, whatever is newer or better
-    flags.named = {*pairs, *(option.partition("=")[0].strip() for option in options)}
-    cfg = models.load_seg_config(flags.cfg, with_batch_size(
-        [*pairs.items(), *options], "TRAIN.batch_size_per_gpu", flags))
+    flags.named = {option.partition("=")[0].strip() for option in options}
+    cfg = models.load_seg_config(
+        flags.cfg, with_batch_size(options, "TRAIN.batch_size_per_gpu", flags))
     return models.with_flags(cfg, flags)
 
 
@@ -272,7 +271,7 @@ def loop(
 
             own_terms = backward(flags, run, learner, norms, step_net, batches, step)
             norm = precision.grad_norm(optimizers)
-            losses, grad_norm = mean_floats(run, own_terms, norm)  # the loop's one wait
+            losses, grad_norm = run.read_means(own_terms, norm)  # the loop's one wait
             accuracy = losses.pop("accuracy")
             names = segmentation.image_names(batches)
             if guard.allows_update(losses, own_terms, names, step, grad_norm):

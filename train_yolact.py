@@ -33,7 +33,7 @@ PICTURED = 9  # images in each grid
 CURVES = ("mask/all", "mask/50", "box/all", "box/50")  # scores that are drawn
 
 
-@cli.with_shared("workers", "score_threshold", "batch_size", accumulate=1, seed=0, log_every=10)
+@cli.with_shared("workers", "score_threshold", "batch_size", seed=0, log_every=10)
 def flags(
     # --- the original's training flags; names, defaults and meaning are its own
     config: Annotated[str | None, flag("--config", "Config name, YAML file or NAME.copy({...}); "
@@ -88,7 +88,7 @@ import torch
 
 from common.checkpoint.series import Occasion, yolact_series
 from common.losses import MultiBoxLoss, NetLoss
-from common.optim import Precision, accumulated, add_terms, mean_floats, set_lr
+from common.optim import Precision, accumulated, add_terms, set_lr
 from common.optim.learner import Learner, trained_average
 from common.parallel import CustomDataParallel, check_one_process, parse_batch_alloc, to_device
 from data.coco_format import CocoIndex, keep_indexes, open_coco, share_indexes
@@ -309,7 +309,7 @@ def loop(
 
             own_losses = backward(flags, run, learner, step_net, batches)
             norm = precision.grad_norm(optimizer)
-            losses, grad_norm = mean_floats(run, own_losses, norm)  # the loop's one wait
+            losses, grad_norm = run.read_means(own_losses, norm)  # the loop's one wait
             image_ids = [i for batch in batches for i in batch["image_ids"]]
             if guard.allows_update(losses, own_losses, image_ids, step, grad_norm):
                 rescue.changes()
@@ -434,7 +434,8 @@ def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes
     run.log(f"Loaded {found.path}, iteration {iteration}.")
     facts = yolact.said_in(found.weights, cfg)
     if flags.export:
-        return yolact.export_as_asked(flags, run, net, facts)
+        return yolact.export_trained(run, net, facts, flags.export, flags.export_detections,
+                                     flags.fast_nms, flags.cross_class_nms)
     facts.warn_of_others(cfg.dataset.class_names, run.warn)
     run.open_folder(folder, to_yaml(cfg), append=True, trackers=cli.trackers(flags))
     keep_indexes(run, indexes, folder / CACHE)

@@ -304,7 +304,8 @@ def paired(words: Sequence[str] | None) -> list[str]:
     words = list(words or [])
     if len(words) % 2:
         joined = next((word for word in words if "=" in word), None)
-        remedy = f"write {joined.replace('=', ' ', 1)}" if joined else "one is left over"
+        remedy = (f"write {joined.replace('=', ' ', 1)}" if joined
+                  else f"{words[-1]} has no value")
         raise InputError(f"{' '.join(words)}: config keys and values come in pairs, KEY VALUE; "
                          f"{remedy}")
     return [f"{key}={value}" for key, value in zip(words[::2], words[1::2], strict=True)]

@@ -177,6 +177,8 @@ def load_resnest_config(
     Raises InputError with every fault.
     """
     if isinstance(cfg, ResNeStConfig):
+        if overrides:
+            raise ValueError("overrides apply to a name or a file, not to a loaded config")
         return cfg
     return load_config(ResNeStConfig, cfg if cfg is None else _config_file(cfg), overrides)
 

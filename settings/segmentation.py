@@ -207,15 +207,14 @@ def load_seg_config(
 ) -> SegConfig:
     """The frozen config of a name in configs/seg, a YAML file (also the originals'), or itself.
 
-    overrides: {"TRAIN.lr_encoder": "0.1"}, see `pairs_to_overrides`; or such pairs and texts
-               "KEY=VALUE", the last one wins
+    overrides: {"TRAIN.lr_encoder": "0.1"}, or such pairs and texts "KEY=VALUE", of which the
+               last one wins
     An original's path such as config/ade20k-hrnetv2.yaml that is not there names our recipe.
     DATASET.num_class without DATASET.class_names means own data: names of the file that are not as
     many are dropped.
     Raises InputError with every fault.
     """
     if isinstance(cfg, SegConfig):
-        path = None
         if overrides:
             raise ValueError("overrides apply to a name or a file, not to a loaded config")
         return cfg
@@ -248,17 +247,6 @@ def _without_foreign_names(
         return []
     fit = not names or str(len(names)) == str(values["DATASET.num_class"]).strip()
     return [] if fit else [("DATASET.class_names", "()")]
-
-
-def pairs_to_overrides(words: Sequence[str]) -> dict[str, str]:
-    """{key: value} of trailing `KEY VALUE` pairs. Raises InputError when a value is missing."""
-    if len(words) % 2:
-        joined = next((word for word in words if "=" in word), None)
-        remedy = f"write {joined.replace('=', ' ', 1)}" if joined else f"{words[-1]} has no value"
-        raise InputError(
-            f"overrides are KEY VALUE pairs, {len(words)} words were given: {remedy}"
-        )
-    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def with_flags(cfg: SegConfig, flags: SimpleNamespace) -> SegConfig:

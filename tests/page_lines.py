@@ -86,8 +86,8 @@ def check(script, words):
         from settings.yolact_recipes import load_yolact_config
         load_yolact_config(flags.config or "yolact_base", options=options)
     elif script == "train_seg":
-        from settings.segmentation import load_seg_config, pairs_to_overrides
-        load_seg_config(flags.cfg, [*pairs_to_overrides(flags.opts or []).items(), *options])
+        from settings.segmentation import load_seg_config
+        load_seg_config(flags.cfg, cli.paired(flags.opts) + options)
     elif script == "train_resnest":
         from settings.resnest import load_resnest_config
         load_resnest_config(flags.config_file, cli.paired(flags.pairs) + options)

@@ -8,8 +8,6 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from runtime.run.run import Run
-
 Batch = TypeVar("Batch")
 
 
@@ -74,14 +72,3 @@ def add_terms(sums: dict[str, torch.Tensor], terms: Mapping[str, torch.Tensor]) 
     """Add 0-d tensors, detached, to those of the same names in `sums`; in place."""
     for name, value in terms.items():
         sums[name] = sums.get(name, 0) + value.detach()
-
-
-def mean_floats(
-    run: Run, terms: Mapping[str, torch.Tensor], grad_norm: torch.Tensor
-) -> tuple[dict[str, float], float]:
-    """({name: mean over the ranks}, norm) as numbers: the one time that an update waits.
-
-    terms: 0-d tensors of this rank (all ranks, with the same names)
-    A loss and a gradient are so known before the weights change.
-    """
-    return run.read_means(terms, grad_norm)

@@ -12,7 +12,7 @@ from data.coco_format.dataset import IndexedImages
 from data.coco_format.image_order import evaluation_order
 from data.coco_format.index import CocoIndex
 from data.coco_format.masks import annotation_mask
-from data.loading.bad_images import fault_lines, unusable_ids, usable
+from data.loading.bad_images import fault_lines, usable
 from data.loading.loader import SampleKey
 from data.yolact.transform import YolactTransform
 from runtime.errors import InputError
@@ -126,9 +126,9 @@ def collate_instances(
 
     match:   match(targets, num_crowds) gives a list, which the batch then has under "matched"
     skipped: the fault lines of all samples, one list. An evaluation's batch lacks the samples that
-             could not be read, whose image ids are in `left_out`; B may be 0, then images are [0]
+             could not be read; B may be 0, then images are [0]
     """
-    faults, left_out, samples = fault_lines(samples), unusable_ids(samples), usable(samples)
+    faults, samples = fault_lines(samples), usable(samples)
     images = [sample["image"] for sample in samples]
     batch = {
         "images": torch.stack(images) if images else torch.empty(0),
@@ -138,7 +138,6 @@ def collate_instances(
         "image_ids": [sample["image_id"] for sample in samples],
         "sizes": [sample["size"] for sample in samples],
         "skipped": faults,
-        "left_out": left_out,
     }
     if match is not None:
         batch["matched"] = match(batch["targets"], batch["num_crowds"])

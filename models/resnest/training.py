@@ -16,7 +16,6 @@ from models.load_report import bare_state_dict
 from models.resnest.facts import FAMILY
 from models.resnest.weights import find_weights, load_weights
 from models.resnest.zoo import build_network, fitting_models
-from runtime.cli import paired
 from runtime.errors import InputError
 from runtime.options.values import AUTO
 from runtime.sizing import Trial, paced, settled_batch
@@ -136,10 +135,10 @@ def paced_series(
     """(the run's checkpoints, epochs between validations): TRAINING.EVAL_EVERY and one an epoch,
     or both rarer where epochs are short and the user has not set the key; run.log says so.
 
-    flags: config_file, pairs, cfg_options, save_every; per_epoch: updates in an epoch
+    flags: config_file, options, save_every; per_epoch: updates in an epoch
     """
     rules, key = cfg.TRAINING, "TRAINING.EVAL_EVERY"
-    own = sets_own(key, flags.config_file, [*paired(flags.pairs), *(flags.cfg_options or [])])
+    own = sets_own(key, flags.config_file, flags.options)
     every = paced(per_epoch, rules.EPOCHS * per_epoch, rules.EVAL_EVERY, own, run.log,
                   "validates and saves", f"{key} {rules.EVAL_EVERY}")
     # a validation saves, too

@@ -33,7 +33,6 @@ from settings.segmentation import (
     about,
     check_batch,
     load_seg_config,
-    pairs_to_overrides,
     with_flags,
 )
 
@@ -64,7 +63,6 @@ __all__ = [
     "load_seg_config",
     "load_weights_file",
     "original_weights",
-    "pairs_to_overrides",
     "pixel_accuracy",
     "predicting_module",
     "said_in",

@@ -1,5 +1,5 @@
 from models.yolact.detect import detect
-from models.yolact.exporting import export_as_asked, export_trained
+from models.yolact.exporting import export_trained
 from models.yolact.facts import facts_of, said_in, weights_of
 from models.yolact.masks import postprocess
 from models.yolact.matching import matching
@@ -33,7 +33,6 @@ __all__ = [
     "delayed_settings",
     "detect",
     "epochs_between_validations",
-    "export_as_asked",
     "export_trained",
     "facts_of",
     "find_start",

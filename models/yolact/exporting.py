@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,12 +15,6 @@ from models.same_detections import largest_difference
 from runtime.errors import InputError
 
 OUTPUTS = ("boxes", "scores", "labels", "masks")
-
-
-def export_as_asked(flags: SimpleNamespace, run: Any, net: Any, facts: Facts) -> None:
-    """What --export, --export-detections, --fast_nms and --cross_class_nms ask for."""
-    export_trained(run, net, facts, flags.export, flags.export_detections, flags.fast_nms,
-                   flags.cross_class_nms)
 
 
 def export_trained(

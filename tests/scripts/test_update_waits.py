@@ -15,7 +15,7 @@ DRIVER = Path(__file__).resolve().parents[1] / "host_waits.py"
 # of every update: how often, and why it may stand
 LOOP = {
     # the losses are looked at before the weights change
-    "runtime/run/run.py read_means: tolist": 1,
+    "runtime/launch/group.py read_means: tolist": 1,
     # AveragedModel's count of updates lies on the host, whatever the device
     "common/optim/learner.py update_parameters: _local_scalar_dense": 1,
 }

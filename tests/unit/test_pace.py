@@ -65,7 +65,7 @@ def test_yolacts_flag_counts_where_it_is_typed():
 
 
 def test_resnests_recipe_for_photos_is_stretched_over_few_of_them(tmp_path):
-    flags = SimpleNamespace(config_file="configs/resnest/small.yaml", pairs=[], cfg_options=None,
+    flags = SimpleNamespace(config_file="configs/resnest/small.yaml", options=[],
                             save_every=None)
     cfg = resnest.load_resnest_config(flags.config_file)
 
@@ -78,7 +78,7 @@ def test_resnests_recipe_for_photos_is_stretched_over_few_of_them(tmp_path):
     checkpoints, epochs = every(32)
     assert epochs == 5  # the recipe's own
     assert checkpoints.due(32)
-    flags.pairs = ["TRAINING.EVAL_EVERY", "5"]
+    flags.options = ["TRAINING.EVAL_EVERY=5"]
     assert every(2)[1] == 5
 
 

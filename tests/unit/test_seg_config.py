@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from models.segmentation import load_seg_config, network, pairs_to_overrides
+from models.segmentation import load_seg_config, network
+from runtime.cli import paired
 from runtime.errors import InputError
 from settings.loading import save_config
 from settings.segmentation import CONFIG_FOLDER, DECODERS, ENCODERS, SegConfig
@@ -74,7 +75,7 @@ def test_the_originals_default_path_names_our_recipe():
     ],
 )
 def test_pairs(words, section, key, value):
-    cfg = load_seg_config(BASE, pairs_to_overrides(words))
+    cfg = load_seg_config(BASE, paired(words))
     assert getattr(getattr(cfg, section), key) == value
 
 
@@ -84,7 +85,7 @@ def test_pairs(words, section, key, value):
         (("TRAIN.lr_encodr", "0.1"), "unknown key TRAIN.lr_encodr. Did you mean TRAIN.lr_encoder?"),
         (("TRAIN.num_epoch", "10.0"), "TRAIN.num_epoch wants an integer"),
         (("TRAIN.fix_bn", "1"), "TRAIN.fix_bn wants true or false"),
-        (("TRAIN.optim", "Adam"), "wants SGD, got 'Adam'"),
+        (("TRAIN.optim", "Adam"), "wants SGD, got Adam"),
         (("DATASET.num_class", "300"), "8-bit"),
         (("DATASET.imgSizes", "()"), "imgSizes"),
         (("DATASET.padding_constant", "12"), "multiple"),
@@ -95,14 +96,14 @@ def test_pairs(words, section, key, value):
          "upernet wants the maps of resnet50 or"),
         (("MODEL.arch_decoder", "upernet_small", "DATASET.segm_downsampling_rate", "4"),
          "upernet_small wants the maps of resnet10small, not of resnet50dilated"),
-        (("MODEL.arch_encoder", "resnet34"), "got 'resnet34'. Did you mean resnet18?"),
+        (("MODEL.arch_encoder", "resnet34"), "got resnet34. Did you mean resnet18?"),
         (("TRAIN.start_epoch", "21"), "start_epoch wants at most num_epoch 20, got 21"),
         (("TRAIN.lr_encoder",), "TRAIN.lr_encoder has no value"),
     ],
 )
 def test_faults(words, fault):
     with pytest.raises(InputError) as caught:
-        load_seg_config(BASE, pairs_to_overrides(words))
+        load_seg_config(BASE, paired(words))
     assert fault in str(caught.value)
     assert len(caught.value.faults) == 1
 

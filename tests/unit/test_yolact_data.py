@@ -359,7 +359,7 @@ def test_unreadable_image(tmp_path):
     assert sample["image_id"] == 2
     assert "2.png" in sample["skipped"][0]
     batch = collate_instances([validation[i] for i in range(3)])
-    assert (batch["image_ids"], batch["left_out"]) == ([1, 3], [2])
+    assert batch["image_ids"] == [1, 3]
     assert batch["skipped"] == sample["skipped"]
     assert len(batch["images"]) == 2
     assert len(collate_instances([sample])["images"]) == 0
