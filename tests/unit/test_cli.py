@@ -163,6 +163,19 @@ def test_the_rank_is_named_under_a_launcher(run, monkeypatch):
             assert run("", ValueError("a\nb"))[2][-1] == f"train_it: rank {rank}: ValueError: a b"
 
 
+def test_ranks_of_srun_are_told_apart_as_those_of_torchrun(run, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: waited.append(seconds))
+    monkeypatch.setattr(cli.signal, "signal", lambda *args: None)
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    for rank, waits in (("0", []), ("1", [2])):
+        waited = []
+        monkeypatch.setenv("SLURM_PROCID", rank)
+        assert run("", InputError("one"))[2] == [f"train_it: rank {rank}: one"]
+        assert waited == waits
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    assert run("", InputError("one"))[2] == ["train_it: one"]
+
+
 BARE_HELP = """
 import typer
 app = typer.Typer(add_completion=False)

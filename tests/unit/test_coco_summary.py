@@ -123,6 +123,10 @@ def test_text_and_picture(tmp_path):
     # six times the size: the mask is coloured inside, and nothing is drawn elsewhere
     assert tile[80:220, 150:330].max(2).min() > 50
     assert tile[300:, :].max() == 0
+    (tmp_path / "file").touch()  # as on a read-only disk
+    show_checked(run, indexes, (train[1], valid[1]), tmp_path / "file")
+    assert run.logged[-1] == f"{train[0]}, {valid[0]}: no fault found."
+    assert run.logged[-2].startswith(f"No picture: {tmp_path / 'file' / 'check.png'}: could not be")
     show_checked(run, None, (train[1], valid[1]), tmp_path / "none")  # another rank
     assert not (tmp_path / "none").exists()
 

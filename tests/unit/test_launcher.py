@@ -1,5 +1,6 @@
 """How dist_train.sh reads its command line, and how it finds the cause of a failure."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -114,6 +115,8 @@ def test_notes_come_back(tmp_path, monkeypatch):
     monkeypatch.setenv(peers.NOTES_FOLDER, str(tmp_path))
     monkeypatch.setenv("RANK", "3")
     assert peers.leave_note(2, ["x"], secondary=True)
+    (tmp_path / f".3.{os.getpid()}").mkdir()  # as a full disk: it is said here instead
+    assert not peers.leave_note(2, ["x"])
     (tmp_path / "attempt_0").mkdir()  # torchrun's own
     (found,) = peers.read_notes(tmp_path).items()
     assert found[0] == 3

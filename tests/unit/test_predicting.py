@@ -1,8 +1,10 @@
 """--predict: inputs and names, the loop over images and frames, and what instances become."""
 
+import io
 import json
 import os
 import signal
+import sys
 from types import SimpleNamespace
 
 import cv2
@@ -16,7 +18,7 @@ from pycocotools.coco import COCO
 from data.predicting import BGR, RGB, Photos
 from data.predicting.instances import InstanceResults, category_ids, compact
 from runtime.cli import check_predicting
-from runtime.errors import InputError
+from runtime.errors import InputError, SaveError
 from runtime.launch.signals import Stopped
 from runtime.predicting import find_inputs, plan_predictions, predict_all
 from runtime.predicting.outputs import picture_names
@@ -138,6 +140,12 @@ def test_nothing_to_look_at(photos, named, text):
         find_inputs(named, "out", [])
 
 
+def test_a_path_on_stdin_need_not_be_utf8(monkeypatch):
+    stdin = SimpleNamespace(buffer=io.BytesIO(b"photos/\xff.png\n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert find_inputs("-", "out").images == (os.fsdecode(b"photos/\xff.png"),)
+
+
 def test_no_two_pictures_share_a_name():
     paths = ["a/x.jpg", "a/x.png", "b/x.png", "b/y.jpg", "b/Y.jpg", "b/z.jpg"]
     names = picture_names(paths)
@@ -145,6 +153,15 @@ def test_no_two_pictures_share_a_name():
                      "z.png"]
     assert len({name.casefold() for name in names}) == len(paths)
     assert picture_names([]) == []
+
+
+def test_a_video_that_opencv_cannot_write_is_told_once(photos, monkeypatch):
+    monkeypatch.setattr("runtime.predicting.videos.CODEC", "none")
+    frames = VideoFile(photos / "clip.mp4", 10.0)
+    with pytest.raises(SaveError, match="OpenCV makes no none video of 32x32 there"):
+        frames.write(np.zeros((32, 32, 3), np.uint8))
+    frames.close()  # nothing more to say
+    assert not (photos / "clip.mp4").exists()
 
 
 def test_an_output_never_replaces_an_input(photos):

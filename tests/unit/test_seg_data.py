@@ -154,6 +154,22 @@ def test_folder_pair_with_a_label_missing(root):
     assert "3.png: no label" in fault
 
 
+def test_labels_are_told_from_other_files_by_their_kind(root):
+    labels = root / "annotations/training"
+    wanted = list(read_seg_list("images/training", str(root)))
+    for name in ("3.txt", "3.xml", "3.zip"):
+        (labels / name).write_text("no label")
+    assert list(read_seg_list("images/training", str(root))) == wanted
+    os.rename(labels / "3.png", labels / "3.pgm")
+    os.rename(root / "images/training/4.png", root / "images/training/4.PGM")
+    found = list(read_seg_list("images/training", str(root)))
+    assert found[3]["fpath_segm"] == "annotations/training/3.pgm"
+    assert found[4]["fpath_img"] == "images/training/4.PGM"
+    save(labels / "3.bmp", np.zeros((30, 40)))
+    fault = one_fault(read_seg_list, "images/training", str(root))
+    assert "3.pgm: 3.bmp beside it is a label of 3, too; remove one of the two" in fault
+
+
 @pytest.mark.parametrize(
     "spoil, words",
     [
