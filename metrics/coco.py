@@ -25,7 +25,7 @@ from metrics.coco_package import encode_masks
 from metrics.coco_tables import LIMITS, THRESHOLDS, CocoTables, coco_tables
 from metrics.coco_yolact import yolact_precision
 from runtime.errors import Failed, SaveError
-from runtime.files import write_atomically
+from runtime.files import write_text
 
 THRESHOLD_NAMES = tuple(str(percent) for percent in range(50, 100, 5))
 TABLE_ROWS = {"bbox": "box", "segm": "mask"}  # the original's words for the two IoU types
@@ -225,7 +225,7 @@ class CocoEvaluator:
                 if exact or (box[2] - box[0]) * (box[3] - box[1]) > 0
             ]
             text = "[" + ",\n".join(lines) + "]\n"
-            write_atomically(path, lambda file, text=text: file.write(text.encode()))
+            write_text(path, text)
 
     def mmdetection_results(
         self, rules: Any, image_ids: Iterable[int], class_names: Mapping[int, str],

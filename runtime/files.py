@@ -34,13 +34,13 @@ def write_atomically(path: str | Path, write: Writer, needed_bytes: int = 0) -> 
 
 def write_json(path: str | Path, value: object) -> None:
     """Write a plain value as one line of JSON, atomically. Raises as `write_atomically`."""
-    text = json.dumps(value) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, json.dumps(value) + "\n")
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """`write_atomically` of a text in UTF-8."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+def write_text(path: str | Path, text: str, errors: str = "strict") -> None:
+    """`write_atomically` of a text in UTF-8; errors: as for `str.encode`."""
+    content = text.encode("utf-8", errors)
+    write_atomically(path, lambda file: file.write(content))
 
 
 def write_together(writes: Sequence[tuple[Path, Writer]], needed_bytes: int = 0) -> None:

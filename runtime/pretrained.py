@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from runtime.errors import InputError, SaveError
+from runtime.errors import InputError
 from runtime.files import write_atomically
 
 _TORCHVISION = "https://download.pytorch.org/models/"
@@ -65,10 +65,6 @@ def find_pretrained(
         advice = f"{source}; put it there" if source else "put the file there"
         raise InputError(f"{path}: this pretrained file is missing; {advice}")
     address, digits = known[name]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SaveError(f"{path}: could not be written: {error.strerror or error}") from error
     write_atomically(path, partial(_download, path, address, digits, progress))
     return path
 

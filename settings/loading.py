@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import yaml
 
 from runtime.errors import InputError, did_you_mean
-from runtime.files import write_atomically
+from runtime.files import write_text
 from settings.files import read_file
 from settings.foreign import Note
 from settings.nodes import (
@@ -109,7 +109,7 @@ def to_yaml(config: Any) -> str:
 def save_config(config: Any, path: str | Path) -> None:
     """Write `to_yaml(config)` to a file. Raises SaveError when it cannot be written."""
     text = to_yaml(config)
-    write_atomically(Path(path), lambda file: file.write(text.encode()))
+    write_text(path, text)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -34,6 +34,7 @@ def examine_coco(
     has_gt: bool = True,
     include_empty: bool = False,
     deep: bool = False,
+    no_truth: str = "",
 ) -> tuple[list[str], list[str]]:
     """(every fault of an annotation file and its image folder, what is legal but odd); a line each.
 
@@ -41,6 +42,7 @@ def examine_coco(
     label_map:     category ids that have a class; None: all of the file's have
     has_gt, include_empty: which images are used, as CocoIndex.items; only those must be there
     deep:          also open every image: its size against the file's, its end for truncation
+    no_truth:      what the fault of a file without 'annotations' ends with
     """
     try:
         index = index or CocoIndex.from_file(info_path)
@@ -51,7 +53,7 @@ def examine_coco(
     for key in index.missing:
         if has_gt or key == "images":
             faults.append(f"{path}: no '{key}'; see the COCO format"
-                          + (" (without ground truth set dataset.has_gt=False)" if has_gt else ""))
+                          + (no_truth if key == "annotations" else ""))
     broken_polygons, broken_runs = _polygons(index), _runs(index)
     broken = np.zeros(len(index.ann_ids), bool)
     broken[[row for row, _, _ in broken_polygons + broken_runs]] = True

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from data.coco_format.index import CocoIndex
@@ -23,9 +24,13 @@ class IndexedImages(Dataset):
     bad_images: "stop" raises InputError for an unreadable image; "skip" takes another one in
                 training and leaves it out in evaluation, and names the file in `skipped`
 
-    The family says in `_sample` what a sample is. Raises InputError when the index is faulty.
+    The family says in `_sample` what a sample is, in `names` and `category_ids` which classes there
+    are: int64 [classes], each one's id in the annotation file, below 0 where it has none.
+    Raises InputError when the index is faulty.
     """
 
+    names: Sequence[str]
+    category_ids: torch.Tensor
     _rows: Sequence[int]
 
     def __init__(
@@ -53,6 +58,12 @@ class IndexedImages(Dataset):
     def pixels(self, image_id: int) -> np.ndarray:
         """An image as it is, uint8 [h, w, 3] RGB, by its COCO id. Raises InputError."""
         return np.ascontiguousarray(self._read(self._row_of(image_id))[..., ::-1])
+
+    @property
+    def named_categories(self) -> dict[int, str]:
+        """{category id: name} of the classes that the annotation file has, in order."""
+        pairs = zip(self.category_ids.tolist(), self.names, strict=True)
+        return {category: name for category, name in pairs if category >= 0}
 
     @property
     def median_size(self) -> tuple[int, int]:

@@ -99,7 +99,7 @@ class CocoIndex:
         """
         path = Path(info_path)
         if not path.is_file():
-            raise InputError(f"{path}: no such annotation file; check dataset.*_info")
+            raise InputError(f"{path}: no such annotation file; put it there or correct the path")
         cache = cache_path(path, Path(cache_folder)) if cache_folder is not None else None
         arrays = read_cache(cache) if cache is not None else None
         if arrays is not None:

@@ -55,7 +55,8 @@ def open_coco(
             continue
         indexes[part] = index
         found, odd = examine_coco(info, images, index=index, has_gt=dataset.has_gt,
-                                  include_empty=dataset.include_empty, deep=deep)
+                                  include_empty=dataset.include_empty, deep=deep,
+                                  no_truth="; without ground truth set dataset.has_gt=False")
         if dataset.has_gt:
             nothing, doubt = without_objects(index, part)
             found, odd = found + nothing, odd + doubt

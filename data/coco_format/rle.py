@@ -1,6 +1,11 @@
 """COCO's run-length encoded masks: column by column, lengths of runs of zeros and ones in turn."""
 
+from collections.abc import Callable
+from typing import Any
+
+import cv2
 import numpy as np
+from pycocotools import mask as rle_codec
 
 
 def rle_mask(counts: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -22,6 +27,12 @@ def rle_box(counts: np.ndarray, height: int) -> tuple[int, int, int, int]:
     y0 = 0 if wraps.any() else int(top.min())
     y1 = height - 1 if wraps.any() else int(bottom.max())
     return int(left.min()), y0, int(right.max() - left.min()) + 1, y1 - y0 + 1
+
+
+def encode_mask(mask: np.ndarray, encode: Callable[..., Any] = rle_codec.encode) -> dict[str, Any]:
+    """COCO's compressed form, {size, counts}, of a mask [h, w] bool; encode: a package's own."""
+    # the codec runs down the columns; OpenCV transposes ten times faster than numpy
+    return encode(cv2.transpose(np.ascontiguousarray(mask).view(np.uint8)).T)
 
 
 def counts_from_text(text: str) -> np.ndarray:

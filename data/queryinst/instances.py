@@ -82,12 +82,6 @@ class QueryInstDataset(IndexedImages):
         ids = {label: category for category, label in self.labels_of.items()}
         return torch.tensor([ids.get(label, -1) for label in range(len(self.names))])
 
-    @property
-    def named_categories(self) -> dict[int, str]:
-        """{category id: name} of the classes that the annotation file has, in order."""
-        pairs = zip(self.category_ids.tolist(), self.names, strict=True)
-        return {category: name for category, name in pairs if category >= 0}
-
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch: images uint8 [B, 3, H, W], padded right and below; lists of B dicts.
 

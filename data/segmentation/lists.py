@@ -14,7 +14,7 @@ from data.loading.image_names import rewritten
 from data.segmentation.odgt import at_most, read_odgt
 from data.segmentation.pairs import listed_header
 from runtime.errors import InputError, did_you_mean
-from runtime.files import IMAGE_SUFFIXES, write_atomically
+from runtime.files import IMAGE_SUFFIXES, write_text
 
 _ADE_FOLDER = "ADEChallengeData2016"  # what the data set's own archive unpacks to
 
@@ -61,7 +61,7 @@ class SegList(Sequence):
     def write(self, path: str | Path) -> None:
         """Write it as an .odgt file that `read_seg_list` reads back. Raises SaveError."""
         text = "".join(json.dumps(record) + "\n" for record in self)
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_text(path, text)
 
 
 def exif_turn(dataset_cfg) -> bool:

@@ -1,6 +1,5 @@
 """Pictures of label maps: beside their images as the original writes them, and grids of them."""
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from data.loading.loader import SampleKey
 from data.segmentation.ade20k import class_colors, class_names, color_encode
 from data.segmentation.batches import TrainBatches
 from runtime.curves import plot_confusion
-from runtime.files import write_atomically
 from runtime.pictures import (
     draw_grid,
     draw_legend,
@@ -60,11 +57,7 @@ def save_beside(
     """
     colors = class_colors(num_class)
     pixels = np.concatenate([image, *(color_encode(each, colors) for each in labels)], axis=1)
-    name = picture_name(path)
-    kind = Image.registered_extensions().get(Path(name).suffix.lower(), "PNG")
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, kind)
-    write_atomically(Path(folder, name), lambda file: file.write(encoded.getvalue()))
+    save_image(pixels, Path(folder, picture_name(path)))
 
 
 def class_shares(prediction: np.ndarray, names: Sequence[str]) -> list[str]:

@@ -59,7 +59,7 @@ class InstanceDataset(IndexedImages):
         super().__init__(index, images_dir, train=train, seed=seed, bad_images=bad_images)
         self._include_empty = include_empty
         self._transform = YolactTransform(cfg, train)
-        self._size, self._names = cfg.max_size, cfg.dataset.class_names
+        self._size, self.names = cfg.max_size, cfg.dataset.class_names
         label_map = _label_map(index, cfg.dataset, trained)
         self._labels = _labels(index, label_map)
         # where several ids share a class, its objects are reported under the lowest
@@ -71,12 +71,6 @@ class InstanceDataset(IndexedImages):
             raise InputError(f"{index.path}: it has no images to use")
         if train and not include_empty and not len(index.ann_ids):
             raise InputError(f"{index.path}: it has no annotations to train on")
-
-    @property
-    def named_categories(self) -> dict[int, str]:
-        """{category id of this annotation file: name} of the classes that it has, in order."""
-        pairs = zip(self.category_ids.tolist(), self._names, strict=True)
-        return {category: name for category, name in pairs if category >= 0}
 
     def scattered(self, limit: int) -> list[int]:
         """At most `limit` positions, the original's: a cross-section for a validation."""

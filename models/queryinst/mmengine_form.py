@@ -144,21 +144,20 @@ def _numbers(schedule: Any, scale: int, length: int) -> dict[str, Any]:
 
     scale: its moves in one of the config's numbers; length: all its moves
     """
-    kind = schedule.type
+    kind, number = schedule.type, schedule.number
     if kind == "LinearLR":
-        end = 1.0 if schedule.end_factor is None else schedule.end_factor
-        return {"start_factor": schedule.start_factor or 1 / 3, "end_factor": end,
+        return {"start_factor": number("start_factor"), "end_factor": number("end_factor"),
                 "total_iters": length - 1}
     if kind == "ConstantLR":
-        return {"factor": schedule.factor or 1 / 3, "total_iters": length - 1}
+        return {"factor": number("factor"), "total_iters": length - 1}
     if kind == "CosineAnnealingLR":
         t_max = schedule.T_max * scale if schedule.T_max else length
-        low = schedule.eta_min if schedule.eta_min_ratio else schedule.eta_min or 0.0
+        low = schedule.eta_min if schedule.eta_min_ratio else number("eta_min")
         return {"T_max": t_max, "eta_min": low, "eta_min_ratio": schedule.eta_min_ratio}
     if kind == "PolyLR":
-        return {"eta_min": schedule.eta_min or 0, "power": schedule.power or 1.0,
+        return {"eta_min": number("eta_min"), "power": number("power"),
                 "total_iters": length - 1}
-    gamma = {"gamma": schedule.gamma or 0.1}
+    gamma = {"gamma": number("gamma")}
     if kind == "MultiStepLR":
         return {"milestones": {each * scale: 1 for each in schedule.milestones}, **gamma}
     return {"step_size": schedule.step_size * scale, **gamma} if kind == "StepLR" else gamma

@@ -49,13 +49,12 @@ def _factor(schedule: Any, clock: _Clock, t: int) -> float:
     """What the schedule has multiplied the rate by at t."""
     if t < 0:
         return 1.0
-    kind, gamma, last = schedule.type, schedule.gamma or 0.1, clock.end - clock.begin - 1
+    kind, gamma, last = schedule.type, schedule.number("gamma"), clock.end - clock.begin - 1
     if kind == "LinearLR":
-        end = 1.0 if schedule.end_factor is None else schedule.end_factor
-        start = schedule.start_factor or 1 / 3
+        start, end = schedule.number("start_factor"), schedule.number("end_factor")
         return end if t >= last else (end - start) * t / last + start
     if kind == "ConstantLR":
-        return 1.0 if t >= last else schedule.factor or 1 / 3
+        return 1.0 if t >= last else schedule.number("factor")
     if kind == "MultiStepLR":
         return gamma ** sum(t >= milestone * clock.scale for milestone in schedule.milestones)
     if kind == "StepLR":
@@ -63,7 +62,7 @@ def _factor(schedule: Any, clock: _Clock, t: int) -> float:
     if kind == "ExponentialLR":
         return gamma**t
     if kind == "PolyLR":
-        return 0.0 if t >= last else (1 - t / last) ** (schedule.power or 1)
+        return 0.0 if t >= last else (1 - t / last) ** schedule.number("power")
     return (1 + math.cos(math.pi * t / _half_wave(schedule, clock))) / 2
 
 
@@ -118,7 +117,7 @@ class _Followed:
 
 def _moved(schedule: Any, clock: _Clock, t: int, rate: float, base: float) -> float:
     """The rate after the move to t of one schedule."""
-    low = base * schedule.eta_min_ratio if schedule.eta_min_ratio else schedule.eta_min or 0.0
+    low = base * schedule.eta_min_ratio if schedule.eta_min_ratio else schedule.number("eta_min")
     if schedule.type == "CosineAnnealingLR":
         half = _half_wave(schedule, clock)
         if t > half and (t - 1 - half) % (2 * half) == 0:  # from the lowest point up again

@@ -1,11 +1,10 @@
 """Writes report.html of a run, again and again while it goes on."""
 
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.files import write_atomically
+from runtime.files import write_text
 from runtime.report.families import family_of
 from runtime.report.history import History
 from runtime.report.log_lines import Warnings
@@ -45,14 +44,9 @@ class Report:
             self._warnings.read()
             text = page(self._folder, self._facts, self._family, self._history, self._warnings,
                         self._pictures.read())
-            content = text.encode("utf-8", "backslashreplace")
-            write_atomically(self._folder / PAGE, functools.partial(_write, content))
+            write_text(self._folder / PAGE, text, "backslashreplace")
         except Exception as error:
             if tells_faults and not self._has_failed:
                 self._has_failed = True
                 self._warn(f"{self._folder / PAGE} is not up to date; nothing else is affected: "
                            f"{type(error).__name__}: {error}")
-
-
-def _write(content: bytes, file: Any) -> None:
-    file.write(content)

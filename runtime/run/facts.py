@@ -4,11 +4,10 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from runtime.files import write_atomically
+from runtime.files import write_text
 
 MOST_SESSIONS = 100  # that are kept, of a run that was queued again and again
 MOST_SAVES = 300  # checkpoints whose iterations are kept
@@ -84,7 +83,7 @@ class RunFacts:
         """Bring the file up to date. Raises SaveError."""
         if self._path is not None:
             text = json.dumps(self.values, indent=2, default=str) + "\n"
-            write_atomically(self._path, partial(_write_text, text))
+            write_text(self._path, text)
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -102,7 +101,3 @@ def _short(value: object) -> str:
     """A value in a line: a path's end says more than its beginning."""
     text = json.dumps(value, default=str) if isinstance(value, (list, dict)) else str(value)
     return text if len(text) <= LONGEST_SHOWN else f"...{text[-LONGEST_SHOWN:]}"
-
-
-def _write_text(text: str, file: BinaryIO) -> None:
-    file.write(text.encode())

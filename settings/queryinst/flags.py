@@ -227,8 +227,7 @@ def with_epochs(cfg: QueryInstConfig, flags: SimpleNamespace, run: Any, loader: 
 def _warms_up(schedule: SchedulerConfig) -> bool:
     """Whether it only raises the rate at the beginning."""
     is_linear = schedule.type == "LinearLR"
-    highest = 1.0 if schedule.end_factor is None else schedule.end_factor
-    rises = (schedule.start_factor or 1 / 3) < highest
+    rises = schedule.number("start_factor") < schedule.number("end_factor")
     return schedule.begin == 0 and (schedule.type == "ConstantLR" or (is_linear and rises))
 
 

@@ -21,6 +21,9 @@ from settings.ranges import (
 )
 
 _Beta = Annotated[float, Range(at_least=0, below=1)]
+# MMEngine's defaults of what a schedule's type has
+_MMENGINES = {"start_factor": 1 / 3, "end_factor": 1.0, "factor": 1 / 3, "gamma": 0.1,
+              "eta_min": 0.0, "power": 1.0}
 _Share = Annotated[float, Range(above=0, at_most=1)]
 _ANY_LOOP = "how torch loops over the parameters is chosen here, and the updates are the same"
 _NONE_SUCH = "the network has no such layer"
@@ -210,6 +213,7 @@ class SchedulerConfig(Section):
     CosineAnnealingLR: half a cosine down to eta_min, a rate, at t = T_max, or to eta_min_ratio
     PolyLR:            (1 - t / (n - 1)) ^ power, down to eta_min
 
+    What is None is as `number` has it; T_max: end - begin.
     by_epoch: None: false for LinearLR, true for the others
     convert_to_iter_based: the numbers are epochs, the rate moves with each iteration
     """
@@ -220,20 +224,20 @@ class SchedulerConfig(Section):
 
     type: Literal["LinearLR", "ConstantLR", "MultiStepLR", "StepLR", "ExponentialLR",
                   "CosineAnnealingLR", "PolyLR"]
-    start_factor: _Share | None = None  # LinearLR: 1/3
-    end_factor: Annotated[float, Range(at_least=0, at_most=1)] | None = None  # LinearLR: 1
-    factor: _Share | None = None  # ConstantLR: 1/3
+    start_factor: _Share | None = None
+    end_factor: Annotated[float, Range(at_least=0, at_most=1)] | None = None
+    factor: _Share | None = None
     by_epoch: bool | None = True
     begin: Whole = 0
     end: int | None = None
     convert_to_iter_based: bool = False
     milestones: Annotated[tuple[Count, ...], ASCENDING] | None = None
     step_size: Count | None = None
-    gamma: Positive | None = None  # 0.1
-    T_max: Count | None = None  # end - begin
-    eta_min: NotNegative | None = None  # 0
+    gamma: Positive | None = None
+    T_max: Count | None = None
+    eta_min: NotNegative | None = None
     eta_min_ratio: Annotated[float, Range(at_least=0, at_most=1)] | None = None
-    power: Positive | None = None  # 1
+    power: Positive | None = None
 
     @classmethod
     def prepared(cls, node: Node, path: str, base: Any, faults: list[str]) -> Node:
@@ -258,6 +262,11 @@ class SchedulerConfig(Section):
         if self.convert_to_iter_based and not self.in_epochs:
             faults.append("convert_to_iter_based wants by_epoch true")
         return faults
+
+    def number(self, key: str) -> float:
+        """start_factor, end_factor, factor, gamma, eta_min or power, as MMEngine fills it in."""
+        given = vars(self)[key]
+        return _MMENGINES[key] if given is None else given
 
     @property
     def in_epochs(self) -> bool:

@@ -219,7 +219,7 @@ def test_no_fault_of_the_page_ends_a_run(make_run, tmp_path, monkeypatch, capsys
         def fail(*_, **__):
             raise SaveError("No space left") if fault == "disk" else ZeroDivisionError("odd")
 
-        name = "write_atomically" if fault == "disk" else "page"
+        name = "write_text" if fault == "disk" else "page"
         monkeypatch.setattr(f"runtime.report.writer.{name}", fail)
     for _ in range(3):
         run.write_report()
@@ -238,7 +238,7 @@ def test_a_full_disk_that_ends_the_run_is_told_once(make_run, tmp_path, monkeypa
     def fail(*_, **__):
         raise SaveError("No space left")
 
-    monkeypatch.setattr("runtime.report.writer.write_atomically", fail)
+    monkeypatch.setattr("runtime.report.writer.write_text", fail)
     with pytest.raises(SaveError), closing(run):
         raise SaveError("a.pth: could not be written")
     assert capsys.readouterr().err == ""
