@@ -378,9 +378,8 @@ def scored_items(
     items = ordered_batches(
         segmentation.EvalItems(records, cfg.DATASET, flags.bad_images), own, 1,
         collate=parallel.user_scattered_collate, workers=min(EVAL_WORKERS, cfg.TRAIN.workers))
-    with closing(items), models.scoring(module), run.progress(len(own)) as progress:
+    with closing(items), models.scoring(module):
         for i, (item,) in enumerate(rescue.in_step(items, len(records), 1)):
-            progress.update()
             if "skipped" in item:
                 run.skipped.in_validation(item["skipped"])
                 continue

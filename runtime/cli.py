@@ -340,7 +340,7 @@ def check_predicting(given: Mapping[str, Any]) -> None:
     given: {a flag's name: its value}
     """
     if given.get("predict") is None:
-        for name in ("predict_to", "benchmark"):
+        for name in ("predict_to", "benchmark", "top_k"):
             if given.get(name):
                 raise InputError(f"--{name.replace('_', '-')} only goes with --predict PATH")
         return

@@ -17,6 +17,7 @@ from runtime.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LONGEST_NAME = 24  # letters of a class's name beside a matrix or in a legend
 NAMED_CLASSES = 40  # a larger confusion matrix has no room for its classes' names
 NUMBERED_CLASSES = 15  # ... and for numbers in its cells
 NAMED_CURVES = 12  # of precision over recall: the best
@@ -45,6 +46,8 @@ def read_metrics(path: str | Path) -> tuple[list[dict], list[dict]]:
                 train.append(event)
             elif event.get("event") == "eval":
                 evals.append(event)
+    if train:  # an evaluation beside the training, whose epoch is null, may be of any file
+        evals = [event for event in evals if event.get("epoch", 0) is not None]
     return train, evals
 
 
@@ -213,8 +216,9 @@ def plot_confusion(
     figure.colorbar(picture, label=f"% of the class's {unit}", shrink=0.8)
     axes.set(title=title, xlabel="taken for", ylabel="class")
     if k <= NAMED_CLASSES:
-        axes.set_xticks(range(k), classes, rotation=90 if k > 4 else 0)
-        axes.set_yticks(range(k), classes)
+        names = [_as_text(name) for name in classes]
+        axes.set_xticks(range(k), names, rotation=90 if k > 4 else 0)
+        axes.set_yticks(range(k), names)
     if k <= NUMBERED_CLASSES:
         for (row, column), share in np.ndenumerate(shares):
             if counts[row, column]:
@@ -245,7 +249,7 @@ def plot_precision_recall(
         means = np.where(known, np.nan_to_num(values).mean(0), -1)
         named = np.argsort(-means, kind="stable")[:NAMED_CURVES]
         for k in np.flatnonzero(known).tolist():
-            told = f"{classes[k]} {means[k]:.2f}" if k in named else None
+            told = f"{_as_text(classes[k])} {means[k]:.2f}" if k in named else None
             axes.plot(recalls, values[:, k], linewidth=1, label=told,
                       alpha=0.9 if len(classes) <= NAMED_CURVES else 0.3)
         if known.any():
@@ -256,6 +260,13 @@ def plot_precision_recall(
         axes.set(title=name, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         axes.grid(alpha=0.25)
     write_atomically(Path(out_png), lambda file: figure.savefig(file, format="png", dpi=100))
+
+
+def _as_text(name: str) -> str:
+    """A class's name, not too long, as matplotlib draws it letter by letter."""
+    text = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME - 3]}..."
+    hidden = "\u200b" if text.startswith("_") else ""  # such a label is left out of a legend
+    return hidden + text.replace("$", r"\$")  # which would begin a formula
 
 
 def _short(count: float) -> str:

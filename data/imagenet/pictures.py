@@ -17,6 +17,7 @@ from runtime.pictures import draw_grid, save_grid, save_image, with_note
 
 TILE_PX = 224  # smaller images are enlarged to it, so that a title has room
 MAX_TITLE = 30  # characters
+MISTAKES = "mistakes.png"
 
 
 def shown_pixels(image: torch.Tensor) -> np.ndarray:
@@ -64,7 +65,7 @@ def save_mistakes(
 def save_findings(
     run: Any, found: Any, dataset: ClassificationDataset, which: str
 ) -> None:
-    """confusion.png and mistakes.png of a validation, in the run folder; rank 0 draws.
+    """confusion.png and, where there are any, mistakes.png of a validation; rank 0 draws.
 
     run: the Run; found: the ClassScores over all ranks, of `dataset`
     which: the weights that they are of, for the titles
@@ -76,4 +77,7 @@ def save_findings(
     if found.matrix is not None:
         plot_confusion(found.matrix.counts.numpy(), dataset.folders.classes,
                        run.folder / "confusion.png", title)
-    save_mistakes(found.mistakes.rows, dataset, run.folder / "mistakes.png", title)
+    if found.mistakes.rows:
+        save_mistakes(found.mistakes.rows, dataset, run.folder / MISTAKES, title)
+    else:  # what an earlier validation left there is not true any more
+        (run.folder / MISTAKES).unlink(missing_ok=True)

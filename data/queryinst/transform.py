@@ -139,8 +139,9 @@ def _sample_steps(transforms, size, rng, steps):
 
 
 def _resized(size, scale, keep_ratio):
-    """(w, h) of a resized image."""
-    return rescale_size(size, scale) if keep_ratio else scale
+    """(w, h) of a resized image; of a strip one pixel is left at least."""
+    width, height = rescale_size(size, scale) if keep_ratio else scale
+    return max(1, width), max(1, height)
 
 
 def _drawn(chances, rng):

@@ -30,10 +30,13 @@ _MOST_SKIPS = 20  # bad images in a row that --bad-images skip passes over
 
 
 def resized_size(width: int, height: int, short_size: int, max_size: int) -> tuple[int, int]:
-    """(w, h) with the short side at `short_size`, or the long one at `max_size` if that is less."""
+    """(w, h) with the short side at `short_size`, or the long one at `max_size` if that is less.
+
+    Of a strip one pixel is left at least.
+    """
     scale = min(short_size / min(height, width), max_size / max(height, width))
     # parity: truncation; 281 * (300 / 281) gives 299 [segmentation.md: Training batches]
-    return int(width * scale), int(height * scale)
+    return max(1, int(width * scale)), max(1, int(height * scale))
 
 
 def orientation_batches(

@@ -23,18 +23,18 @@ def export_trained(
 
     detections: boxes, scores, labels and masks come out, see `Detector`, for any size where the
                 format allows, else for that which it was trained for; without, all that
-                `forward_heads` gives, for a small square
+                `forward_heads` gives, for that size
     """
-    unit, generator = facts.pixels.multiple, torch.Generator().manual_seed(0)
+    unit = facts.pixels.multiple
+    short, long = (-(-side // unit) * unit for side in
+                   (facts.pixels.sizes[0], facts.pixels.longest or facts.pixels.sizes[0]))
     if detections:
-        short, long = (-(-side // unit) * unit for side in
-                       (facts.pixels.sizes[0], facts.pixels.longest or facts.pixels.sizes[0]))
-        images = torch.randn(1, 3, short, long, generator=generator)
+        images = torch.randn(1, 3, short, long, generator=torch.Generator().manual_seed(0))
         export_once(run, Detector(net), (images, torch.tensor([[short, long]])), path,
                     input_names=["images", "image_sizes"], output_names=OUTPUTS, facts=facts,
                     free=(ANY_SIZE, ANY_BATCH, FIXED), grid=unit, compare=largest_difference)
         return
-    images = torch.zeros(1, 3, 8 * unit, 8 * unit)
+    images = torch.zeros(1, 3, short, long)
     export_once(run, net, images, path, method="forward_heads", input_names=["images"],
                 facts=facts)
 

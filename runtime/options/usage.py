@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ _KEY = re.compile(r"[A-Z]")  # how the config keys of KEY VALUE pairs begin
 _VALUES: tuple[tuple[object, str], ...] = ((int, "INT"), (float, "FLOAT"), (str, "TEXT"),
                                            (Path, "PATH"))
 _DASHES = ("\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2212")  # of pasted command lines
+BOXES_FROM = 100  # columns of a terminal
 _PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 _PLAINER = (("should be a valid number", "is no number"),  # a parser's words, ours
@@ -50,7 +52,9 @@ def parse(function: Callable[..., Answer], script_name: str, words: list[str]) -
     for candidates and --install-completion.
     """
     settings = {"help_option_names": ["-h", "--help"], "token_normalize_func": dashed}
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    # in narrower boxes names of flags would be cut, and such a name cannot be typed
+    boxes: Any = "rich" if shutil.get_terminal_size().columns >= BOXES_FROM else None
+    app = typer.Typer(add_completion=False, rich_markup_mode=boxes)
     app.command(context_settings=settings)(function)
     command = typer.main.get_command(app)
     command.params += common_options(script_name)
@@ -156,6 +160,8 @@ def _name_values(function: Callable[..., Any], command: Any) -> None:
             kind = signature.parameters[param.name].annotation
             named = [name for each, name in _VALUES if each in _kinds(kind)]
             param.metavar = named[0] if named else None
+        elif param.param_type_name == "argument" and hasattr(param, "display_type"):
+            param.display_type = lambda context: ""  # newer Typer's <str> says nothing
     ask_help = command.get_help_option
 
     def help_option(context: Any) -> Any:

@@ -52,7 +52,8 @@ def find_inputs(named: str, but_not: str | Path, lines: Iterable[str] | None = N
     found = sorted(glob.glob(os.path.expanduser(named), recursive=True))
     images = [path for path in found if _is_image(path) and os.path.isfile(path)]
     if not images:
-        raise InputError(f"--predict {named}: no image matches this pattern")
+        raise InputError(f"--predict {named}: no image matches this pattern; a video "
+                         "is named itself")
     return Inputs(tuple(images))
 
 

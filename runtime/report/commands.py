@@ -9,6 +9,7 @@ _GOES = {"--resume": "optional", "--eval-only": "none", "--export": "one", "--pr
          "--imgs": "one", "--predict-to": "one", "--benchmark": "none", "--dry-run": "none",
          "--check-data": "none", "--force-resume": "none"}
 _LENGTHS = {"--max-iters": "one"}
+_START = {"--pretrained": "one"}  # where the run began; what is applied is what it trained
 PHOTOS = "photos/"  # stands for the user's own
 
 
@@ -32,7 +33,7 @@ def command_lines(
     script, words = command[0], command[1:]
     base, rest = _split(without(words, _GOES))
     trained, _ = _split(without(words, _GOES | _LENGTHS if is_done else _GOES))
-    alone = ["python", script, *base]
+    alone = ["python", script, *without(base, _START)]
 
     def line(purpose: str, before: Sequence[str], *added: str) -> Line:
         return Line(purpose, shlex.join([*before, *added, *rest]))

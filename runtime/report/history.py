@@ -30,7 +30,8 @@ class History:
 
     losses, others: {name: Curve} of the train lines: loss terms, and all else
     scores:         {metric: Curve} of the evaluations
-    evals:          the last evaluations, without their classes
+    evals:          the last evaluations, without their classes. One beside the training, whose
+                    epoch is null, may be of any file: it counts where nothing was trained
     best, last:     whole eval events, or None
     events:         the last resume and stop events; skips: updates that were left out
     updates:        those that are behind the last line that tells of any
@@ -83,7 +84,8 @@ class History:
             if event["event"] == "train":
                 train.append(event)
             elif event["event"] == "eval":
-                self._take_eval(event)
+                if event.get("epoch", 0) is not None or not (train or self._last_line):
+                    self._take_eval(event)
             elif event["event"] == "skip":
                 self.skips += 1
             else:

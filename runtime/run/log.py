@@ -51,11 +51,15 @@ class RunLog:
         """Write to `files` from now on, beginning with the lines so far."""
         self._file.open(files)
 
-    def progress(self, total: int, initial: int) -> tqdm:
-        """A progress bar that stays below the lines; a silent one away from a terminal."""
+    def progress(self, total: int, initial: int, what: str) -> tqdm:
+        """A progress bar that stays below the lines; a silent one away from a terminal.
+
+        what: is written before it
+        """
         visible = self._level == logging.INFO and sys.stderr.isatty()
         bar = tqdm(
-            total=total, initial=initial, disable=not visible, dynamic_ncols=True, leave=False
+            desc=what or None, total=total, initial=initial, disable=not visible,
+            dynamic_ncols=True, leave=False
         )
         self._console.bar = bar if visible else None
         return bar

@@ -167,11 +167,17 @@ class Rescue:
     def in_step(
         self, batches: Iterator[Batch], total: int, batch_size: int
     ) -> Iterator[Batch]:
-        """`Run.in_step` for an evaluation, which a stop signal ends as it ends the training."""
-        for batch in self._run.in_step(batches, total, batch_size):
-            self.leave_if_stopped()
-            assert batch is not None  # without a stop every round has one
-            yield batch
+        """`Run.in_step` for an evaluation, which a stop signal ends as it ends the training.
+
+        A bar shows how far it is.
+        """
+        rounds = -(-total // (batch_size * self._run.world_size))
+        with self._run.progress(rounds, what="validation") as progress:
+            for batch in self._run.in_step(batches, total, batch_size):
+                self.leave_if_stopped()
+                assert batch is not None  # without a stop every round has one
+                yield batch
+                progress.update()
 
     def _leave(self, name: str) -> NoReturn:
         run, iteration, path = self._run, self._iteration, None

@@ -231,9 +231,9 @@ class Run(Group):
         event = {"event": "eval", "iteration": iteration, "epoch": epoch, "metrics": metrics}
         self.record(event if classes is None else {**event, "classes": classes})
 
-    def progress(self, total: int, initial: int = 0) -> tqdm:
-        """A tqdm bar below the log lines; it shows nothing away from a terminal."""
-        return self._log.progress(total, initial)
+    def progress(self, total: int, initial: int = 0, what: str = "") -> tqdm:
+        """A tqdm bar below the log lines, `what` before it; nothing away from a terminal."""
+        return self._log.progress(total, initial, what)
 
     def close(self) -> None:
         """Leave the process group and close the files, once; raises what the last save raised."""

@@ -106,7 +106,7 @@ def settled_batch(
     why = ""
     if fit.images == most:
         why = (f"; with more an epoch of {len(trial.dataset)} images would have fewer than "
-               f"{FEWEST_UPDATES} updates" if most == enough else "; more are not tried")
+               f"{FEWEST_UPDATES} updates" if enough <= most else "; more are not tried")
     run.log(f"--batch-size auto: {plural(fit.images, 'image')} on each device, "
             f"{bytes_text(fit.peak)} of the {bytes_text(fit.limit)} that may be used{why}. "
             f"The same again: {shown.format(number)}.{rates and ' '}{rates}")

@@ -1,5 +1,6 @@
 """The shared command line: spellings, checks, one line a fault, exit status, quick help."""
 
+import os
 import re
 import resource
 import subprocess
@@ -205,7 +206,8 @@ def test_help_is_light_and_in_one_panel(tmp_path):
     def cpu_seconds(*words):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
-            [sys.executable, *words, "--help"], capture_output=True, text=True, check=True)
+            [sys.executable, *words, "--help"], capture_output=True, text=True, check=True,
+            env=os.environ | {"COLUMNS": "120"})
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
@@ -245,6 +247,16 @@ def test_help_names_values_and_leaves_switches_without(monkeypatch, capsys):
     assert "--export PATH Write" in said
     assert "--channels-last --no-channels-last Memory" in said
     assert "<" not in said
+
+
+@pytest.mark.parametrize("columns", ["80", "100", "200"])
+@pytest.mark.parametrize("script", ["yolact", "seg", "resnest", "queryinst"])
+def test_no_flag_is_cut_in_a_narrow_terminal(script, columns):
+    done = subprocess.run([sys.executable, ROOT / f"train_{script}.py", "--help"], text=True,
+                          capture_output=True, check=True, env=os.environ | {"COLUMNS": columns})
+    assert "--no-channels-last" in done.stdout
+    assert "…" not in done.stdout
+    assert "<" not in done.stdout
 
 
 def test_versions_are_told_without_torch():
