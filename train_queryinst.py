@@ -404,7 +404,7 @@ def use_trained(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[st
     hook = cfg.default_hooks.checkpoint
     checkpoints, _ = queryinst.queryinst_series(replace(hook, save_best=None, rule=None), folder, 1,
                                                 [])
-    found = checkpoints.find_trained(flags.resume, run.warn)
+    found = checkpoints.find_trained(flags.resume or flags.pretrained, run.warn)
     run.log(f"Load checkpoint from {found.path}")
     queryinst.load_weights(learner.net, found.weights, source=str(found.path))
     net = trained_average(learner.net, found.weights.get("training"))
@@ -412,7 +412,7 @@ def use_trained(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[st
     if flags.export:
         queryinst.export_trained(run, net, facts, flags.export, flags.export_detections)
         return
-    facts.warn_of_others(names, run.warn)
+    facts.warn_of_others(names, run.warn, queryinst.facts_of(cfg))
     mm_log = MMLog(run, cfg.run_name, flags.log_every, LogForm.of(*cfg.log_rules))
     iteration = checkpoints.iteration_of(found)
     mm_log.open_run_folder(folder, to_yaml(cfg), append=True, trackers=cli.trackers(flags))

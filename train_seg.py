@@ -397,7 +397,7 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
     module = models.build_module(cfg, run.device, flags.layout)
     checkpoints = seg_series(cfg.DIR, cfg.TRAIN.epoch_iters)
     # a checkpoint that the command line names is what is meant, whatever is better or newer
-    found = checkpoints.find_trained(flags.resume, run.warn, cfg.VAL.checkpoint,
+    found = checkpoints.find_trained(flags.resume or flags.pretrained, run.warn, cfg.VAL.checkpoint,
                                      "VAL.checkpoint" in flags.named)
     name = models.load_both(module, found.weights, found.path)
     iteration = checkpoints.iteration_of(found)
@@ -409,7 +409,7 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
         return
     rescue = Rescue(run, start=iteration)
     how = (flags, run, cfg, module, Precision(flags.amp, run.device, run.warn))
-    facts.warn_of_others(cfg.DATASET.class_names, run.warn)
+    facts.warn_of_others(cfg.DATASET.class_names, run.warn, models.facts_of(cfg))
     run.open_folder(cfg.DIR, to_yaml(cfg), append=True, trackers=cli.trackers(flags))
     segmentation.cache_made_lists(run, lists)
     metrics, seen = evaluate(*how, lists["val"], rescue, visualize=cfg.VAL.visualize)

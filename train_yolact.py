@@ -428,7 +428,7 @@ def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes
     """--eval-only, appended to the run folder's metrics, or --export."""
     learner, _, _ = build_network(flags, run, cfg, shares=None)
     checkpoints = yolact_series(flags.save_folder, str(cfg.name), flags.save_interval, per_epoch=1)
-    found = checkpoints.find_trained(flags.resume, run.warn)
+    found = checkpoints.find_trained(flags.resume or flags.pretrained, run.warn)
     yolact.load_weights(learner.net, found.weights, source=found.path)
     net, iteration = trained_average(learner.net, found.state), checkpoints.iteration_of(found)
     run.log(f"Loaded {found.path}, iteration {iteration}.")
@@ -436,7 +436,7 @@ def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes
     if flags.export:
         return yolact.export_trained(run, net, facts, flags.export, flags.export_detections,
                                      flags.fast_nms, flags.cross_class_nms)
-    facts.warn_of_others(cfg.dataset.class_names, run.warn)
+    facts.warn_of_others(cfg.dataset.class_names, run.warn, yolact.facts_of(cfg))
     run.open_folder(folder, to_yaml(cfg), append=True, trackers=cli.trackers(flags))
     keep_indexes(run, indexes, folder / CACHE)
     valid_set, rescue = open_part(flags, cfg, indexes, "valid"), Rescue(run, start=iteration)

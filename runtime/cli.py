@@ -161,7 +161,8 @@ ForceResume = Annotated[
 ]
 EvalOnly = Annotated[
     bool,
-    _addition("--eval-only", help="Evaluate what --resume names, else the best, else the newest."),
+    _addition("--eval-only", help="Evaluate what --resume, else --pretrained names, else the "
+              "best, else the newest."),
 ]
 Export = Annotated[
     Path | None, _addition("--export", metavar="PATH", help="Write the trained network there.")

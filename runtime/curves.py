@@ -46,9 +46,9 @@ def read_metrics(path: str | Path) -> tuple[list[dict], list[dict]]:
                 train.append(event)
             elif event.get("event") == "eval":
                 evals.append(event)
-    if train:  # an evaluation beside the training, whose epoch is null, may be of any file
-        evals = [event for event in evals if event.get("epoch", 0) is not None]
-    return train, evals
+    # an evaluation beside the training, whose epoch is null, may be of any file
+    own = [event for event in evals if event.get("epoch", 0) is not None]
+    return train, own or evals
 
 
 def plot_curves(

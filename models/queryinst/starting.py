@@ -12,7 +12,7 @@ from common.checkpoint.files import load_any_checkpoint
 from common.checkpoint.series import CheckpointSeries
 from common.optim import Learner, trained_average
 from models.foreign_weights import weights_in
-from models.queryinst.facts import said_in
+from models.queryinst.facts import facts_of, said_in
 from models.queryinst.network import QueryInst, build_queryinst
 from models.queryinst.series import queryinst_series
 from models.queryinst.weights import load_weights, start_weights
@@ -96,6 +96,7 @@ def predicting_network(
         found = queryinst_series(hook, folder, 1, [])[0].find_trained(flags.resume, run.warn)
         path, content, weights = found.path, found.weights, found.weights
     facts = said_in(content, cfg)
+    facts.warn_of_size(facts_of(cfg), run.warn)
     net = build_queryinst(replace(cfg, model=replace(cfg.model, num_classes=facts.num_classes)))
     load_weights(net, weights, source=str(path))
     if weights is content:

@@ -10,7 +10,7 @@ from torch import nn
 from common.checkpoint.series import CheckpointSeries, resnest_series
 from common.optim.learner import Learner, trained_average
 from models.facts import Facts
-from models.resnest.facts import said_in
+from models.resnest.facts import facts_of, said_in
 from models.resnest.network import ResNeSt
 from models.resnest.training import load_all, start_weights
 from runtime.errors import InputError
@@ -69,4 +69,6 @@ def load_trained(
     found = checkpoints.find_trained(flags.resume, run.warn)
     net = load_all(run, cfg, found.path, found.weights, net)
     facts = said_in(found.weights, cfg, names)
+    if not flags.export:  # that takes the checkpoint's size
+        facts.warn_of_size(facts_of(cfg, num_classes=1), run.warn)
     return trained_average(net, found.weights), checkpoints.iteration_of(found), facts

@@ -11,7 +11,7 @@ from common.checkpoint.forms import NETS, net_path
 from common.checkpoint.series import CheckpointSeries, seg_series
 from common.optim.learner import Learner, trained_average
 from models.foreign_weights import weights_in
-from models.segmentation.facts import said_in
+from models.segmentation.facts import facts_of, said_in
 from models.segmentation.network import SegmentationModule, build_module
 from models.segmentation.recognise import load_both
 from models.segmentation.weights import networks_in, start_weights
@@ -68,6 +68,7 @@ def predicting_module(
             flags.resume, run.warn, cfg.TEST.checkpoint, "TEST.checkpoint" in flags.named)
         weights = loaded
     facts = said_in(loaded, cfg)
+    facts.warn_of_size(facts_of(cfg), run.warn)
     cfg = replace(cfg, DATASET=replace(cfg.DATASET, num_class=facts.num_classes,
                                        class_names=facts.names()))
     module = build_module(cfg, run.device, flags.layout)

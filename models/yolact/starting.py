@@ -15,7 +15,7 @@ from common.optim.learner import Learner, trained_average
 from models.facts import Facts
 from models.foreign_weights import weights_in
 from models.yolact.detect import detect
-from models.yolact.facts import said_in
+from models.yolact.facts import facts_of, said_in
 from models.yolact.masks import postprocess
 from models.yolact.network import Yolact, build_yolact
 from models.yolact.weights import load_weights, start_weights
@@ -73,7 +73,9 @@ def predicting_network(
                                     per_epoch=1)
         path, loaded, state = checkpoints.find_trained(flags.resume, run.warn)
         weights = loaded
-    net = build_yolact(with_trained_classes(cfg, said_in(loaded, cfg), state))
+    facts = said_in(loaded, cfg)
+    facts.warn_of_size(facts_of(cfg), run.warn)
+    net = build_yolact(with_trained_classes(cfg, facts, state))
     load_weights(net, weights, source=str(path))
     net = trained_average(net, state)
     names = net.cfg.dataset.class_names

@@ -31,7 +31,7 @@ class History:
     losses, others: {name: Curve} of the train lines: loss terms, and all else
     scores:         {metric: Curve} of the evaluations
     evals:          the last evaluations, without their classes. One beside the training, whose
-                    epoch is null, may be of any file: it counts where nothing was trained
+                    epoch is null, may be of any file: it counts before the training's own
     best, last:     whole eval events, or None
     events:         the last resume and stop events; skips: updates that were left out
     updates:        those that are behind the last line that tells of any
@@ -52,7 +52,7 @@ class History:
         self.best: dict | None = None
         self.last: dict | None = None
         self.skips = self.updates = self.num_evals = 0
-        self.is_sampled = False
+        self.is_sampled = self._has_own = False
 
     def read(self) -> None:
         """Take up the whole lines that have come since the last call; no file is fine."""
@@ -84,7 +84,9 @@ class History:
             if event["event"] == "train":
                 train.append(event)
             elif event["event"] == "eval":
-                if event.get("epoch", 0) is not None or not (train or self._last_line):
+                is_own = event.get("epoch", 0) is not None
+                self._has_own = self._has_own or is_own
+                if is_own or not self._has_own:
                     self._take_eval(event)
             elif event["event"] == "skip":
                 self.skips += 1
