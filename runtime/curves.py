@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from runtime.errors import one_line
 from runtime.files import write_atomically
 
 if TYPE_CHECKING:
@@ -264,7 +265,8 @@ def plot_precision_recall(
 
 def _as_text(name: str) -> str:
     """A class's name, not too long, as matplotlib draws it letter by letter."""
-    text = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME - 3]}..."
+    text = one_line(name)
+    text = text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME - 3]}..."
     hidden = "\u200b" if text.startswith("_") else ""  # such a label is left out of a legend
     return hidden + text.replace("$", r"\$")  # which would begin a formula
 

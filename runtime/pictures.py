@@ -17,9 +17,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from runtime.errors import one_line
 from runtime.files import write_atomically
 
 CLEAR_SIDE_PX = 320  # images are enlarged until the shorter side has this, for readable captions
+LONGEST_PX = 4096  # of an enlarged image
 FONT_PX = 13
 CAPTION_PX = FONT_PX + 5  # height of a caption's plate
 SIDE_PER_FONT = 45  # pixels of the shorter side for one of the font, on large pictures
@@ -56,7 +58,8 @@ def draw_instances(
     colours:     n RGB triples (None: one of its own for each)
     keep_size:   k below is 1: for the frames of a video
     Returns uint8 RGB, [h * k, w * k, 3] with the smallest whole k that makes the shorter side at
-    least CLEAR_SIDE_PX. Captions and lines grow with images that are much larger than that.
+    least CLEAR_SIDE_PX, unless the longer one would exceed LONGEST_PX. Captions and lines grow with
+    images that are much larger than that.
     n = 0 is fine. Raises ValueError when the counts or sizes differ.
     """
     height, width = image.shape[:2]
@@ -70,7 +73,7 @@ def draw_instances(
             f"{len(boxes)} boxes, {len(masks)} masks, {len(captions)} captions, "
             f"{len(colours)} colours: wanted equal counts"
         )
-    scale = 1 if keep_size else max(1, -(-CLEAR_SIDE_PX // max(1, min(height, width))))
+    scale = 1 if keep_size else _enlargement(height, width)
     font_px = fitting_font(height * scale, width * scale)
     line_px = max(1, font_px // FONT_PX)
     size_wh = (width * scale, height * scale)
@@ -158,6 +161,12 @@ def _font(size_px: int) -> Any:
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size_px)
 
 
+def _enlargement(height: int, width: int) -> int:
+    """The k of `draw_instances`: a strip, enlarged by its short side, would fill the memory."""
+    wanted = -(-CLEAR_SIDE_PX // max(1, min(height, width)))
+    return max(1, min(wanted, LONGEST_PX // max(height, width)))
+
+
 def fitting_font(height: int, width: int) -> int:
     """The font's size in pixels for captions on a picture of this size: FONT_PX on small ones."""
     return max(FONT_PX, min(height, width) // SIDE_PER_FONT)
@@ -170,13 +179,13 @@ def draw_lines(image: np.ndarray, texts: Sequence[str], keep_size: bool = False)
     """
     from PIL import Image, ImageDraw
 
-    scale = 1 if keep_size else max(1, -(-CLEAR_SIDE_PX // max(1, min(image.shape[:2]))))
+    scale = 1 if keep_size else _enlargement(*image.shape[:2])
     size_wh = (image.shape[1] * scale, image.shape[0] * scale)
     picture = Image.fromarray(cv2.resize(np.ascontiguousarray(image), size_wh,
                                          interpolation=cv2.INTER_LINEAR))
     font_px = fitting_font(*size_wh)
     font, pen = _font(font_px), ImageDraw.Draw(picture)
-    for i, text in enumerate(texts):
+    for i, text in enumerate(map(one_line, texts)):
         width = math.ceil(pen.textlength(text, font=font)) + 6
         _draw_plate(pen, text, (GAP_PX, GAP_PX + i * (font_px + 5), width), (40, 40, 40), font)
     return np.asarray(picture).copy()
@@ -196,7 +205,8 @@ def _with_names(
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
     plates: list[tuple[int, int, int]] = []  # x, y, width; the first stands on top
-    names = [(text, box, colour) for text, box, colour in zip(captions, boxes, colours, strict=True)
+    names = [(one_line(text), box, colour)
+             for text, box, colour in zip(captions, boxes, colours, strict=True)
              if text and np.isfinite(box).all()]
     for text, box, _ in names:
         width = math.ceil(pen.textlength(text, font=font)) + 6
@@ -251,7 +261,7 @@ def _with_titles(
     font = _font(font_px)
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
-    for text, (x, y, width) in zip(titles, places, strict=True):
+    for text, (x, y, width) in zip(map(one_line, titles), places, strict=True):
         shown, fits = text, len(text)
         while fits and pen.textlength(shown, font=font) + 6 > width:
             fits -= 1
@@ -320,6 +330,7 @@ def draw_legend(
     """Names beside patches of their RGB colours, in columns, on `width` pixels."""
     from PIL import Image, ImageDraw
 
+    entries = [(one_line(text), colour) for text, colour in entries]
     font, line = _font(FONT_PX), FONT_PX + GAP_PX
     longest = max((math.ceil(font.getlength(text)) for text, _ in entries), default=0)
     column = longest + line + 3 * GAP_PX

@@ -1,6 +1,8 @@
 """Finds everything wrong with a COCO-format data set before a run trusts it, in one report."""
 
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from data.coco_format.boxes import compare_boxes
 from data.coco_format.doubts import odd_things
 from data.coco_format.index import CocoIndex
 from data.coco_format.mask_extents import polygon_bounds
-from data.loading.decode import check_image
+from data.loading.decode import read_bgr
 from data.loading.image_names import find_names, is_absolute, near_name, slashed
 from runtime.errors import InputError
 
@@ -41,7 +43,7 @@ def examine_coco(
     index:         the file's index where there is one already
     label_map:     category ids that have a class; None: all of the file's have
     has_gt, include_empty: which images are used, as CocoIndex.items; only those must be there
-    deep:          also open every image: its size against the file's, its end for truncation
+    deep:          also decode every image, and hold its size against the file's
     no_truth:      what the fault of a file without 'annotations' ends with
     """
     try:
@@ -239,7 +241,7 @@ def _runs(index):
 def _files(index, images_dir, rows, deep):
     if not images_dir.is_dir():
         return [f"{images_dir}: no such image folder; check dataset.*_images"]
-    faults, names = [], find_names(index, images_dir, rows)
+    faults, names, found = [], find_names(index, images_dir, rows), []
     if len(names) > _ONE_BY_ONE and not any(names):
         row = int(rows[0])
         return [f"{index.path}: none of its {len(names)} images is in {images_dir}, such as "
@@ -254,12 +256,21 @@ def _files(index, images_dir, rows, deep):
             faults.append(f"{images_dir / slashed(index.file_name(row))}: no such image (id "
                           f"{index.image_ids[row]} of {index.path})"
                           f"{_near(images_dir, index, row)}; add it or leave it out")
-        elif deep:
-            try:
-                check_image(images_dir / name, tuple(index.image_hw[row].tolist()))
-            except InputError as error:
-                faults += error.faults
+        else:
+            found.append((images_dir / name, tuple(index.image_hw[row].tolist())))
+    if deep:
+        with ThreadPoolExecutor() as pool:  # decoding and file access leave Python's lock
+            faults += chain.from_iterable(pool.map(_damage, found))
     return faults
+
+
+def _damage(image):
+    path, size = image
+    try:
+        read_bgr(path, size)
+    except InputError as error:
+        return error.faults
+    return []
 
 
 def _near(images_dir, index, row):

@@ -15,7 +15,9 @@ def odd_things(index: CocoIndex) -> list[str]:
     if number:
         lines += _counted(index, _duplicates(index), "repeat another one of the same image: same "
                           "category, box and mask")
-        lines += _counted(index, np.flatnonzero(index.ann_areas <= 0), "have an empty mask")
+        lines += _counted(index, _without_mask(index), "have an empty mask")
+        lines += _counted(index, _larger_than_image(index), "state an 'area' larger than their "
+                          "image; scores of small, medium and large objects go by it")
         lines += _counted(index, np.flatnonzero((index.boxes[:, 2:] == 0).any(1)),
                           "have a bbox of no width or height; they are not learnt")
         crowds = np.flatnonzero(index.ann_crowd)
@@ -42,6 +44,19 @@ def _counted(index, rows, what):
     if not len(rows) or len(rows) < WORTH_SAYING * number:
         return []
     return [f"{len(rows)} of {number} annotations {what} (annotation {index.ann_ids[rows[0]]})"]
+
+
+def _without_mask(index):
+    """Rows of masks without a pixel, also where an area is stated: a single run is one of zeros."""
+    runs = np.diff(index.ann_rle_ends, prepend=0)
+    is_coded = index.ann_rle_hw[:, 0] >= 0
+    return np.flatnonzero((index.ann_areas <= 0) | (is_coded & (runs <= 1)))
+
+
+def _larger_than_image(index):
+    number = int(index.ann_starts[-1])  # the rest belongs to no image
+    pixels = np.repeat(index.image_hw.prod(1, dtype=np.float64), np.diff(index.ann_starts))
+    return np.flatnonzero(index.ann_area_stated[:number] & (index.ann_areas[:number] > pixels))
 
 
 def _duplicates(index):

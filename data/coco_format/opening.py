@@ -111,10 +111,11 @@ def compare_files(first: CocoIndex, second: CocoIndex, folders: tuple) -> list[s
 
 def without_objects(index: CocoIndex, part: str) -> tuple[list[str], list[str]]:
     """(faults, warnings) of a file that has not one annotation to train on, or to score with."""
-    number = len(index.image_ids)
-    if len(index.ann_ids) or index.missing or index.faults or not number:
+    number, crowds = len(index.image_ids), len(index.ann_ids)
+    if not index.ann_crowd.all() or index.missing or index.faults or not number:
         return [], []
-    line = f"{index.path}: none of its {number} images has an object, so that nothing can be "
+    but = f" but {crowds} crowds (iscrowd 1)" if crowds else ""
+    line = f"{index.path}: none of its {number} images has an object{but}, so that nothing can be "
     if part == "train":
         return [f"{line}learnt; correct 'annotations'"], []
     return [], [f"{line}scored"]

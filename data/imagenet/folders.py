@@ -7,6 +7,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 
 from data.imagenet.summary import tell
 from data.loading.bad_images import eval_sample, fault_lines, usable, usable_sample
-from data.loading.decode import check_image, read_header, read_rgb
+from data.loading.decode import read_header, read_rgb
 from data.loading.loader import SampleKey
 from data.loading.photo_summary import PhotoCounts, absent_classes
 from runtime.errors import InputError, did_you_mean
@@ -290,20 +291,24 @@ def check_images(
     rows: Iterable[int] | None = None,
     photos: PhotoCounts | None = None,
 ) -> list[str]:
-    """One fault line for each unreadable image; headers and ends of files are looked at.
+    """One fault line for each image that cannot be decoded.
 
     photos: counts what was read
     """
-    faults = []
-    for i in range(len(folders)) if rows is None else rows:
+    def look_at(i):
         path = folders.path(i)
         try:
-            header = check_image(path)
-            if photos is not None:
-                grey = read_rgb(path) if header.is_16_bit_grey else None
-                photos.add(header, path, grey.getextrema()[0][1] if grey else None)
+            header, image = read_header(path), read_rgb(path)
         except InputError as error:
-            faults += error.faults
+            return error.faults, None
+        return [], (header, path, image.getextrema()[0][1] if header.is_16_bit_grey else None)
+
+    faults: list[str] = []
+    with ThreadPoolExecutor() as pool:  # decoding and file access leave Python's lock
+        for found, seen in pool.map(look_at, range(len(folders)) if rows is None else rows):
+            faults += found
+            if seen and photos is not None:
+                photos.add(*seen)
     return faults
 
 

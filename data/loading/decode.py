@@ -124,22 +124,6 @@ def read_header(path: str | Path) -> Header:
         raise InputError(_cannot_read(path, error)) from error
 
 
-def check_image(path: str | Path, size: tuple[int, int] | None = None) -> Header:
-    """Raise what `read_bgr` would raise, from the header and the end of the file alone.
-
-    Kinds without a known end marker are decoded after all. Returns the header.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            header = _header_of(_open(path, file))
-            _fitting_orientation(path, header, size)
-            file.seek(max(0, file.seek(0, io.SEEK_END) - 16))
-            _require_complete(path, header, file, file.read())
-    except OSError as error:
-        raise InputError(_cannot_read(path, error)) from error
-    return header
-
-
 def _content(path):
     try:
         # At once, unbuffered: PIL reads a file in many small pieces.

@@ -97,6 +97,9 @@ def read_seg_list(
         made_from = None
     else:
         images, labels = _folder_pair(list_file, root, key)
+        if os.path.samefile(images, labels):
+            raise InputError(f"{key}: {images}: images and labels lie in one folder, where a label "
+                             "would be taken for an image; give the labels a folder of their own")
         names = _image_names(images)
         made_from = _fingerprint(images, labels, names, turn)
         cached = Path(cache_folder, made_from) if cache_folder else None
