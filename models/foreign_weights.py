@@ -8,6 +8,7 @@ import torch
 
 from common.checkpoint.files import load_any_checkpoint
 from runtime.errors import InputError
+from runtime.vetting.finite import not_finite
 
 # Under these keys training scripts keep weights, and averages of them (EMA).
 WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model", "net", "net_state_dict", "network",
@@ -53,6 +54,8 @@ def weights_in(
         kind = "averaged weights" if key in AVERAGE_KEYS else "weights"
         log(f"{source}: the {kind} under {key} are taken{rest}")
     tensors = {str(name): value for name, value in found.items() if torch.is_tensor(value)}
+    if spoilt := not_finite(tensors):
+        raise InputError(f"{source}: {spoilt}")
     if not tensors:
         keys = [str(each) for each in loaded]
         there = ", ".join(keys[:MOST_KEYS]) + (", ..." if len(keys) > MOST_KEYS else "")

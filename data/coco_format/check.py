@@ -86,12 +86,20 @@ def _ids(index):
     for kind, ids in (("image", index.image_ids), ("annotation", index.ann_ids),
                       ("category", index.category_ids)):
         unique, counts = np.unique(ids, return_counts=True)
-        for repeated, count in zip(unique[counts > 1].tolist(), counts[counts > 1], strict=True):
-            yield f"{kind} {repeated} is there {count} times; ids must differ"
+        again = [f"{kind} {repeated} is there {count} times; ids must differ: number them anew"
+                 for repeated, count in zip(unique.tolist(), counts.tolist(), strict=True)
+                 if count > 1]
+        yield from _at_most(again, f"ids of {kind}s are there more than once")
     orphans = slice(index.ann_starts[-1], None)
-    for annotation, image in zip(index.ann_ids[orphans].tolist(),
-                                 index.ann_image_ids[orphans].tolist(), strict=True):
-        yield f"annotation {annotation} is of image {image}, which 'images' lacks; add or remove it"
+    lost = [f"annotation {annotation} is of image {image}, which 'images' lacks; add or remove it"
+            for annotation, image in zip(index.ann_ids[orphans].tolist(),
+                                         index.ann_image_ids[orphans].tolist(), strict=True)]
+    yield from _at_most(lost, "annotations are of images that 'images' lacks")
+
+
+def _at_most(lines, what):
+    """The lines, or one for more than a few of them."""
+    return lines if len(lines) <= _ONE_BY_ONE else [f"{len(lines)} {what}, as {lines[0]}"]
 
 
 def _categories(index, label_map):

@@ -3,6 +3,7 @@
 Files are joined by the names of their categories; ids may differ from file to file.
 """
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 from runtime.errors import InputError
@@ -68,8 +69,8 @@ def match_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
 
 
 def fold(name: str) -> str:
-    """The name without case and with single blanks."""
-    return " ".join(name.split()).casefold()
+    """The name without case, with single blanks, and with its accents as letters have them."""
+    return " ".join(unicodedata.normalize("NFC", name).split()).casefold()
 
 
 def join_classes(

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 import random
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from data.loading.loader import SampleKey
 from data.loading.photo_summary import PhotoCounts, absent_classes
 from runtime.errors import InputError, did_you_mean
 from runtime.files import IMAGE_SUFFIXES
+from runtime.spelling import plural
 from runtime.streams import Stream
 
 MOST_HEADERS = 32  # photos that tell how large they all are
@@ -30,6 +32,11 @@ _PICTURES_TOO = frozenset((".gif", ".jfif", ".jpe", ".jp2", ".avif", ".heic", ".
 # What systems and archives leave behind, besides everything whose name begins with a dot.
 _NO_CLASSES = frozenset(("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN",
                          "System Volume Information"))
+
+
+# what else the folders of the two parts are called
+_ALSO_CALLED = {"train": ("train", "training"),
+                "val": ("val", "valid", "validation", "test")}
 
 
 class ClassFolders:
@@ -54,7 +61,7 @@ class ClassFolders:
                 f"{self.folder / name}: the class {name} is not among the classes trained on; "
                 f"add it to train/ or remove it.{did_you_mean(name, classes)}"
                 for name in own
-                if name not in set(classes)
+                if _composed(name) not in set(map(_composed, classes))
             ]
         self.classes = tuple(own if classes is None else classes)
         text, counts, left = bytearray(), [], Counter()
@@ -81,8 +88,8 @@ class ClassFolders:
         ends = np.flatnonzero(block == 0)
         self._names = block[block != 0]
         self._ends = ends - np.arange(len(ends))
-        label_of = {name: i for i, name in enumerate(self.classes)}
-        own_labels = np.array([label_of.get(name, -1) for name in own], np.int32)
+        label_of = {_composed(name): i for i, name in enumerate(self.classes)}
+        own_labels = np.array([label_of.get(_composed(name), -1) for name in own], np.int32)
         self.labels = np.repeat(own_labels, counts)
         hasher = hashlib.sha256("\0".join(self.classes).encode(errors="surrogateescape"))
         for part in (self._names, self._ends.astype("<i8"), self.labels.astype("<i4")):
@@ -270,6 +277,9 @@ def open_class_folders(
     train, val = opened
     for line in [*train.remarks, *val.remarks]:
         warn(line)
+    if len(train.classes) == 1:
+        warn(f"{train.folder}: one class only, {train.classes[0]}: there is nothing to tell apart, "
+             "and every image will be right")
     absent = absent_classes(val.classes, val.counts())
     if absent:
         warn(f"{val.folder}: no images of {absent}, which training has: their accuracy is unknown")
@@ -325,8 +335,11 @@ def _class_names(folder, remarks=None):
     """Names of the class folders; `remarks` gets a line for links to a folder above them."""
     try:
         with os.scandir(folder) as entries:
-            names = sorted(e.name for e in entries if e.is_dir()
-                           and not e.name.startswith(".") and e.name not in _NO_CLASSES)
+            inside = [entry for entry in entries if not entry.name.startswith(".")]
+            names = sorted(entry.name for entry in inside
+                           if entry.is_dir() and entry.name not in _NO_CLASSES)
+            loose = [entry.name for entry in inside if entry.is_file()
+                     and entry.name.lower().endswith(IMAGE_SUFFIXES)]
         own = os.path.join(os.path.realpath(folder), "")
         for name in list(names):
             real = os.path.realpath(os.path.join(folder, name))
@@ -337,10 +350,30 @@ def _class_names(folder, remarks=None):
     except OSError as error:
         raise InputError(
             f"{folder}: no such folder. Put one folder of images for every class there"
+            + _near_folder(folder)
         ) from error
+    if loose and names and remarks is not None:
+        remarks.append(f"{folder}: {plural(len(loose), 'image')} beside the class folders, such as "
+                       f"{min(loose)}, {'are' if len(loose) > 1 else 'is'} left out")
     if not names:
         raise InputError(f"{folder}: no class folders in it, each with the images of a class")
     return names
+
+
+def _composed(name):
+    """The name with its accents as letters have them: archives of macOS take the two apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _near_folder(folder):
+    """A hint at the folder beside it that is meant: valid/ for val/."""
+    folder = Path(folder)
+    try:
+        beside = [entry.name for entry in os.scandir(folder.parent) if entry.is_dir()]
+    except OSError:
+        return ""
+    others = [name for name in beside if name.casefold() in _ALSO_CALLED.get(folder.name, ())]
+    return f". There is {others[0]}: rename it" if len(others) == 1 else ""
 
 
 def _link_above(path, real):

@@ -1,6 +1,7 @@
 """Where the image of an annotation file's `file_name` lies: older spellings are understood."""
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -19,8 +20,8 @@ def is_absolute(name: str) -> bool:
     return PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).drive)
 
 
-def spellings(name: str) -> Iterator[str]:
-    """Names under which the file may lie, the likeliest first."""
+def spellings(name: str, folder: str = "") -> Iterator[str]:
+    """Names under which the file may lie, the likeliest first; folder: the image folder's name."""
     yield name
     # differs: YOLACT always shortens; here a file of the full name comes first [yolact.md: Data]
     # Way back: none, the short one is found where the full one is not there.
@@ -28,6 +29,9 @@ def spellings(name: str) -> Iterator[str]:
     if name.startswith("COCO"):
         yield name.rpartition("_")[2]
     yield from rewritten(name)
+    first, _, rest = slashed(name).removeprefix("./").partition("/")
+    if rest and first == folder:  # images/a.jpg in images/
+        yield rest
 
 
 def rewritten(name: str) -> Iterator[str]:
@@ -36,6 +40,15 @@ def rewritten(name: str) -> Iterator[str]:
         yield slashed(name)
     if "%" in name:  # some tools write names as they stand in an address
         yield unquote(slashed(name))
+    if name != name.strip():
+        yield name.strip()
+    if not name.isascii():  # archives of macOS take letters and their accents apart
+        for form in ("NFC", "NFD"):
+            yield unicodedata.normalize(form, name)
+    stem, suffix = os.path.splitext(name)
+    for other in (suffix.lower(), suffix.upper()):
+        if other != suffix:
+            yield stem + other
 
 
 def find_names(index: Any, images_dir: Path, rows: np.ndarray) -> list[str | None]:
@@ -44,8 +57,8 @@ def find_names(index: Any, images_dir: Path, rows: np.ndarray) -> list[str | Non
     Each folder is listed once instead of asking for every file. A missing folder has no files.
     """
     is_there = _listing(images_dir)
-    return [next((name for name in spellings(index.file_name(row)) if is_there(name)), None)
-            for row in rows.tolist()]
+    return [next((name for name in spellings(index.file_name(row), images_dir.name)
+                  if is_there(name)), None) for row in rows.tolist()]
 
 
 def near_name(images_dir: Path, name: str) -> str | None:
@@ -72,10 +85,11 @@ def image_path(images_dir: Path, name: str) -> str:
 
     Text: the parts of a Path are interned, and a worker would grow with every image of an epoch.
     """
-    if not name.startswith("COCO") and "\\" not in name and "%" not in name:
-        return os.path.join(images_dir, name)  # asks the disk for nothing
-    paths = [os.path.join(images_dir, each) for each in spellings(name)]
-    return next(filter(os.path.isfile, paths), paths[0])
+    as_it_is = os.path.join(images_dir, name)
+    if os.path.isfile(as_it_is):
+        return as_it_is
+    paths = (os.path.join(images_dir, each) for each in spellings(name, Path(images_dir).name))
+    return next(filter(os.path.isfile, paths), as_it_is)
 
 
 def _listing(images_dir: Path) -> Callable[[str], bool]:

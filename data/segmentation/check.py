@@ -54,6 +54,13 @@ def open_lists(
             _tell(file, names, labels, photos, deep, log, warn or log, warned)
     if faults:
         raise InputError(dict.fromkeys(faults))  # both lists may name a file
+    if len(lists) == 2:
+        known = {record["fpath_img"] for record in lists["train"]}
+        same = sum(record["fpath_img"] in known for record in lists["val"])
+        if same:
+            (warn or log)(f"{dataset_cfg.list_val}: {same} of its {len(lists['val'])} images are "
+                          f"in {dataset_cfg.list_train}, too; what is trained on should not be "
+                          "validated on")
     if deep:
         _picture(lists, root, names, turn, Path(cache_folder, "check.png"), log)
         for part in lists:

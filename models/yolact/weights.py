@@ -125,9 +125,10 @@ def load_whole_backbone(net, state, path):
                          if re.fullmatch(r"layer\d\.\d+\.conv1\.weight", key))
         fits = "yolact_darknet53" if "layers.0.0.0.weight" in state else _CONFIGS.get(
             tuple(blocks[stage] for stage in sorted(blocks)))
+        published = f", {net.cfg.backbone.path}" if net.cfg.backbone.path else ""
         raise InputError(f"{path}: not of the {net.cfg.backbone.name} of config {net.cfg.name}: "
-                         f"{reason}; " + (f"it fits --config {fits}" if fits else "use the file of "
-                                          f"that backbone, {net.cfg.backbone.path}"))
+                         f"{reason}; " + (f"it fits --config {fits}" if fits
+                                          else f"use a file of that backbone{published}"))
 
 
 def _draw(weight, distribution, **how):

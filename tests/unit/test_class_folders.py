@@ -1,6 +1,7 @@
 """Class folders as systems leave them behind, and what a check says of them."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -84,6 +85,30 @@ def test_pictures_of_other_kinds_are_said(root):
     (line,) = opened(root)[1]
     assert line.startswith(f"{root}/train: 3 pictures are left out")
     assert "(2 with .gif, 1 with .heic); save them as one of .jpg" in line
+
+
+def test_what_is_odd_about_the_folders_is_said(root):
+    picture(root / "train" / "loose.png", 50)
+    line = f"{root / 'train'}: 1 image beside the class folders, such as loose.png, is left out"
+    assert line in opened(root)[1]
+    for part in ("train", "val"):
+        shutil.rmtree(root / part / "bee")
+    assert any("one class only, ant: there is nothing to tell apart" in line
+               for line in opened(root)[1])
+
+
+def test_accents_apart_from_their_letters_are_one_name(root):
+    (root / "train" / "bee").rename(root / "train" / "b\u00e9e")
+    (root / "val" / "bee").rename(root / "val" / "be\u0301e")
+    train, val = open_class_folders(root)
+    assert val.classes == train.classes == ("ant", "b\u00e9e")
+    assert val.labels.tolist() == [0, 1, 1]
+
+
+def test_another_name_of_the_folder_is_told(root):
+    (root / "val").rename(root / "valid")
+    with pytest.raises(InputError, match=r"val: no such folder\. .* There is valid: rename it"):
+        opened(root)
 
 
 def test_links_in_a_circle_end(root):

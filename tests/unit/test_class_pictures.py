@@ -1,5 +1,7 @@
 """Grids of classified images and the confusion matrix: right pixels, right places, no limits."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +9,12 @@ from PIL import Image
 
 from data.imagenet import train_transform, val_transform
 from data.imagenet.folders import ClassFolders, ClassificationDataset
-from data.imagenet.pictures import save_class_samples, save_mistakes, shown_pixels
+from data.imagenet.pictures import (
+    save_class_samples,
+    save_findings,
+    save_mistakes,
+    shown_pixels,
+)
 from runtime.curves import plot_confusion
 
 RED, BLUE = (200, 10, 20), (10, 20, 200)
@@ -36,8 +43,16 @@ def test_mistakes_show_their_images(folders, tmp_path):
     assert picture.shape[1] > 2 * 224
     assert (picture[120, 100] == BLUE).all()
     assert (picture[120, -100] == RED).all()
-    save_mistakes([], dataset, path)  # a perfect network
-    assert path.exists()
+
+
+def test_a_perfect_network_has_no_picture_of_mistakes(folders, tmp_path):
+    """Neither an empty one, nor that of an earlier validation."""
+    dataset = ClassificationDataset(folders, val_transform(32), train=False, seed=0)
+    (tmp_path / "mistakes.png").touch()
+    found = SimpleNamespace(top=SimpleNamespace(compute=lambda: {"top1": 100.0}), matrix=None,
+                            mistakes=SimpleNamespace(rows=[]))
+    save_findings(SimpleNamespace(is_main=True, folder=tmp_path), found, dataset, "best")
+    assert not (tmp_path / "mistakes.png").exists()
 
 
 def test_samples_are_augmented_ones(folders, tmp_path):

@@ -244,8 +244,8 @@ def test_names_as_in_addresses(tmp_path):
 
 
 @pytest.mark.parametrize("name, near", [
-    ("photos/1.png", ", there is 1.png;"), ("1.PNG", ", there is 1.png;"),
-    ("1.jpg", ", there is 1.png;"), ("1", ", there is 1.png;"), ("1.png ", ", there is 1.png;"),
+    ("photos/1.png", ", there is 1.png;"),
+    ("1.jpg", ", there is 1.png;"), ("1", ", there is 1.png;"),
     ("7.png", "info.json); add it")])
 def test_the_file_that_was_meant_is_named(tmp_path, name, near):
     content = document([annotation(1, 1), annotation(2, 2)])
@@ -254,6 +254,40 @@ def test_the_file_that_was_meant_is_named(tmp_path, name, near):
     info.write_text(json.dumps(content))
     fault, = check_coco(info, images)
     assert near in fault
+
+
+@pytest.mark.parametrize("name, own", [
+    ("1.PNG", "1.png"), (" 1.png ", "1.png"), ("images/1.png", "1.png"),
+    ("./images/1.png", "1.png"), ("\u00e9.png", "e\u0301.png"), ("e\u0301.png", "\u00e9.png"),
+    ("1.png", "1.PNG")])
+def test_a_name_that_can_only_mean_one_file_is_taken_for_it(tmp_path, name, own):
+    content = document([annotation(1, 1), annotation(2, 2)])
+    info, images = write(tmp_path, content)
+    (images / "1.png").rename(images / own)
+    content["images"][0]["file_name"] = name
+    info.write_text(json.dumps(content))
+    assert check_coco(info, images, deep=True) == []
+    assert image_path(images, name) == f"{images}/{own}"
+
+
+def test_many_ids_of_one_kind_of_fault_are_one_line(tmp_path):
+    lost = document([annotation(i, i + 1000) for i in range(1, 21)])
+    fault, = faults_of(tmp_path, lost)
+    assert "20 annotations are of images that 'images' lacks, as annotation 1 is of" in fault
+    again = document([annotation(i // 2 + 1, 1, box=(i, i, 9, 9)) for i in range(20)])
+    fault, = faults_of(tmp_path, again)
+    assert "10 ids of annotations are there more than once, as annotation 1 is there 2" in fault
+
+
+def test_damage_inside_of_an_image_is_found(tmp_path):
+    """Header and end are whole, and training would stop there."""
+    info, images = write(tmp_path, document([annotation(1, 1), annotation(2, 2)]))
+    content = (images / "1.png").read_bytes()
+    half = len(content) // 2
+    (images / "1.png").write_bytes(
+        content[:half] + bytes(each ^ 255 for each in content[half:half + 8]) + content[half + 8:])
+    fault, = check_coco(info, images, deep=True)
+    assert str(images / "1.png") in fault
 
 
 def test_a_folder_with_none_of_the_images_is_one_line(tmp_path):
@@ -280,6 +314,11 @@ def test_a_file_that_is_named_with_a_backslash_comes_first(tmp_path):
     ([annotation(1, 1), annotation(2, 2, area=0, segmentation={"size": [60, 80],
                                                                "counts": [4800]})],
      "1 of 2 annotations have an empty mask (annotation 2)"),
+    ([annotation(1, 1), annotation(2, 2, area=9, segmentation={"size": [60, 80],
+                                                               "counts": [4800]})],
+     "1 of 2 annotations have an empty mask (annotation 2)"),
+    ([annotation(1, 1, area=1e9), annotation(2, 2)],
+     "1 of 2 annotations state an 'area' larger than their image"),
     ([annotation(1, 1), annotation(2, 2, box=(5, 5, 1.03, 0))],
      "1 of 2 annotations have a bbox of no width or height"),
 ])

@@ -17,7 +17,9 @@ from runtime.curves import (
     _short,
     _summed,
     _thinned,
+    plot_confusion,
     plot_curves,
+    plot_precision_recall,
     read_metrics,
     unit_of,
 )
@@ -29,12 +31,16 @@ from runtime.pictures import (
     MOST_DRAWN,
     _places,
     _shared,
+    draw_grid,
     draw_instances,
+    draw_legend,
+    draw_lines,
     instance_colours,
     instances_tile,
     save_grid,
     side_by_side,
     surest,
+    with_note,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -341,3 +347,32 @@ def test_losses_of_one_term_make_one_curve():
     summed = _summed(losses, lambda name: name.partition(".")[2])
     assert summed["a"] == 3.0
     assert math.isnan(summed["b"])
+
+
+@pytest.mark.parametrize("shape", [(1, 600), (3000, 2), (2, 6000)])
+def test_a_strip_does_not_fill_the_memory(shape):
+    image = np.zeros((*shape, 3), np.uint8)
+    boxes = np.array([[0, 0, shape[1], shape[0]]])
+    for drawn in (draw_instances(image, boxes, np.ones((1, *shape)), ["a"]),
+                  draw_lines(image, ["a"])):
+        assert max(drawn.shape) <= max(4096, *shape)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb\r\0c", r"$\frac{1}$", "_hidden", "a" * 300])
+def test_any_name_can_be_drawn(tmp_path, name):
+    image = np.zeros((40, 60, 3), np.uint8)
+    draw_instances(image, np.array([[5, 5, 30, 30]]), np.ones((1, 40, 60)), [name])
+    draw_lines(image, [name])
+    draw_legend([(name, (1, 2, 3))], 100)
+    with_note(draw_grid([image], [name]), name)
+    plot_confusion(np.eye(2), [name, "b"], tmp_path / "a.png")
+    plot_precision_recall({"box": np.ones((11, 2))}, [name, "b"], tmp_path / "b.png")
+
+
+def test_an_evaluation_beside_the_training_is_no_point_of_its_curve(tmp_path):
+    own = {"event": "eval", "iteration": 1, "epoch": 0, "metrics": {"a": 1.0}}
+    beside = own | {"epoch": None, "metrics": {"a": 0.0}}
+    path = write(tmp_path / "m.jsonl", json.dumps(own), json.dumps(beside))
+    assert read_metrics(path)[1] == [own]
+    path = write(tmp_path / "n.jsonl", json.dumps(beside))  # nothing else is known
+    assert read_metrics(path)[1] == [beside]

@@ -216,6 +216,12 @@ def test_a_run_that_is_done_goes_on_without_its_limit():
     assert "raise its number" in first.purpose
 
 
+def test_what_is_applied_is_what_the_run_trained():
+    resume, *applying = texts(["c", "--pretrained", "start.pth"])
+    assert resume == "python t.py c --pretrained start.pth --resume latest"
+    assert [line for line in applying if "pretrained" in line] == []
+
+
 def test_flags_come_before_the_end_of_flags():
     assert texts(["--amp", "bf16", "--", "KEY", "--x"])[1] == (
         "python t.py --amp bf16 --eval-only -- KEY --x")

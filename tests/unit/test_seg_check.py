@@ -15,6 +15,7 @@ from runtime.errors import InputError
 from runtime.predicting import find_inputs
 from settings.segmentation import DatasetConfig
 
+SAME = "what is trained on should not be validated on"
 LABELS = np.random.RandomState(0).randint(0, 4, (30, 40)).astype(np.uint8)
 LABELS[0, :4] = range(4)
 RARE_ZERO = LABELS + 1  # 0 to 4, and 0 in a single pixel
@@ -88,10 +89,16 @@ def config(root, **options):
 
 
 def opened(cfg, folder, parts=("train",), **options):
-    """(log, warnings) of `open_lists`."""
+    """(log, warnings) of `open_lists`, without the one that both parts are the same list."""
     log, warnings = [], []
     open_lists(cfg, parts, folder, log.append, warn=warnings.append, **options)
-    return log, warnings
+    return log, [line for line in warnings if not line.endswith(SAME)]
+
+
+def test_images_of_both_lists_are_told(tmp_path):
+    cfg, warnings = config(make_set(tmp_path / "set")), []
+    open_lists(cfg, ("train", "val"), tmp_path, print, warn=warnings.append)
+    assert warnings == [f"{cfg.list_val}: 3 of its 3 images are in {cfg.list_train}, too; {SAME}"]
 
 
 @pytest.mark.parametrize("listed", [(30, 40), (40, 30)])

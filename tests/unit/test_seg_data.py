@@ -154,6 +154,11 @@ def test_folder_pair_with_a_label_missing(root):
     assert "3.png: no label" in fault
 
 
+def test_images_and_labels_in_one_folder_are_refused(root):
+    fault = one_fault(read_seg_list, "images/training:images/training", str(root))
+    assert "images and labels lie in one folder" in fault
+
+
 def test_labels_are_told_from_other_files_by_their_kind(root):
     labels = root / "annotations/training"
     wanted = list(read_seg_list("images/training", str(root)))

@@ -37,6 +37,12 @@ def prefixed(prefix, state):
 PLAIN, AVERAGED = network(0).state_dict(), network(1).state_dict()
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    torch.save({"a.weight": torch.tensor([1.0, float("nan")])}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"a\.pth: a\.weight holds values that are not finite"):
+        read_weights(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("content, taken", [
     (PLAIN, None),
     ({"epoch": 3, "state_dict": PLAIN, "optimizer": optimizer_state(network())}, "state_dict"),
