@@ -435,3 +435,37 @@ def test_queryinst_weights_of_others_and_video(query, tmp_path):
     run = predict_query(query, "--predict", "photos", "--work-dir", "empty")
     assert run.status == 2
     assert "holds no checkpoint" in run.err[0]
+
+
+# --- all
+
+
+@pytest.mark.parametrize("family", ["yolact", "resnest", "seg", "query"])
+def test_strips_end_nothing_and_another_size_is_told(family, request, tmp_path):
+    made = request.getfixturevalue(family)
+    folder = made if isinstance(made, Path) else made[0]
+    predict = {"yolact": predict_yolact, "resnest": predict_resnest, "seg": predict_seg,
+               "query": predict_query}[family]
+    (tmp_path / "odd").mkdir()
+    for name, size in (("wide", (3000, 3)), ("tall", (2, 3000)), ("usual", (60, 40))):
+        Image.new("RGB", size, "red").save(tmp_path / "odd" / f"{name}.png")
+    words = ("--predict", tmp_path / "odd", "--predict-to", tmp_path / "out")
+    run = well(predict(folder, *words))
+    assert {"wide", "tall", "usual"} <= {path.stem for path in (tmp_path / "out").glob("*.png")}
+    assert [line for line in run.err if "trained on images of" in line] == []
+    run = well(predict(folder, *words, "--image-size", "72"))
+    assert len([line for line in run.err if "the checkpoint was trained on images of" in line]) == 1
+
+
+@pytest.mark.parametrize("family", ["yolact", "resnest", "seg", "query"])
+def test_weights_named_by_pretrained_are_those_that_are_exported(family, request, tmp_path):
+    made = request.getfixturevalue(family)
+    folder = made if isinstance(made, Path) else made[0]
+    script, words = {
+        "yolact": ("train_yolact", ["--config", "tiny.yaml"]),
+        "resnest": ("train_resnest", ["--config-file", "tiny.yaml"]),
+        "seg": ("train_seg", ["--cfg", "tiny.yaml"]),
+        "query": ("train_queryinst", ["tiny.yaml"])}[family]
+    run = Run(script, folder, *words, "--pretrained", "gone.pth", "--export", tmp_path / "a.pth")
+    assert run.status == 2
+    assert "gone.pth" in run.err[0]

@@ -163,6 +163,16 @@ def test_files_without_any_object(tmp_path):
         f"{empty[0]}: none of its 3 images has an object, so that nothing can be scored"]
 
 
+def test_crowds_alone_teach_and_score_nothing(tmp_path):
+    full = own_set(tmp_path / "a", document([annotation(1, 1)]))
+    crowds = own_set(tmp_path / "b", document([crowd(1, 2, HW, (5, 6, 7, 8))]))
+    with pytest.raises(InputError, match=r"has an object but 1 crowds \(iscrowd 1\), .* learnt"):
+        open_coco(section(crowds, full), ["train", "valid"])
+    run = Lines()
+    open_coco(section(full, crowds), ["train", "valid"], run=run)
+    assert any("so that nothing can be scored" in line for line in run.warned)
+
+
 def test_categories_of_validation_that_training_lacks(tmp_path):
     train = own_set(tmp_path / "a", document([annotation(1, 1)]))
     valid = own_set(tmp_path / "c", document([annotation(1, 2)], categories=(1, 2, 3)))

@@ -54,6 +54,15 @@ def test_facts_survive_the_file_and_any_strict_loading(facts, tmp_path):
     assert set(read_weights(tmp_path / "net.pth")) == set(net.state_dict())
 
 
+def test_another_image_size_is_told(facts):
+    said = []
+    facts.warn_of_size(facts, said.append)
+    assert said == []
+    facts.warn_of_size(replace(facts, pixels=replace(facts.pixels, sizes=(300, 600))), said.append)
+    assert said == ["the checkpoint was trained on images of 450 px, and they are made 600 px now; "
+                    "--image-size 450 has them as in training"]
+
+
 def test_facts_are_plain_json(facts):
     assert Facts.of(json.loads(json.dumps(facts.plain()))) == facts
 

@@ -180,6 +180,7 @@ def test_an_output_never_replaces_an_input(photos):
     (flags_of("x", dry_run=True), "--predict and --dry-run are two different jobs"),
     (flags_of(None, to="x"), "--predict-to only goes with --predict"),
     (flags_of(None, benchmark=True), "--benchmark only goes with --predict"),
+    (flags_of(None, top_k=3), "--top-k only goes with --predict"),
 ])
 def test_flags_that_do_not_go_together(flags, text):
     with pytest.raises(InputError, match=text):

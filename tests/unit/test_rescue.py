@@ -187,3 +187,34 @@ def test_the_run_is_told_where_each_state_lies():
     with pytest.raises(Stopped):
         rescue.leave_if_stopped()
     assert run.saves == [(2, "state_2"), (3, "state_3")]
+
+
+def test_a_bar_shows_how_far_an_evaluation_is():
+    class Bar:
+        count = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.count = None
+
+        def update(self):
+            self.count += 1
+
+    class Evaluating(Run):
+        world_size, stop_requested = 2, None
+
+        def progress(self, total, initial=0, what=""):
+            self.bar, self.asked = Bar(), (total, what)
+            return self.bar
+
+        def in_step(self, batches, total, batch_size):
+            return batches
+
+    run = Evaluating()
+    seen = [(batch, run.bar.count) for batch in Rescue(run, None, None).in_step(
+        iter("abc"), 11, 2)]
+    assert run.asked == (3, "validation")  # of two ranks with batches of two
+    assert seen == [("a", 0), ("b", 1), ("c", 2)]
+    assert run.bar.count is None
