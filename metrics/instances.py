@@ -94,7 +94,7 @@ class InstanceScores:
     def table(self) -> list[str]:
         """The scores by class as lines; numbers that nothing defines are `-`."""
         keys = ("ap", "ap50", "precision", "recall", "f1")
-        head = ["class", "objects"]
+        head = ["class (scores of 1)", "objects"]
         head += [f"{TABLE_ROWS[each]} {key}" for each in self.iou_types for key in keys]
         rows = [head]
         for name, row in self.by_class().items():

@@ -107,5 +107,7 @@ def instance_picture(pixels: np.ndarray, instances: Mapping[str, Any]) -> np.nda
     names = [instances["names"][i] for i in kept]
     tile = instances_tile(pixels, boxes, masks, names,
                           None if scores is None else scores[list(kept)])
+    if scores is not None and not names:
+        return with_note(tile, "nothing sure enough to be drawn")
     more = len(instances["names"]) - len(names)
     return with_note(tile, f"the {len(names)} surest of {len(names) + more}" if more else "")
