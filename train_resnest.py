@@ -13,9 +13,7 @@ metrics and pictures go to --outdir. Rates and batch sizes are per process, as i
 ImageNet Top-1 to expect: resnest50 81.0, 101 82.8, 200 83.8, 269 84.5.
 """
 
-import math
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -32,7 +30,6 @@ PROJECT = Path(__file__).resolve().parent
 WEIGHTS = PROJECT / "weights"  # where published ones are fetched to
 MIN_SHARE = 2  # the norms inside split attention need two images in a process's batch
 PICTURED = 16  # images in each grid
-PICTURES_S = 60  # seconds, at least, between drawings
 CURVES = ("top1", "top5")  # scores that are drawn
 
 
@@ -82,7 +79,7 @@ from runtime.files import write_json
 from runtime.launch.ranks import limit_threads
 from runtime.launch.spawn import start_ranks
 from runtime.predicting import plan_predictions, predict_all
-from runtime.run.ending import draw_curves, say_done
+from runtime.run.ending import PicturesOfBest, draw_curves, say_done
 from runtime.run.guard import NonFiniteGuard
 from runtime.run.meter import Meter
 from runtime.run.rescue import Rescue
@@ -230,24 +227,18 @@ def train(flags: Flags, run: Run, cfg: ResNeStConfig, train_set: ClassificationD
 
     rescue = Rescue(run, learner.net, partial(save, occasion=Occasion.STOP), start, source,
                     is_dry=flags.dry_run)
-    drawn_at, best = -math.inf, None
+    pictures = PicturesOfBest(lambda found, which: imagenet.save_findings(
+        run, found, val_set, which))
 
     def validate(iteration: int) -> None:
-        nonlocal drawn_at, best
         metrics, found = evaluate(flags, run, cfg, learner.scored, learner.precision, val_set,
                                   rescue)
         run.record_scores(iteration, timetable.epoch_of(iteration), metrics, found.by_class(names))
-        if history.validated(iteration, metrics):
+        if is_best := history.validated(iteration, metrics):
             save(iteration, Occasion.BEST)
-            best = found, f"best, iteration {iteration}"
         rescue.saved(iteration, save(iteration))  # with its scores
-        if iteration == stop_at or history.is_over or time.perf_counter() - drawn_at > PICTURES_S:
-            drawn_at = time.perf_counter()
-            if best is not None:
-                imagenet.save_findings(run, best[0], val_set, best[1])
-                best = None
-            draw_curves(run, CURVES, cfg.MODEL.NAME)
-        run.write_report()
+        pictures.validated(found, iteration, is_best, history.is_over or iteration == stop_at)
+        draw_curves(run, CURVES, cfg.MODEL.NAME)
         learner.net.train()
 
     resnest.announce(run, cfg, flags.accumulate, learner.optimizer.param_groups)

@@ -78,7 +78,7 @@ from models.export import check_export
 from runtime.files import write_text
 from runtime.launch.gpus import pick_gpus
 from runtime.predicting import plan_predictions, predict_all
-from runtime.run.ending import draw_curves, say_done
+from runtime.run.ending import PicturesOfBest, draw_curves, say_done
 from runtime.run.guard import NonFiniteGuard
 from runtime.run.meter import Meter
 from runtime.run.rescue import Rescue
@@ -221,16 +221,18 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
 
     rescue = Rescue(run, learner.net, partial(save, occasion=Occasion.STOP), start, source,
                     is_dry=flags.dry_run)
+    drawn = PicturesOfBest(partial(pictures.save_findings, run))
 
     def validate(iteration: int, occasion: Occasion = Occasion.REGULAR) -> None:
         metrics, found = evaluate(flags, run, cfg, learner.scored, learner.precision,
                                   lists["val"], rescue, table=occasion is Occasion.LAST)
         run.record_scores(iteration, timetable.epoch_of(iteration), metrics, found.by_class())
-        if scores.validated(iteration, metrics):
+        if is_best := scores.validated(iteration, metrics):
             save(iteration, Occasion.BEST)
-            pictures.save_findings(run, found, f"best, iteration {iteration}")
         if iteration > start or history.is_resumed or occasion is Occasion.LAST:
-            save(iteration, occasion)  # with the score; the original's files stay as they are
+            # with the score; the original's files stay as they are
+            rescue.saved(iteration, save(iteration, occasion))
+        drawn.validated(found, iteration, is_best, scores.is_over or iteration == stop_at)
         draw_curves(run, CURVES, folder.name)
 
     with rescue.watching():
