@@ -40,6 +40,8 @@ def find_start(
         return learner.averaging(flags.ema), 0, None
     run.log(f"Load checkpoint from {found.path}")
     load_weights(learner.net, found.weights, source=str(found.path))
+    cfg = learner.net.cfg
+    said_in(found.weights, cfg).warn_of_size(facts_of(cfg), run.warn)
     learner = learner.averaging(flags.ema)
     state, moments = found.weights.get("training"), found.weights.get("optimizer")
     theirs = {"scaler": (moments or {}).get("loss_scaler")}  # where MMDetection keeps it

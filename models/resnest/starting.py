@@ -51,6 +51,7 @@ def find_start(
         iteration = cfg.TRAINING.START_EPOCHS * per_epoch
     # what the original's files lack
     saved = {"iteration": iteration, "identity": identity, "scaler": None, "ema": None, **saved}
+    said_in(found.weights, cfg).warn_of_size(facts_of(cfg, num_classes=1), run.warn)
     learner.resume(saved, identity, flags.force_resume, run.warn)
     history.restore(saved)
     run.log(f"Resuming {path} at iteration {iteration}, epoch {iteration // per_epoch}.")

@@ -40,6 +40,7 @@ def find_start(
         return learner.averaging(flags.ema), 0, None
     name = load_both(learner.net, found.weights, found.path)
     run.log(f"Resuming from {name}")
+    said_in(found.weights, cfg).warn_of_size(facts_of(cfg), run.warn)
     learner = learner.averaging(flags.ema)
     if found.state is None:
         run.warn(f"{name} have no training state beside them: momentum starts at zero")

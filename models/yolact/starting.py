@@ -43,6 +43,8 @@ def find_start(
         return learner.averaging(flags.ema), max(flags.start_iter, 0), None
     run.log(f"Resuming training, loading {found.path}...")
     load_weights(learner.net, found.weights, source=found.path)
+    cfg = learner.net.cfg
+    said_in(found.weights, cfg).warn_of_size(facts_of(cfg), run.warn)
     learner, iteration = learner.averaging(flags.ema), checkpoints.iteration_of(found)
     if flags.start_iter not in (-1, iteration):
         run.log(f"Counting from --start_iter {flags.start_iter}, with a fresh optimizer.")
