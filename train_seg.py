@@ -230,8 +230,7 @@ def train(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
         if is_best := scores.validated(iteration, metrics):
             save(iteration, Occasion.BEST)
         if iteration > start or history.is_resumed or occasion is Occasion.LAST:
-            # with the score; the original's files stay as they are
-            rescue.saved(iteration, save(iteration, occasion))
+            rescue.saved(iteration, save(iteration, occasion))  # with the score
         drawn.validated(found, iteration, is_best, scores.is_over or iteration == stop_at)
         draw_curves(run, CURVES, folder.name)
 

@@ -3,21 +3,14 @@
 Each family's own keys are changed where its schema is; here is what they have in common.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runtime.errors import InputError
+from runtime.launch.environment import cores
 from runtime.spelling import plural
 
 Say = Callable[[str], object]
-
-
-def cores() -> int:
-    """Processor cores that this process may use; a queue or a container may allow it only some."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def usable_workers(asked: int, given: int | None, key: str, say: Say, flag: str = "--workers"

@@ -11,6 +11,7 @@ Context = Any  # of a Function; torch declares neither what is kept in it nor `s
 
 
 def at_least_float32(x: Tensor) -> Tensor:
+    """Half precisions as float32; soft-max and box decoding lose too much below it."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

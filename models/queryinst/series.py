@@ -40,6 +40,8 @@ class QueryinstNaming(Naming):
     template: the hook's names, with {} for the number; None: epoch_{}.pth, or iter_{}.pth
     kept, bridges: names of the regular ones that lie there, the oldest first, and of what a stop
                    has left between two; they travel in the checkpoints. Other runs' files stay.
+    going:   names of those that the last save replaces, until they are removed: where a process
+             dies before that, the next one that goes on from that save removes them
     """
 
     regular: tuple[int, int] = (-1, 0)
@@ -49,6 +51,7 @@ class QueryinstNaming(Naming):
     noted_in: Path | None = None  # the run folder, which holds `last_checkpoint`
     kept: list[str] = field(default_factory=list)
     bridges: list[str] = field(default_factory=list)
+    going: list[str] = field(default_factory=list)
 
     @property
     def run_folder(self) -> Path:
@@ -67,20 +70,24 @@ class QueryinstNaming(Naming):
         return self.folder / template.format(epoch if self.by_epoch else iteration)
 
     def record(self) -> dict[str, list[str]]:
-        return {"kept": list(self.kept), "bridges": list(self.bridges)}
+        return {"kept": list(self.kept), "bridges": list(self.bridges), "going": list(self.going)}
 
     def record_after(self, iteration: int, occasion: Occasion) -> dict[str, list[str]]:
         name = self.path(iteration, occasion).name
         kept = [each for each in self.kept if each != name]
-        if not (self.due(iteration) or occasion is Occasion.LAST):
-            return {"kept": kept, "bridges": [name]}
-        kept.append(name)
-        return {"kept": kept[-self.max_keep :] if self.max_keep > 0 else kept, "bridges": []}
+        bridges = [name]
+        if self.due(iteration) or occasion is Occasion.LAST:
+            kept, bridges = [*kept, name], []
+            kept = kept[-self.max_keep :] if self.max_keep > 0 else kept
+        going = [each for each in (*self.kept, *self.bridges, *self.going)
+                 if each not in (*kept, *bridges)]
+        return {"kept": kept, "bridges": bridges, "going": going}
 
     def replaced(self, path: Path, iteration: int, occasion: Occasion) -> list[Path]:
-        after = self.record_after(iteration, occasion)
-        stay = {*after["kept"], *after["bridges"]}
-        return [self.folder / name for name in (*self.kept, *self.bridges) if name not in stay]
+        return [self.folder / name for name in self.record_after(iteration, occasion)["going"]]
+
+    def removes(self, path: Path) -> None:
+        self.going = [name for name in self.going if name != path.name]
 
     def written(self, path: Path, iteration: int, occasion: Occasion) -> None:
         self.restore(self.record_after(iteration, occasion))
@@ -88,6 +95,7 @@ class QueryinstNaming(Naming):
 
     def restore(self, record: Mapping[str, list[str]]) -> None:
         self.kept, self.bridges = list(record["kept"]), list(record["bridges"])
+        self.going = list(record.get("going", ()))  # files of before have none
 
     def newest_first(self, only_stopped: bool = False) -> list[Path]:
         found = super().newest_first(only_stopped)

@@ -7,6 +7,7 @@ Source: YOLACT, arXiv:1904.02689, section 4 (Fast NMS); [yolact.md: Detection].
 import torch
 
 from common.losses.boxes import decode, pairwise_iou
+from common.losses.sparse import at_least_float32
 from settings.yolact_recipes import as_yolact_config
 
 
@@ -49,11 +50,6 @@ def detect(predictions, cfg, fast_nms=True, cross_class_nms=False):
             "proto": proto,
         })
     return detections
-
-
-def at_least_float32(x):
-    """Half precisions as float32; soft-max and box decoding lose too much below it."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 # Each kind of NMS takes boxes [n,4] and scores [C,n], and returns the index among the n boxes, the

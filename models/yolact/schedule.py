@@ -6,7 +6,7 @@ Source: [yolact.md: Batch size], [yolact.md: Learning rate].
 from dataclasses import replace
 
 from common.checkpoint.series import yolact_series
-from common.schedulers import autoscale, warmup_multistep
+from common.schedulers import AUTOSCALE_BASE_BATCH, autoscale, warmup_multistep
 from runtime.errors import InputError
 from runtime.options.values import AUTO
 from runtime.sizing import paced, settled_batch
@@ -20,7 +20,6 @@ from settings.shared_flags import (
 )
 from settings.yolact_recipes import about
 
-WRITTEN_FOR = 8  # images: the batch that learning rates and lengths of the configs are for
 LEAST_SIZE = 32  # px: what the deepest stage of a backbone makes one cell of
 FEWEST_FOR_BATCH_NORM = 6  # images a device; below, its statistics are left alone
 
@@ -36,10 +35,10 @@ def scaled_to_batch(cfg, batch_size, log):
 
     batch_size: images behind one update, over all devices
     """
-    if batch_size == WRITTEN_FOR:
+    if batch_size == AUTOSCALE_BASE_BATCH:
         return cfg
     lr, steps, max_iter = autoscale(batch_size, cfg.lr, cfg.lr_steps, cfg.max_iter)
-    factor = batch_size / WRITTEN_FOR
+    factor = batch_size / AUTOSCALE_BASE_BATCH
     log(f"Scaling parameters by {factor:.2f} to account for a batch size of {batch_size}.")
     return replace(cfg, lr=lr, lr_steps=steps, max_iter=max_iter)
 
@@ -80,8 +79,8 @@ def fitted_to_batch(flags, run, cfg, trial):
     """
     devices = run.num_devices(flags.device)
     if flags.batch_size == AUTO:
-        flags.batch_size = WRITTEN_FOR if not flags.trains else _settled(flags, run, cfg, trial,
-                                                                         devices)
+        flags.batch_size = (_settled(flags, run, cfg, trial, devices) if flags.trains
+                            else AUTOSCALE_BASE_BATCH)
     if not flags.no_autoscale:
         cfg = scaled_to_batch(cfg, flags.batch_size * flags.accumulate, run.log)
     cfg = with_batch_norm_rule(cfg, flags.batch_size // devices, run.log)

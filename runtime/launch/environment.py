@@ -1,5 +1,6 @@
-"""What a launcher has put into the environment. Imports no torch: a misspelt flag asks here too."""
+"""What a launcher grants this process. Imports no torch: a misspelt flag asks here too."""
 
+import os
 from collections.abc import Mapping
 
 
@@ -13,3 +14,10 @@ def own_rank(env: Mapping[str, str]) -> str | None:
 def is_first(env: Mapping[str, str]) -> bool:
     """Whether this process speaks for all: rank 0, or alone."""
     return own_rank(env) in (None, "0")
+
+
+def cores() -> int:
+    """Processor cores that this process may use; a queue or a container may allow it only some."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

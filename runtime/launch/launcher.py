@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from runtime.console import open_standard_streams
 from runtime.errors import InputError
+from runtime.launch.environment import cores
 from runtime.launch.peers import NOTES_FOLDER, Note, read_notes
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -196,8 +197,7 @@ def launch(command: Command, port: int) -> int:
 
 def _launch(command: Command, port: int, notes: str) -> int:
     os.environ[NOTES_FOLDER] = notes
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // command.processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // command.processes)))
     # read by torchrun's parser, where it has these options
     os.environ["PET_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
     os.environ["PET_SHUTDOWN_TIMEOUT"] = str(SHUTDOWN_S)

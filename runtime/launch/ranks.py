@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from runtime.errors import InputError
+from runtime.launch.environment import cores
 from runtime.launch.exits import mark_in_group
 from runtime.launch.meeting import agree
 from runtime.launch.peers import Place, watch_peers
@@ -221,9 +222,8 @@ def share_threads(launch: Launch) -> None:
 
     torchrun sets OMP_NUM_THREADS=1 where it is unset; srun may pin a rank to its cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if "OMP_NUM_THREADS" not in os.environ and cores == os.cpu_count():
-        torch.set_num_threads(max(1, (cores or 1) // launch.local_world_size))
+    if "OMP_NUM_THREADS" not in os.environ and cores() == os.cpu_count():
+        torch.set_num_threads(max(1, cores() // launch.local_world_size))
 
 
 def limit_threads(count: int) -> None:

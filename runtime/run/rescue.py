@@ -13,6 +13,7 @@ from runtime.errors import SaveError, add_ending
 from runtime.launch import peers
 from runtime.launch.signals import Stopped
 from runtime.run.run import Run
+from runtime.spelling import plural
 
 GO_ON = "--resume latest goes on from there"
 Batch = TypeVar("Batch")
@@ -140,7 +141,7 @@ class Rescue:
                               "reason": f"{type(error).__name__}: {error}" if error else "lost"})
         except Exception as fault:  # the first fault is what must be told
             return f"The state could not be saved ({fault}). {self._last_good_text()}"
-        return f"The state after {_updates(self._iteration)} is saved in {path}; {GO_ON}."
+        return f"The state after {plural(self._iteration, 'update')} is saved in {path}; {GO_ON}."
 
     def _finish_writing(self) -> Exception | None:
         """Waits for the checkpoint that is being written; returns what was raised in that."""
@@ -187,8 +188,8 @@ class Rescue:
         run.writer.wait()
         run.record({"event": "stop", "iteration": iteration, "reason": name})
         if path is not None:
-            run.log(f"Stopped by {name}. The state after {_updates(iteration)} is saved in {path}; "
-                    f"{GO_ON}.")
+            run.log(f"Stopped by {name}. The state after {plural(iteration, 'update')} is saved in "
+                    f"{path}; {GO_ON}.")
         run.barrier()  # a rank that left earlier would have the others ended by the launcher
         raise Stopped(name)
 
@@ -199,8 +200,4 @@ class Rescue:
             return "" if path is None else f"The state is still that of {path}."
         if path is None:
             return "No state had been saved before."
-        return f"The last good state, after {_updates(iteration)}, is {path}; {GO_ON}."
-
-
-def _updates(count: int) -> str:
-    return "1 update" if count == 1 else f"{count} updates"
+        return f"The last good state, after {plural(iteration, 'update')}, is {path}; {GO_ON}."

@@ -109,11 +109,12 @@ class Trial:
 
 
 def differences(a, b, where=""):
-    """The places at which two nested states differ, but for times, paths and the seeds' record."""
+    """The places at which two nested states differ, but for times, paths, the seeds' record and
+    which files a save was to replace."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return [] if torch.equal(a, b) else [where]
     if isinstance(a, dict) and isinstance(b, dict):
-        skipped = {"time", "rng", "_weights_sha256"}
+        skipped = {"time", "rng", "_weights_sha256", "going"}
         found = [f"{where}.{key}" for key in a.keys() ^ b.keys() if key not in skipped]
         return found + [each for key in a.keys() & b.keys() if key not in skipped
                         for each in differences(a[key], b[key], f"{where}.{key}")]
@@ -212,7 +213,7 @@ def test_any_number_of_workers_and_a_stop_inside_an_accumulation(trial, name):
     whole.words = whole.words[2:]
     assert whole.run() == 0, whole.err
     for each in runs:
-        same_run(each, whole, besides=["config"])  # its text names the workers
+        same_run(each, whole, besides=["config", "cfg"])  # their texts name the workers
 
 
 def torchrun(count, script, words, folder):

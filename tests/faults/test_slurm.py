@@ -206,7 +206,8 @@ def test_a_time_limit_sends_a_job_back_and_it_goes_on(name, slurm, data, tmp_pat
     done = len(job.losses)
     wait_for_updates(slurm, job, number, done + 1)
     slurm.ask("scancel", number)
-    assert sorted(job.losses) == list(range(len(job.losses)))
+    losses = sorted(job.losses)  # once: the job may still write
+    assert losses == list(range(len(losses)))
 
 
 def holders(folder):

@@ -38,7 +38,7 @@ def run(series, iterations, stop_at=None):
             occasion = Occasion.STOP if iteration == stop_at else Occasion.REGULAR
             record = series.record_after(iteration, occasion)
             series.save(iteration, {"series": record}, occasion=occasion)
-            assert series.record == record
+            assert series.record == record | {"going": []}  # they are gone
         if iteration == stop_at:
             return
 
@@ -73,7 +73,26 @@ def test_only_the_newest_of_this_run_stay(tmp_path):
     run(series, range(1, 23))
     assert names(tmp_path) == {"iter_1.pth", "iter_15.pth", "iter_20.pth"}
     assert load_checkpoint(tmp_path / "iter_20.pth")["series"] == {
-        "kept": ["iter_15.pth", "iter_20.pth"], "bridges": []}
+        "kept": ["iter_15.pth", "iter_20.pth"], "bridges": [], "going": ["iter_10.pth"]}
+
+
+def test_what_a_killed_process_should_have_removed_goes_later(tmp_path, monkeypatch):
+    """Killed between a save and the removal of what it replaces, and gone on from that save."""
+    options = {"by_epoch": False, "interval": 2, "max_keep_ckpts": 2}
+    series = make(tmp_path, **options)
+    run(series, [2])
+    run(series, [3], stop_at=3)
+    record = series.record_after(4)
+    assert record == {"kept": ["iter_2.pth", "iter_4.pth"], "bridges": [], "going": ["iter_3.pth"]}
+    monkeypatch.setattr("common.checkpoint.series.remove_checkpoint", lambda path: None)
+    series.save(4, {"series": record})
+    monkeypatch.undo()
+    assert names(tmp_path) == {"iter_2.pth", "iter_3.pth", "iter_4.pth"}
+
+    again = make(tmp_path, **options)
+    again.restore(load_checkpoint(tmp_path / "iter_4.pth")["series"])
+    run(again, [6])
+    assert names(tmp_path) == {"iter_4.pth", "iter_6.pth"}
 
 
 def test_an_interrupted_series_ends_as_an_unbroken_one(tmp_path):
@@ -93,7 +112,7 @@ def test_a_stop_where_a_regular_one_is_due_leaves_that(tmp_path):
     series = make(tmp_path, interval=5, by_epoch=False, max_keep_ckpts=1)
     run(series, range(1, 11), stop_at=10)
     assert names(tmp_path) == {"iter_10.pth"}
-    assert series.record == {"kept": ["iter_10.pth"], "bridges": []}
+    assert series.record == {"kept": ["iter_10.pth"], "bridges": [], "going": []}
 
 
 def test_the_old_one_goes_only_after_the_new_one_was_read_back(tmp_path, monkeypatch):

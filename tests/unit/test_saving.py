@@ -182,7 +182,8 @@ def test_queryinst_notes_and_counts_what_is_on_the_disk(tmp_path, disk):
     path = checkpoints.save(1, {"a": torch.zeros(3)})
     assert read_last_checkpoint(tmp_path) is None
     threading.Timer(SOON_S, disk.set).start()
-    assert checkpoints.record_after(2) == {"kept": ["iter_2.pth"], "bridges": []}
+    assert checkpoints.record_after(2) == {
+        "kept": ["iter_2.pth"], "bridges": [], "going": ["iter_1.pth"]}
     assert read_last_checkpoint(tmp_path) == path
     disk.clear()
     scored = best.improved({"mAP": 0.5}), {"mAP": 0.5}, "iter_1"
