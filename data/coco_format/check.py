@@ -94,7 +94,8 @@ def _ids(index):
     lost = [f"annotation {annotation} is of image {image}, which 'images' lacks; add or remove it"
             for annotation, image in zip(index.ann_ids[orphans].tolist(),
                                          index.ann_image_ids[orphans].tolist(), strict=True)]
-    yield from _at_most(lost, "annotations are of images that 'images' lacks")
+    if len(index.image_ids):  # that there are none is a fault of its own
+        yield from _at_most(lost, "annotations are of images that 'images' lacks")
 
 
 def _at_most(lines, what):
@@ -103,12 +104,14 @@ def _at_most(lines, what):
 
 
 def _categories(index, label_map):
+    if "categories" in index.missing:
+        return  # which is a fault of its own
     known = set(index.categories)
     mapped = known if label_map is None else set(label_map)
     used, first, counts = np.unique(index.ann_categories, return_index=True, return_counts=True)
     for category, at, count in zip(used.tolist(), first, counts, strict=True):
         where = f"annotation {index.ann_ids[at]}" + (f" and {count - 1} more" if count > 1 else "")
-        if category not in known and "categories" not in index.missing:
+        if category not in known:
             yield (f"{where}: category_id {category} is not in 'categories' "
                    f"({_some(known)}); add the category or correct the annotation")
         elif category not in mapped:

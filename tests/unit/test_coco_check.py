@@ -279,6 +279,16 @@ def test_many_ids_of_one_kind_of_fault_are_one_line(tmp_path):
     assert "10 ids of annotations are there more than once, as annotation 1 is there 2" in fault
 
 
+@pytest.mark.parametrize("change", [
+    lambda content: content.pop("categories"), lambda content: content.pop("images"),
+    lambda content: content.update(images={}), lambda content: content.update(images=[])])
+def test_a_part_that_is_missing_is_one_line(tmp_path, change):
+    """Not one more for each annotation that refers to it."""
+    content = document([annotation(i, i) for i in range(1, 4)])
+    change(content)
+    assert len(faults_of(tmp_path, content, label_map={1: 1, 2: 2})) == 1
+
+
 def test_damage_inside_of_an_image_is_found(tmp_path):
     """Header and end are whole, and training would stop there."""
     info, images = write(tmp_path, document([annotation(1, 1), annotation(2, 2)]))
