@@ -118,8 +118,13 @@ def polygons(segmentation: Any, kind: str = "d") -> list[array]:
 def runs(segmentation: Mapping) -> tuple[array, tuple[int, int]]:
     """(run lengths, (height, width)) of an RLE."""
     size, counts = segmentation.get("size"), segmentation.get("counts")
-    if not (isinstance(size, list) and len(size) == 2
-            and all(type(side) is int and 0 < side <= MAX_SIDE_PX for side in size)):
+    if "size" not in segmentation:
+        raise ValueError("its RLE has no size; add [height, width] of the image")
+    try:
+        size = [whole_number({"side": side}, "side") for side in size]
+    except (TypeError, ValueError):
+        size = []
+    if not (len(size) == 2 and all(0 < side <= MAX_SIDE_PX for side in size)):
         raise ValueError("the size of its RLE is not [height, width]; correct it")
     try:
         if isinstance(counts, str):

@@ -134,3 +134,30 @@ def test_numbers_of_numpy_are_numbers():
 def test_lists_of_something_else(key, value):
     with pytest.raises(InputError, match=f"'{key}' is not a list of objects"):
         CocoEvaluator(document([annotation(1, 1)]) | {key: value})
+
+
+@pytest.mark.parametrize("size", [[60.0, 80.0], ["60", "80"], [60, 80]])
+def test_the_size_of_a_mask_however_its_numbers_are_spelt(tmp_path, size):
+    content = document([annotation(1, 1, segmentation={"size": size, "counts": [0, 4800]})])
+    index = CocoIndex.from_file(write(tmp_path, content)[0])
+    assert index.faults == ()
+    assert index.ann_rle_hw[0].tolist() == [60, 80]
+
+
+def test_a_mask_without_a_size_is_said(tmp_path):
+    content = document([annotation(1, 1, segmentation={"counts": [0, 4800]})])
+    (fault,) = CocoIndex.from_file(write(tmp_path, content)[0]).faults
+    assert "its RLE has no size; add [height, width] of the image" in fault
+
+
+def test_annotations_without_ids_are_numbered(tmp_path):
+    """Nothing refers to them. Where only some have one, that is a slip."""
+    content = document([annotation(5, 1), annotation(6, 2)])
+    for each in content["annotations"]:
+        del each["id"]
+    index, truth = read(tmp_path, content)
+    assert index.ann_ids.tolist() == [1, 2]
+    assert {i: len(objects) for i, objects in truth.items()} == {1: 1, 2: 1, 3: 0}
+    content["annotations"][0]["id"] = 7
+    (fault,) = CocoIndex.from_file(write(tmp_path, content)[0]).faults
+    assert "'id' is missing" in fault

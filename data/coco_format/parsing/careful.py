@@ -33,6 +33,8 @@ def parse_carefully(path: Path, content: bytes) -> dict[str, Any]:
     faults = _Faults(path)
     document = _read_json(path, content)
     images, annotations, categories = (_records(document, key, faults) for key in KEYS)
+    if not any("id" in annotation for annotation in annotations):  # nothing refers to them
+        annotations = [each | {"id": i} for i, each in enumerate(annotations, start=1)]
     fields = _image_arrays(images, faults)
     fields |= _category_arrays(categories, faults)
     # A malformed image is reported itself; its annotations are not to blame.
