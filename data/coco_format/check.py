@@ -1,8 +1,6 @@
 """Finds everything wrong with a COCO-format data set before a run trusts it, in one report."""
 
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from data.coco_format.index import CocoIndex
 from data.coco_format.mask_extents import polygon_bounds
 from data.loading.decode import read_bgr
 from data.loading.image_names import find_names, is_absolute, near_name, slashed
+from data.loading.threads import in_threads
 from runtime.errors import InputError
 
 # COCO's own boxes overshoot their images by up to about a pixel; a wrong unit or a box given as
@@ -269,10 +268,8 @@ def _files(index, images_dir, rows, deep):
                           f"{_near(images_dir, index, row)}; add it or leave it out")
         else:
             found.append((images_dir / name, tuple(index.image_hw[row].tolist())))
-    if deep:
-        with ThreadPoolExecutor() as pool:  # decoding and file access leave Python's lock
-            faults += chain.from_iterable(pool.map(_damage, found))
-    return faults
+    return faults + [line for lines in in_threads(_damage, found if deep else ())
+                     for line in lines]
 
 
 def _damage(image):

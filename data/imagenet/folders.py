@@ -8,7 +8,6 @@ import random
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from data.loading.bad_images import eval_sample, fault_lines, usable, usable_sam
 from data.loading.decode import read_header, read_rgb
 from data.loading.loader import SampleKey
 from data.loading.photo_summary import PhotoCounts, absent_classes
+from data.loading.threads import in_threads
 from runtime.errors import InputError, did_you_mean
 from runtime.files import IMAGE_SUFFIXES
 from runtime.spelling import plural
@@ -89,7 +89,9 @@ class ClassFolders:
         self._names = block[block != 0]
         self._ends = ends - np.arange(len(ends))
         label_of = {_composed(name): i for i, name in enumerate(self.classes)}
-        own_labels = np.array([label_of.get(_composed(name), -1) for name in own], np.int32)
+        label_of |= {name: i for i, name in enumerate(self.classes)}
+        own_labels = np.array([label_of.get(name, label_of.get(_composed(name), -1))
+                               for name in own], np.int32)
         self.labels = np.repeat(own_labels, counts)
         hasher = hashlib.sha256("\0".join(self.classes).encode(errors="surrogateescape"))
         for part in (self._names, self._ends.astype("<i8"), self.labels.astype("<i4")):
@@ -314,11 +316,10 @@ def check_images(
         return [], (header, path, image.getextrema()[0][1] if header.is_16_bit_grey else None)
 
     faults: list[str] = []
-    with ThreadPoolExecutor() as pool:  # decoding and file access leave Python's lock
-        for found, seen in pool.map(look_at, range(len(folders)) if rows is None else rows):
-            faults += found
-            if seen and photos is not None:
-                photos.add(*seen)
+    for found, seen in in_threads(look_at, range(len(folders)) if rows is None else rows):
+        faults += found
+        if seen and photos is not None:
+            photos.add(*seen)
     return faults
 
 

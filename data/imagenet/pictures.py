@@ -1,5 +1,6 @@
 """Pictures of classified images, as the network sees them, with class names over them."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,4 +81,5 @@ def save_findings(
     if found.mistakes.rows:
         save_mistakes(found.mistakes.rows, dataset, run.folder / MISTAKES, title)
     else:  # what an earlier validation left there is not true any more
-        (run.folder / MISTAKES).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (run.folder / MISTAKES).unlink()

@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from data.loading.photo_summary import PhotoCounts
+from data.loading.threads import in_threads
 from data.segmentation.ade20k import class_names
 from data.segmentation.lists import SegList, exif_turn, read_seg_list
 from data.segmentation.odgt import at_most
@@ -133,13 +133,12 @@ def check_labels(
 
     chosen = np.unique(np.linspace(0, len(records) - 1, min(most, len(records))).astype(int))
     faults, counts = [], LabelCounts()
-    with ThreadPoolExecutor() as pool:  # decoding and file access leave Python's lock
-        for found, counted in pool.map(look_at, chosen):
-            faults += found
-            if counted:
-                counts.add_counts(*counted[0])
-                if photos is not None:
-                    photos.add(*counted[1])
+    for found, counted in in_threads(look_at, chosen):
+        faults += found
+        if counted:
+            counts.add_counts(*counted[0])
+            if photos is not None:
+                photos.add(*counted[1])
     if faults:
         raise InputError(at_most(faults))
     return counts

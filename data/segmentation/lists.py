@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.loading.image_names import rewritten
+from data.loading.threads import in_threads
 from data.segmentation.odgt import at_most, read_odgt
 from data.segmentation.pairs import listed_header
 from runtime.errors import InputError, did_you_mean
@@ -256,7 +256,6 @@ def _fill_sizes(records, root, turn):
         return []
 
     lacking = [each for each in records if turn or None in (each.get("width"), each.get("height"))]
-    with ThreadPoolExecutor() as pool:
-        faults = [fault for found in pool.map(fill, lacking) for fault in found]
+    faults = [fault for found in in_threads(fill, lacking) for fault in found]
     if faults:
         raise InputError(at_most(faults))
