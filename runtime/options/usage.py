@@ -221,8 +221,8 @@ class _Line:
                   and not self.is_amp_value(following)):
                 spread.append("--amp=fp16")
             elif in_options and equals and not word.startswith("-"):
-                is_first = dashed(spread[-1]) == "--cfg-options"
-                spread += [word] if is_first else ["--cfg-options", word]
+                follows_flag = dashed(spread[-1]) == "--cfg-options"
+                spread += [word] if follows_flag else ["--cfg-options", word]
             else:
                 in_options = name == "--cfg-options" and name in known
                 spread.append(word)
