@@ -210,6 +210,8 @@ class _Method(nn.Module):
 
 
 def _write_and_check(path, wrapped, inputs, names, wanted, facts, free, grid, compare):
+    if facts and path.suffix not in WEIGHTS_ONLY and "height" not in free and inputs[0].ndim == 4:
+        facts = facts.of_one_size(*inputs[0].shape[2:])
     text = json.dumps(facts.plain()) if facts else None
     difference = 0.0
     trials = [(inputs, wanted)]

@@ -7,7 +7,7 @@ is never there. What rewrites the dict loses them; then the config is asked.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from common.checkpoint.state import differing_names
@@ -99,6 +99,13 @@ class Facts:
                        tuple(given["classes"]), Pixels(**pixels))
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
+
+    def of_one_size(self, height: int, width: int) -> "Facts":
+        """The same for a file that takes images of this size alone, where it is a square."""
+        if self.pixels.resize != "fit" or height != width:
+            return self
+        return replace(self, pixels=replace(self.pixels, resize="stretch", sizes=(height,),
+                                            longest=None, multiple=1))
 
     def names(self) -> tuple[str, ...]:
         """A name for each class: "class 0", "class 1", ... where they are not known."""

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,6 +141,18 @@ def test_every_form_says_what_it_is_for(net, images, tmp_path, suffix):
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         text = session.get_modelmeta().custom_metadata_map["facts"]
     assert Facts.of(json.loads(text)) == FACTS
+
+
+def test_a_file_of_one_size_says_that_images_are_stretched_to_it(net, images, tmp_path):
+    """An image that keeps its ratio would not go in."""
+    fits = replace(FACTS, pixels=replace(FACTS.pixels, resize="fit", longest=40, multiple=8))
+    for free, resize, longest in ((FIXED, "stretch", None), (ANY_SIZE, "fit", 40)):
+        path = tmp_path / f"{resize}.pt2"
+        export(net, images, path, method="forward_heads", facts=fits, free=(free,), grid=8)
+        extra = {"facts.json": ""}
+        torch.export.load(path, extra_files=extra)
+        said = Facts.of(json.loads(extra["facts.json"])).pixels
+        assert (said.resize, said.sizes, said.longest) == (resize, (16,), longest)
 
 
 class Pool(nn.Module):
