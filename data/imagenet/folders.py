@@ -22,13 +22,11 @@ from data.loading.loader import SampleKey
 from data.loading.photo_summary import PhotoCounts, absent_classes
 from data.loading.threads import in_threads
 from runtime.errors import InputError, did_you_mean
-from runtime.files import IMAGE_SUFFIXES
+from runtime.files import IMAGE_SUFFIXES, left_pictures
 from runtime.spelling import plural
 from runtime.streams import Stream
 
 MOST_HEADERS = 32  # photos that tell how large they all are
-# Pictures by name, which the originals leave out without a word.
-_PICTURES_TOO = frozenset((".gif", ".jfif", ".jpe", ".jp2", ".avif", ".heic", ".heif"))
 # What systems and archives leave behind, besides everything whose name begins with a dot.
 _NO_CLASSES = frozenset(("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN",
                          "System Volume Information"))
@@ -83,7 +81,7 @@ class ClassFolders:
             counts.append(count)
         if faults:
             raise InputError(faults)
-        self.remarks += _left_pictures(self.folder, left)
+        self.remarks += filter(None, [left_pictures(self.folder, left)])
         block = np.frombuffer(text, np.uint8)
         ends = np.flatnonzero(block == 0)
         self._names = block[block != 0]
@@ -321,15 +319,6 @@ def check_images(
         if seen and photos is not None:
             photos.add(*seen)
     return faults
-
-
-def _left_pictures(folder, others):
-    """A line about pictures of kinds that are not read. others: {suffix: count}"""
-    kinds = {suffix: others[suffix] for suffix in sorted(_PICTURES_TOO) if others[suffix]}
-    if kinds:
-        counts = ", ".join(f"{count} with {suffix}" for suffix, count in kinds.items())
-        yield (f"{folder}: {sum(kinds.values())} pictures are left out, as their kind is not read "
-               f"({counts}); save them as one of {', '.join(IMAGE_SUFFIXES)}")
 
 
 def _class_names(folder, remarks=None):

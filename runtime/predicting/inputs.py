@@ -3,12 +3,13 @@
 import glob
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import InputError
-from runtime.files import IMAGE_SUFFIXES
+from runtime.files import IMAGE_SUFFIXES, left_pictures
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 STDIN = "-"
@@ -20,10 +21,12 @@ class Inputs:
 
     images: paths in order; none where there is a video
     video:  the path of one, or None
+    left:   a line about pictures in a folder whose kind is not read, or ""
     """
 
     images: tuple[str, ...] = ()
     video: str | None = None
+    left: str = ""
 
 
 def find_inputs(named: str, but_not: str | Path, lines: Iterable[str] | None = None) -> Inputs:
@@ -38,11 +41,11 @@ def find_inputs(named: str, but_not: str | Path, lines: Iterable[str] | None = N
         # as bytes: a path need not be UTF-8
         return Inputs(_listed(map(os.fsdecode, sys.stdin.buffer) if lines is None else lines))
     if os.path.isdir(named):
-        images = _below(named, but_not)
+        images, suffixes = _below(named, but_not)
         if not images:
             raise InputError(f"--predict {named}: no image in this folder or below it; images end "
                              f"with {', '.join(IMAGE_SUFFIXES)}, and a video is named itself")
-        return Inputs(tuple(images))
+        return Inputs(tuple(images), left=left_pictures(named, suffixes))
     if os.path.exists(named):
         if named.lower().endswith(VIDEO_SUFFIXES):
             return Inputs(video=named)
@@ -66,14 +69,17 @@ def _listed(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def _below(folder: str, but_not: str | Path) -> list[str]:
+def _below(folder: str, but_not: str | Path) -> tuple[list[str], Counter[str]]:
+    """(images, suffixes of all files)"""
     own = os.path.realpath(but_not)
     found: list[str] = []
+    suffixes: Counter[str] = Counter()
     for where, below, names in os.walk(folder):
         below[:] = [name for name in below if not name.startswith(".")
                     and os.path.realpath(os.path.join(where, name)) != own]
         found += [os.path.join(where, name) for name in names if _is_image(name)]
-    return sorted(found)
+        suffixes.update(os.path.splitext(name)[1].lower() for name in names)
+    return sorted(found), suffixes
 
 
 def _is_image(path: str) -> bool:

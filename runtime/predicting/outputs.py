@@ -51,6 +51,8 @@ def plan_predictions(
     """
     folder = Path(flags.predict_to or default or Path(run_folder) / FOLDER)
     inputs: Inputs = run.from_main(lambda: (find_inputs(flags.predict, folder), None))[0]
+    if inputs.left and run.is_main:
+        run.warn(inputs.left)
     if inputs.video and run.world_size > 1:
         raise InputError(f"--predict {inputs.video}: a video's frames come one after the other; "
                          "start a single process, without torchrun")

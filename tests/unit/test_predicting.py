@@ -140,6 +140,16 @@ def test_nothing_to_look_at(photos, named, text):
         find_inputs(named, "out", [])
 
 
+def test_pictures_of_other_kinds_are_said(photos):
+    for name in ("a.gif", "b.GIF", "c.avif", "notes.txt"):
+        (photos / name).touch()
+    found = find_inputs("photos", "out")
+    assert len(found.images) == 7
+    assert "photos: 3 pictures are left out, as their kind is not read (1 with .avif, 2 with " in (
+        found.left)
+    assert find_inputs("photos/*.png", "out").left == ""
+
+
 def test_a_path_on_stdin_need_not_be_utf8(monkeypatch):
     stdin = SimpleNamespace(buffer=io.BytesIO(b"photos/\xff.png\n"))
     monkeypatch.setattr(sys, "stdin", stdin)
