@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from models.facts import Facts
 from models.queryinst import build_queryinst, load_weights
 
 FILES = {"cache", "classes.txt", "config.yaml", "confusion_box.png", "confusion_mask.png",
@@ -94,12 +95,13 @@ def test_export(query_train):
     run = query_train("--max-iters 1")
     exported = query_train("--resume", "--export", str(run.out / "net.pt2"))
     assert exported.status == 0, exported.err_text
-    program = torch.export.load(run.out / "net.pt2").module()
-    assert len(program(torch.zeros(1, 3, 256, 256))["stages"]) == 2
+    trained = Facts.of(json.loads((run.out / "env.json").read_text())["network"])
+    height, width = (-(-side // trained.pixels.multiple) * trained.pixels.multiple
+                     for side in (trained.pixels.sizes[0], trained.pixels.longest))
     extra = {"facts.json": ""}
-    torch.export.load(run.out / "net.pt2", extra_files=extra)
-    assert json.loads(extra["facts.json"]) == json.loads(
-        (run.out / "env.json").read_text())["network"]
+    program = torch.export.load(run.out / "net.pt2", extra_files=extra).module()
+    assert len(program(torch.zeros(1, 3, height, width))["stages"]) == 2
+    assert Facts.of(json.loads(extra["facts.json"])) == trained.of_one_size(height, width)
 
 
 @pytest.mark.slow
