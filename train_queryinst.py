@@ -412,7 +412,8 @@ def use_trained(flags: Flags, run: Run, cfg: QueryInstConfig, names: Sequence[st
     if flags.export:
         queryinst.export_trained(run, net, facts, flags.export, flags.export_detections)
         return
-    facts.warn_of_others(names, run.warn, queryinst.facts_of(cfg))
+    facts.warn_of_size(queryinst.facts_of(cfg), run.warn)
+    facts.warn_of_others(names, run.warn)
     mm_log = MMLog(run, cfg.run_name, flags.log_every, LogForm.of(*cfg.log_rules))
     iteration = checkpoints.iteration_of(found)
     mm_log.open_run_folder(folder, to_yaml(cfg), append=True, trackers=cli.trackers(flags))

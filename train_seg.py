@@ -410,7 +410,8 @@ def use_trained(flags: Flags, run: Run, cfg: SegConfig, lists: Lists) -> None:
         return
     rescue = Rescue(run, start=iteration)
     how = (flags, run, cfg, module, Precision(flags.amp, run.device, run.warn))
-    facts.warn_of_others(cfg.DATASET.class_names, run.warn, models.facts_of(cfg))
+    facts.warn_of_size(models.facts_of(cfg), run.warn)
+    facts.warn_of_others(cfg.DATASET.class_names, run.warn)
     run.open_folder(cfg.DIR, to_yaml(cfg), append=True, trackers=cli.trackers(flags))
     segmentation.cache_made_lists(run, lists)
     metrics, seen = evaluate(*how, lists["val"], rescue, visualize=cfg.VAL.visualize)

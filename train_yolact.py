@@ -436,7 +436,8 @@ def use_trained(flags: Flags, run: Run, cfg: YolactConfig, folder: Path, indexes
     if flags.export:
         return yolact.export_trained(run, net, facts, flags.export, flags.export_detections,
                                      flags.fast_nms, flags.cross_class_nms)
-    facts.warn_of_others(cfg.dataset.class_names, run.warn, yolact.facts_of(cfg))
+    facts.warn_of_size(yolact.facts_of(cfg), run.warn)
+    facts.warn_of_others(cfg.dataset.class_names, run.warn)
     run.open_folder(folder, to_yaml(cfg), append=True, trackers=cli.trackers(flags))
     keep_indexes(run, indexes, folder / CACHE)
     valid_set, rescue = open_part(flags, cfg, indexes, "valid"), Rescue(run, start=iteration)

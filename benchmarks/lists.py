@@ -25,7 +25,7 @@ from figures import Figure
 from data.imagenet.folders import ClassFolders
 from data.segmentation.lists import SegList
 from data.segmentation.odgt import read_odgt
-from runtime.files import IMAGE_SUFFIXES
+from runtime.image_kinds import IMAGE_SUFFIXES
 
 ROUNDS = 3
 RECORDS = 20_210  # of ADE20K's training list

@@ -118,16 +118,11 @@ class Facts:
             warn(f"the checkpoint was trained on images of {trained} px, and they are made {now} "
                  f"px now; --image-size {trained} has them as in training")
 
-    def warn_of_others(
-        self, names: Sequence[str], warn: Callable[[str], object], own: "Facts | None" = None
-    ) -> None:
+    def warn_of_others(self, names: Sequence[str], warn: Callable[[str], object]) -> None:
         """A line when the data's classes `names` are as many but not these, or not in this order.
 
         Their scores would be of other classes.
-        own: the config's facts, for `warn_of_size`
         """
-        if own is not None:
-            self.warn_of_size(own, warn)
         if self.classes and len(self.classes) == len(names):
             difference = differing_names(self.classes, names)
             if difference:

@@ -7,32 +7,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from runtime.errors import SaveError
 from runtime.saving.forks import held_by_nobody
 
-# What is taken for an image by its name; torchvision's list for class folders.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-# Pictures by name that are not read.
-_PICTURES_TOO = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe")
 SPARE_BYTES = 1 << 20  # what a folder's own bookkeeping may take beside the file
 Writer = Callable[[BinaryIO], object]
-
-
-def left_pictures(folder: str | Path, suffixes: Mapping[str, int]) -> str:
-    """A line about pictures in a folder that are not read, by their kind; "" where there are none.
-
-    suffixes: {suffix of a file, in small letters: how many have it}
-    """
-    kinds = {suffix: suffixes[suffix] for suffix in _PICTURES_TOO if suffixes.get(suffix)}
-    if not kinds:
-        return ""
-    counts = ", ".join(f"{count} with {suffix}" for suffix, count in kinds.items())
-    return (f"{folder}: {sum(kinds.values())} pictures are left out, as their kind is not read "
-            f"({counts}); save them as one of {', '.join(IMAGE_SUFFIXES)}")
 
 
 def write_atomically(path: str | Path, write: Writer, needed_bytes: int = 0) -> None:

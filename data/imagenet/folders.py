@@ -22,7 +22,7 @@ from data.loading.loader import SampleKey
 from data.loading.photo_summary import PhotoCounts, absent_classes
 from data.loading.threads import in_threads
 from runtime.errors import InputError, did_you_mean
-from runtime.files import IMAGE_SUFFIXES, left_pictures
+from runtime.image_kinds import IMAGE_SUFFIXES, left_pictures
 from runtime.spelling import plural
 from runtime.streams import Stream
 
@@ -30,9 +30,7 @@ MOST_HEADERS = 32  # photos that tell how large they all are
 # What systems and archives leave behind, besides everything whose name begins with a dot.
 _NO_CLASSES = frozenset(("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN",
                          "System Volume Information"))
-
-
-# what else the folders of the two parts are called
+# What else the folders of the two parts are called.
 _ALSO_CALLED = {"train": ("train", "training"),
                 "val": ("val", "valid", "validation", "test")}
 

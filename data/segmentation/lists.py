@@ -14,7 +14,8 @@ from data.loading.threads import in_threads
 from data.segmentation.odgt import at_most, read_odgt
 from data.segmentation.pairs import listed_header
 from runtime.errors import InputError, did_you_mean
-from runtime.files import IMAGE_SUFFIXES, write_text
+from runtime.files import write_text
+from runtime.image_kinds import IMAGE_SUFFIXES
 
 _ADE_FOLDER = "ADEChallengeData2016"  # what the data set's own archive unpacks to
 

@@ -1,4 +1,4 @@
-"""A process among the ranks: what they tell each other, when they stop, what each one draws."""
+"""A process among the ranks: what they tell each other, when they stop, their random numbers."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -192,7 +192,7 @@ class Group:
                 yield batch
 
     def barrier(self) -> None:
-        """Wait until every rank has come here (all ranks)."""
+        """Wait until every rank has come here, and agree on a stop (all ranks)."""
         self.agree_on_stop()
 
     def seed_step(self, step: int) -> None:

@@ -20,11 +20,8 @@ ASK = "TRAINERS_COMPLETE"
 INSTALL = "--install-completion"
 SHELLS = ("bash", "zsh", "fish")
 HERE = Path(__file__).resolve().parent
-PROJECT = HERE.parents[1]
-CONFIGS = {"train_yolact": "yolact", "train_seg": "seg", "train_resnest": "resnest",
-           "train_queryinst": "queryinst"}  # folders in configs/
+CONFIGS = HERE.parents[1] / "configs"  # a folder for each script
 CONFIG_NAMES = ("config", "cfg", "config_file")  # parameters that take a config
-TRUTHS = ("True", "False")
 
 Candidate = tuple[str, str]  # a word, and what is said of it
 
@@ -77,8 +74,9 @@ def install(shell: str) -> str:
     try:
         had = start.read_text(encoding="utf-8", errors="replace") if start.exists() else ""
         if line not in had.splitlines():
+            before = "\n" if had and not had.endswith("\n") else ""
             with start.open("a", encoding="utf-8") as file:  # at the end; a link stays one
-                file.write(f"{'' if had.endswith(chr(10)) or not had else chr(10)}{line}\n")
+                file.write(f"{before}{line}\n")
     except OSError as error:
         raise SaveError(f"{start}: could not be written: {error.strerror}") from error
     return f"{code} is written, {start} reads it: Tab completes in the next {shell}"
@@ -124,11 +122,11 @@ def _matching(params: Sequence[Any], part: str) -> Iterator[Candidate]:
 def _values(script_name: str, param: Any) -> list[str]:
     """The words that an option takes, as far as they can be told."""
     metavar = param.metavar or ""
-    if param.name in CONFIG_NAMES and script_name in CONFIGS:
-        folder = PROJECT / "configs" / CONFIGS[script_name]
+    if param.name in CONFIG_NAMES:
+        folder = CONFIGS / script_name.removeprefix("train_")
         return sorted(path.stem for path in folder.glob("*.yaml"))
     if metavar == "BOOL":
-        return list(TRUTHS)
+        return ["True", "False"]
     words = metavar.strip("[]").split("|")
     return [word for word in words if re.fullmatch(r"[a-z][a-z0-9]*", word)]
 
